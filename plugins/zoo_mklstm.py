@@ -1,0 +1,63 @@
+"""MK-LSTM (Ma et al. 2023, arXiv 2304.07724): an LSTM with two sizes of kernel.
+
+A memory of small and a memory of large neighbourhoods, k = 3 and 5 in the paper:
+
+    iₖ, fₖ, gₖ, oₖ = split(Wₖ ∗ [x, h] + bₖ)          with k×k kernels, for both k
+    cₖ′ = σ(fₖ) ⊙ cₖ + σ(iₖ) ⊙ tanh(gₖ)
+    o = σ(o₃ + o₅ + V₃ ∗ c₃′ + V₅ ∗ c₅′)
+    h′ = o ⊙ tanh(W₁ₓ₁ ∗ [c₃′, c₅′])
+
+In a mirrored pyramid of scales it is MS-LSTM, the model of the paper; in a plain stack the
+paper calls it TMS-LSTM.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+import zoo
+
+
+class MKLSTM(zoo.RecurrentCell):
+    """State: h and a memory c for each size of kernel, each (B, channels, H, W).
+
+    `kernel_sizes` are two in the paper; any number of odd sizes works.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, kernel_sizes: tuple[int, ...] = (3, 5)
+    ) -> None:
+        super().__init__(in_channels, channels)
+        self.gates = nn.ModuleList(
+            nn.Conv2d(in_channels + channels, 4 * channels, k, padding="same")
+            for k in kernel_sizes
+        )
+        self.output_gates = nn.ModuleList(
+            nn.Conv2d(channels, channels, k, padding="same") for k in kernel_sizes
+        )
+        self.mix = nn.Conv2d(len(kernel_sizes) * channels, channels, 1)
+
+    def init_state(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Zeros."""
+        return tuple(self.zeros(x) for _ in range(1 + len(self.gates)))
+
+    def forward(self, x: Tensor, state: tuple[Tensor, ...]) -> zoo.Step:
+        """One step of the equations above."""
+        h, *memories = state
+        xh = torch.cat([x, h], dim=1)
+        outputs, updated = [], []
+        for gates, output_gate, c in zip(self.gates, self.output_gates, memories, strict=True):
+            i, f, g, o = gates(xh).chunk(4, dim=1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            outputs += [o, output_gate(c)]
+            updated.append(c)
+        o = torch.sigmoid(sum(outputs[1:], start=outputs[0]))
+        h = o * torch.tanh(self.mix(torch.cat(updated, dim=1)))
+        return zoo.Step(h, (h, *updated))
+
+
+@zoo.hookimpl
+def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
+    """Offer the cell to the zoo."""
+    return {"mklstm": MKLSTM}

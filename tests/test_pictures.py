@@ -1,0 +1,146 @@
+"""The pictures that set a forecast beside what came."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from zoo.data.files import read_frames
+from zoo.errors import ZooError
+from zoo.inspect import pictures
+from zoo.inspect.pictures import comparison_gif, comparison_strip
+
+
+def flat(t, value, c=1, h=32, w=32):
+    return np.full((t, c, h, w), value, np.float32)
+
+
+@pytest.fixture
+def texts(monkeypatch):
+    """Every text that is drawn; none may leave its picture."""
+    seen = []
+    draw = ImageDraw.ImageDraw.text
+
+    def text(self, xy, text, fill, font, anchor):
+        left, top, right, bottom = self.textbbox(xy, text, font, anchor=anchor)
+        assert left >= 0
+        assert top >= 0
+        assert right <= self.im.size[0]
+        assert bottom <= self.im.size[1]
+        seen.append(text)
+        draw(self, xy, text, fill, font, anchor=anchor)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    return seen
+
+
+def test_strip_shows_the_four_rows(texts):
+    strip = comparison_strip(flat(3, 0.2), flat(4, 0.4), flat(4, 0.8))
+    assert strip.mode == "RGB"
+    times = ["t-2", "t-1", "t", "t+1", "t+2", "t+3", "t+4"]
+    assert [text for text in texts if text.startswith("t") and text != "truth"] == times
+    assert [text for text in texts if text not in times] == [
+        "input",
+        "truth",
+        "forecast",
+        "|difference|",
+    ]
+    colours, counts = np.unique(np.asarray(strip).reshape(-1, 3), axis=0, return_counts=True)
+    found = {tuple(colour.tolist()): count for colour, count in zip(colours, counts, strict=True)}
+    area = 96 * 96
+    assert found[(51,) * 3] == 3 * area
+    assert found[(102,) * 3] == 4 * area
+    assert found[(204,) * 3] == 4 * area
+    assert found[(255, 51, 0)] == 4 * area  # a difference of 0.4: red, and a little yellow
+
+
+def test_long_sequences_are_thinned(texts):
+    comparison_strip(flat(30, 0), flat(100, 0), flat(100, 0))
+    times = [text for text in texts if text.startswith("t") and text != "truth"]
+    assert len(times) == 20
+    assert (times[0], times[9], times[10], times[-1]) == ("t-29", "t", "t+1", "t+100")
+
+
+def test_several_models(texts):
+    models = {"convlstm": flat(2, 0), "a-model-with-a-rather-long-name": flat(2, 1)}
+    strip = comparison_strip(flat(2, 0), flat(2, 0.5), models, names=("past", "what came"))
+    one = comparison_strip(flat(2, 0), flat(2, 0.5), flat(2, 0))
+    assert strip.height > one.height
+    assert {"past", "what came", *models} <= set(texts)
+    assert texts.count("|difference|") == 3
+
+
+def test_units(texts):
+    strip = comparison_strip(flat(1, 20), flat(1, 20), flat(1, 40), low=0, high=40)
+    shown = np.asarray(strip).reshape(-1, 3).tolist()
+    assert [128] * 3 in shown
+    assert [255] * 3 in shown
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "size", [(1, 1), (28, 28), (64, 64), (120, 160), (500, 40), (4, 300), (432, 768)]
+)
+def test_any_size(tmp_path, texts, channels, size):
+    arrays = [np.random.default_rng(0).random((2, channels, *size)) for _ in range(3)]
+    strip = comparison_strip(*arrays)
+    assert max(strip.size) < 1200
+    width, height = pictures._display_size(arrays[0], 96)
+    assert height >= 96 or width > 280
+    comparison_gif(tmp_path / "a.gif", *arrays)
+
+
+def test_missing_values_are_shown():
+    comparison_strip(flat(2, np.nan), flat(2, np.nan), flat(2, 1))
+
+
+@pytest.mark.parametrize("ending", ["gif", "mp4"])
+def test_gif_plays_input_then_forecast(tmp_path, texts, ending):
+    path = tmp_path / f"a.{ending}"
+    past = np.stack([flat(3, 0.1)[0], flat(3, 0.2)[0]])
+    truth = np.linspace(0.3, 0.6, 3, dtype=np.float32)[:, None, None, None] * flat(3, 1)
+    comparison_gif(path, past, truth, 1 - truth, fps=2)
+    assert texts[:4] == ["truth", "input  t-1", "forecast", "input  t-1"]
+    assert texts[-4:] == ["truth", "truth  t+3", "forecast", "forecast  t+3"]
+    frames = read_frames(path, channels=1)
+    assert len(frames) in (5, 5 + 2)  # the last one stays: a gif says so without a copy
+    shown = frames[:5, 0, 150, [100, 400]] / 255  # a pixel of each panel
+    np.testing.assert_allclose(
+        shown, [[0.1, 0.1], [0.2, 0.2], [0.3, 0.7], [0.45, 0.55], [0.6, 0.4]], atol=0.03
+    )
+
+
+def test_gif_of_several_models(tmp_path, texts):
+    comparison_gif(tmp_path / "a.gif", flat(1, 0), flat(2, 1), {"a": flat(2, 1), "b": flat(2, 0)})
+    assert {"truth", "a", "b"} <= set(texts)
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert gif.width > 3 * 224
+
+
+@pytest.mark.parametrize(
+    ("past", "truth", "forecast", "said"),
+    [
+        (flat(2, 0), flat(2, 0)[0], flat(2, 0), "truth of shape"),
+        (flat(2, 0, c=2), flat(2, 0, c=2), flat(2, 0, c=2), "1 or 3 channels"),
+        (flat(2, 0), flat(0, 0), flat(0, 0), "truth of shape"),
+        (flat(2, 0, h=8), flat(2, 0), flat(2, 0), "input of shape"),
+        (flat(0, 0), flat(2, 0), flat(2, 0), "input of shape"),
+        (flat(2, 0), flat(2, 0), flat(3, 0), "forecast of shape"),
+        (flat(2, 0), flat(2, 0), {"mine": flat(2, 0, w=8)}, "mine of shape"),
+        (flat(2, 0), flat(2, 0), {}, "no forecast"),
+    ],
+)
+def test_what_does_not_fit(tmp_path, past, truth, forecast, said):
+    with pytest.raises(ZooError, match=said):
+        comparison_strip(past, truth, forecast)
+    with pytest.raises(ZooError, match=said):
+        comparison_gif(tmp_path / "a.gif", past, truth, forecast)
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_range_and_bad_paths(tmp_path):
+    arrays = flat(2, 0), flat(2, 0), flat(2, 0)
+    with pytest.raises(ZooError, match="low < high"):
+        comparison_strip(*arrays, low=1, high=1)
+    for name, said in [("a.npy", "ends in"), ("a.png", "ends in"), ("no/a.gif", "mkdir")]:
+        with pytest.raises(ZooError, match=said):
+            comparison_gif(tmp_path / name, *arrays)

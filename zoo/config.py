@@ -1,0 +1,157 @@
+"""What config.json holds: the plain keyword arguments that make a model, validated.
+
+This module knows neither torch nor plugins, so that a config can be read without either.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import to_jsonable_python
+
+from zoo.errors import ZooError
+
+__all__ = ["Config", "Data", "PluginSource", "Validated", "nearest", "read_config"]
+
+Self = TypeVar("Self", bound="Validated")
+
+#: Sizes are bounded so that a config from anywhere cannot ask for absurd amounts of memory.
+Count = Annotated[int, Field(ge=1, le=4096, strict=True)]
+
+
+class Validated(BaseModel):
+    """A frozen record of JSON-safe values in which unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def parse(cls: type[Self], values: object, *, source: str) -> Self:
+        """Validate `values`; a ZooError of one line says what is wrong with `source`."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ZooError(f"{source}: {_explain(cls, error)}") from None
+
+
+class Data(Validated):
+    """The data a model is for: what its numbers mean and what it was trained on.
+
+    low, high: the values, in units of the data, that the model sees as 0 and 1.
+    unit: of the data; "1" with low 0 and high 1 are pictures, for which an array of uint8
+        (0 to 255) is taken and returned as well.
+    size, input_frames, horizon: of the training sequences; any others can be forecast.
+    """
+
+    name: str | None = None
+    variable: str = "intensity"
+    unit: str = "1"
+    low: float = 0.0
+    high: float = 1.0
+    size: tuple[Count, Count] | None = None
+    input_frames: Count | None = None
+    horizon: Count | None = None
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Data:
+        if not self.low < self.high:
+            raise ValueError(f"low ({self.low}) must be below high ({self.high})")
+        return self
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether the values are intensities from 0 to 1."""
+        return (self.unit, self.low, self.high) == ("1", 0.0, 1.0)
+
+
+class PluginSource(Validated):
+    """The distribution that provided a model's cell when it was saved."""
+
+    distribution: str
+    version: str
+
+
+class Config(Validated):
+    """A model: the arguments of :func:`zoo.create`, its data, and where its cell came from."""
+
+    format: Literal[1] = 1
+    cell: str
+    topology: str = "stack"
+    in_channels: Count = 1
+    hidden: Count | tuple[Count, ...] = 32
+    layers: Annotated[int, Field(ge=2, le=256, strict=True)] = 6
+    patch: Annotated[int, Field(ge=1, le=256, strict=True)] = 1
+    halvings: Annotated[int, Field(ge=0, le=16, strict=True)] | None = None
+    down: str = "max"
+    up: str = "bilinear"
+    # As JSON holds them, so that a config is the same before and after it was saved.
+    options: Annotated[dict[str, JsonValue], BeforeValidator(to_jsonable_python)] = {}
+    data: Data = Data()
+    plugin: PluginSource | None = None
+
+    @property
+    def architecture(self) -> str:
+        """The name of the architecture: `ms-<cell>` in a mirror, else the cell's."""
+        return f"ms-{self.cell}" if self.topology == "mirror" else self.cell
+
+
+def read_config(folder: Path) -> Config:
+    """Read and validate config.json of a model's folder.
+
+    Raises ZooError where it is absent, not JSON, or not a config of this version.
+    """
+    path = folder / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ZooError(f"{folder} is not a model folder: it has no config.json") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ZooError(f"{path} cannot be read as JSON: {error}") from None
+    if isinstance(values, dict) and values.get("format", 1) != 1:
+        raise ZooError(
+            f"{path} has format {values['format']!r}, this zoo reads 1; "
+            "upgrade it: pip install -U spatiotemporal-zoo"
+        )
+    return Config.parse(values, source=str(path))
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A clause that names what `name` may have been meant to be: "; did you mean a, b?"."""
+    near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
+    return f"; did you mean {', '.join(near)}?" if near else ""
+
+
+def _explain(cls: type[BaseModel], error: ValidationError) -> str:
+    problems = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "the whole"
+        if item["type"] == "extra_forbidden":
+            problems.append(f"unknown key {where!r}{nearest(where, _keys(cls))}")
+        elif item["type"] == "missing":
+            problems.append(f"{where} is missing")
+        else:
+            got: Any = item["input"]
+            problems.append(f"{where}: {item['msg']} (got {str(got)[:80]!r})")
+    return "; ".join(problems)
+
+
+def _keys(cls: type[BaseModel], prefix: str = "") -> list[str]:
+    """The dotted names of all fields, those of nested records included."""
+    keys = []
+    for name, field in cls.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _keys(field.annotation, f"{prefix}{name}.")
+    return keys

@@ -1,0 +1,46 @@
+"""Data sets by name, and where their files are looked for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.config import nearest
+from zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from zoo.data.mmnist import MovingMNIST
+
+__all__ = ["DATASETS", "data_root", "open_dataset"]
+
+#: The data sets, and the folder under the data root that holds the files of each.
+DATASETS = {"mmnist": "mnist"}
+
+
+def data_root() -> Path:
+    """The folder of the data sets: that of the environment variable ZOO_DATA, or ./data."""
+    return Path(os.environ.get("ZOO_DATA") or "data")
+
+
+def open_dataset(
+    name: str, split: str, *, root: Path | None = None, frames: int = 20, **options: Any
+) -> MovingMNIST:
+    """A data set of sequences (T, C, H, W), scaled to [0, 1].
+
+    Args:
+        name: "mmnist", Moving MNIST.
+        split: "train" or "test".
+        root: the folder of the data sets; :func:`data_root` by default.
+        frames: T, the length of a sequence.
+        options: of the data set.
+
+    Raises ZooError for an unknown name, and where files are absent or broken.
+    """
+    if name not in DATASETS:
+        known = ", ".join(DATASETS)
+        raise ZooError(f"no data set is named {name!r}{nearest(name, DATASETS)} There are: {known}")
+    from zoo.data.mmnist import MovingMNIST
+
+    folder = (root or data_root()) / DATASETS[name]
+    return MovingMNIST(folder, split=split, frames=frames, **options)

@@ -1,0 +1,168 @@
+"""The network: embed, layers, head. One step in time, from a frame to the next frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from zoo.cell import Place, RecurrentCell, State
+from zoo.errors import ZooError
+from zoo.topology import Topology, resample
+
+__all__ = ["Network", "NetworkState"]
+
+
+class NetworkState(NamedTuple):
+    """What a network keeps from step to step; its size does not grow with time.
+
+    layers: the state of every layer's cell.
+    memory: the memory of the top layer, which enters the bottom layer; None without one.
+    below: for every layer the output of the layer below it, on its own grid; None for the
+        bottom layer and for cells that do not ask for it.
+    """
+
+    layers: tuple[State, ...]
+    memory: Tensor | None
+    below: tuple[Tensor | None, ...]
+
+
+class Network(nn.Module):
+    """A recurrent network of equal cells: a 1×1 convolution, the layers, a 1×1 convolution.
+
+    Args:
+        cell: the class of the cells.
+        topology: how the layers are stacked.
+        in_channels: channels of a frame.
+        hidden: channels of every layer, or one number a layer.
+        patch: side of the squares of pixels that become channels before the embedding, so
+            that every grid is that much smaller; 1 is the papers' network.
+        down, up: how feature maps move between grids (:mod:`zoo.topology`).
+        options: the cell's own options.
+
+    A frame size that the scales do not divide is padded on the right and at the bottom, by
+    repeating the border, and the prediction is cropped.
+    """
+
+    def __init__(
+        self,
+        cell: type[RecurrentCell],
+        topology: Topology,
+        *,
+        in_channels: int = 1,
+        hidden: int | Sequence[int] = 32,
+        patch: int = 1,
+        down: str = "max",
+        up: str = "bilinear",
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        depth = len(topology.scales)
+        channels = [hidden] * depth if isinstance(hidden, int) else list(hidden)
+        _check_channels(cell, topology, channels)
+        self.topology = topology
+        self.patch = patch
+        self.resampling = {"down": down, "up": up}
+        self.embed = nn.Conv2d(in_channels * patch**2, channels[0], 1)
+        self.layers = nn.ModuleList(
+            cell.build(
+                channels[topology.inputs[j][0]] if j else channels[0],
+                channels[j],
+                Place(j, depth),
+                **options,
+            )
+            for j in range(depth)
+        )
+        self.shared = cell.make_shared(channels[0], **options)
+        self.head = nn.Conv2d(channels[-1], in_channels * patch**2, 1)
+        self.asks_for = cell.asks_for
+
+    def init_state(self, frame: Tensor) -> NetworkState:
+        """The state before the first frame: zeros, for frames like `frame` (B, C, H, W)."""
+        height, width = (-(-size // self._multiple) * self.topology.factor for size in frame.shape[-2:])
+        states, below, inputs = [], [], []
+        for j, (cell, scale) in enumerate(zip(self.layers, self.topology.scales, strict=True)):
+            grid = (height // scale, width // scale)
+            inputs.append(frame.new_zeros(frame.shape[0], cell.in_channels, *grid))
+            states.append(cell.init_state(inputs[j]))
+            below.append(
+                frame.new_zeros(frame.shape[0], self.layers[j - 1].channels, *grid)
+                if j and "below" in self.asks_for
+                else None
+            )
+        memory = self.layers[0].zeros(inputs[0]) if "memory" in self.asks_for else None
+        return NetworkState(tuple(states), memory, tuple(below))
+
+    def forward(
+        self, frame: Tensor, state: NetworkState
+    ) -> tuple[Tensor, NetworkState, Tensor | None]:
+        """One step: frame t (B, C, H, W) to the prediction of frame t + 1.
+
+        Returns the prediction, the state, and the sum of the layers' auxiliary losses (B,),
+        None where there are none.
+        """
+        scales, inputs = self.topology.scales, self.topology.inputs
+        x = self.embed(self._to_grid(frame))
+        memory, loss = state.memory, None
+        outputs: list[Tensor] = []
+        states, below = [], []
+        for j, cell in enumerate(self.layers):
+            arriving = self._resample(outputs[j - 1], j - 1, j) if j else None
+            if j:
+                # The layer just below is resampled once, for the input and for `below`.
+                x, *rest = (
+                    arriving if i == j - 1 else self._resample(outputs[i], i, j) for i in inputs[j]
+                )
+                for other in rest:
+                    x = x + other
+                if memory is not None:
+                    memory = resample(memory, scales[j - 1], scales[j], **self.resampling)
+            offered = {"memory": memory, "below": state.below[j], "shared": self.shared}
+            step = cell(x, state.layers[j], **{name: offered[name] for name in self.asks_for})
+            outputs.append(step.output)
+            states.append(step.state)
+            below.append(arriving if "below" in self.asks_for else None)
+            memory = step.memory
+            if step.loss is not None:
+                loss = step.loss if loss is None else loss + step.loss
+        prediction = self._to_frame(self.head(outputs[-1]), frame)
+        return prediction, NetworkState(tuple(states), memory, tuple(below)), loss
+
+    @property
+    def _multiple(self) -> int:
+        return self.patch * self.topology.factor
+
+    def _resample(self, x: Tensor, source: int, target: int) -> Tensor:
+        scales = self.topology.scales
+        return resample(x, scales[source], scales[target], **self.resampling)
+
+    def _to_grid(self, frame: Tensor) -> Tensor:
+        height, width = frame.shape[-2:]
+        bottom, right = -height % self._multiple, -width % self._multiple
+        if bottom or right:
+            frame = F.pad(frame, (0, right, 0, bottom), mode="replicate")
+        return rearrange(frame, "b c (h p) (w q) -> b (p q c) h w", p=self.patch, q=self.patch)
+
+    def _to_frame(self, x: Tensor, like: Tensor) -> Tensor:
+        frame = rearrange(x, "b (p q c) h w -> b c (h p) (w q)", p=self.patch, q=self.patch)
+        return frame[..., : like.shape[-2], : like.shape[-1]]
+
+
+def _check_channels(cell: type[RecurrentCell], topology: Topology, channels: list[int]) -> None:
+    depth = len(topology.scales)
+    if len(channels) != depth:
+        raise ZooError(f"hidden has {len(channels)} numbers for {depth} layers; give one a layer")
+    for j, sources in enumerate(topology.inputs):
+        if len({channels[i] for i in sources}) > 1:
+            raise ZooError(
+                f"layer {j} adds the outputs of layers {sources}, whose hidden sizes "
+                f"{[channels[i] for i in sources]} differ; make them equal"
+            )
+    if "memory" in cell.asks_for and len(set(channels)) > 1:
+        raise ZooError(
+            f"the memory of {cell.__name__} runs through all layers, so their hidden sizes "
+            f"must be equal; got {channels}"
+        )

@@ -1,0 +1,156 @@
+"""Names: of architectures, their aliases, and the models built from them.
+
+An architecture is the name of a cell (its layers in a plain stack) or ``ms-`` and the name
+of a cell (in a mirrored pyramid of scales), for every cell that is installed.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Any
+
+from zoo.cell import RecurrentCell
+from zoo.config import Config, nearest
+from zoo.errors import ZooError
+from zoo.forecast import Forecaster
+from zoo.network import Network
+from zoo.plugins import find_cell, load_plugins
+from zoo.topology import DOWN, TOPOLOGIES, UP, Topology
+
+__all__ = ["ALIASES", "architectures", "build", "create", "list_models", "parse_architecture"]
+
+#: The names that the MS-LSTM paper (arXiv 2304.07724) gives its models.
+ALIASES = {
+    "mslstm": "ms-mklstm",
+    "ms-lstm": "ms-mklstm",
+    "sms-lstm": "ms-convlstm",
+    "tms-lstm": "mklstm",
+}
+
+
+def architectures() -> list[str]:
+    """The names of all architectures: two for every installed cell."""
+    cells = sorted({cell for plugin in load_plugins() for cell in plugin.cells})
+    for cell in cells:
+        find_cell(cell)  # raises where two plugins claim the name
+    return [*cells, *(f"ms-{cell}" for cell in cells)]
+
+
+def list_models(pattern: str = "*", *, pretrained: bool | None = None) -> list[str]:
+    """Names of models that match a pattern such as "ms-*".
+
+    Architectures with ``pretrained=False``, models with weights with True, both by default.
+    An alias that matches brings in what it stands for.
+    """
+    from zoo.hub import pretrained_models
+
+    names: set[str] = set()
+    if pretrained is not True:
+        aliased = {target for alias, target in ALIASES.items() if fnmatchcase(alias, pattern)}
+        names |= {a for a in architectures() if a in aliased or fnmatchcase(a, pattern)}
+    if pretrained is not False:
+        names |= {name for name in pretrained_models() if fnmatchcase(name, pattern)}
+    return sorted(names)
+
+
+def parse_architecture(name: str) -> tuple[str, str]:
+    """The cell and the topology that an architecture or an alias names.
+
+    Raises ZooError, with the nearest names, where no installed plugin provides the cell.
+    """
+    target = ALIASES.get(name, name)
+    topology, cell = ("mirror", target[3:]) if target.startswith("ms-") else ("stack", target)
+    if find_cell(cell) is None:
+        known = [*architectures(), *ALIASES]
+        raise ZooError(f"no model is named {name!r}{nearest(name, known)} See: zoo list")
+    return cell, topology
+
+
+def create(name: str, **options: Any) -> Forecaster:
+    """An untrained model of an architecture.
+
+    Args:
+        name: an architecture or an alias, as :func:`list_models` gives them.
+        options: the fields of :class:`zoo.Config` (hidden=32, layers=6, in_channels=1,
+            patch=1, halvings=None, down="max", up="bilinear", topology, data) and the cell's
+            own options, all as plain keywords.
+
+    The weights are drawn from torch's global generator: ``torch.manual_seed`` fixes them.
+    Raises ZooError for unknown names and options, and sizes that make no network.
+    """
+    cell, topology = parse_architecture(name)
+    fields = set(Config.model_fields) - {"format", "cell", "options", "plugin"}
+    values: dict[str, Any] = {"cell": cell, "topology": topology}
+    values |= {key: value for key, value in options.items() if key in fields}
+    values["options"] = {key: value for key, value in options.items() if key not in fields}
+    return build(Config.parse(values, source=name))
+
+
+def build(config: Config) -> Forecaster:
+    """The untrained model that a config describes.
+
+    Raises ZooError where its cell is not installed or does not take its options.
+    """
+    found = find_cell(config.cell)
+    if found is None:
+        raise ZooError(_absent(config))
+    cell, plugin = found
+    known = cell.options()
+    for option in config.options:
+        if option not in known:
+            fields = set(Config.model_fields) - {"format", "cell", "options", "plugin"}
+            hint = nearest(option, {*known, *fields})
+            raise ZooError(
+                f"{config.architecture} has no option {option!r}{hint or '; its own are: '}"
+                + ("" if hint else ", ".join(known) or "none")
+            )
+    network = _build_network(config, cell)
+    # The options are completed with the defaults of today, which a later version may change.
+    values = config.model_dump(mode="json") | {
+        "options": known | config.options,
+        "plugin": {"distribution": plugin.distribution, "version": plugin.version},
+    }
+    return Forecaster(network, Config.parse(values, source=config.architecture))
+
+
+def _build_network(config: Config, cell: type[RecurrentCell]) -> Network:
+    for value, choices, what in (
+        (config.down, DOWN, "down"),
+        (config.up, UP, "up"),
+        (config.topology, TOPOLOGIES, "topology"),
+    ):
+        if value not in choices:
+            raise ZooError(f"{what}={value!r} is not one of {', '.join(choices)}")
+    topology: Topology
+    if config.topology == "mirror":
+        topology = TOPOLOGIES["mirror"](config.layers, config.halvings)
+    elif config.halvings is not None:
+        raise ZooError(f"a {config.topology} has no halvings; leave halvings out, or use mirror")
+    else:
+        topology = TOPOLOGIES[config.topology](config.layers)
+    try:
+        return Network(
+            cell,
+            topology,
+            in_channels=config.in_channels,
+            hidden=config.hidden,
+            patch=config.patch,
+            down=config.down,
+            up=config.up,
+            **config.options,
+        )
+    except (TypeError, ValueError, RuntimeError) as error:  # a cell's option of a wrong kind
+        raise ZooError(
+            f"{config.architecture} cannot be built with {config.options}: {error}"
+        ) from error
+
+
+def _absent(config: Config) -> str:
+    if config.plugin is None:
+        known = sorted({cell for plugin in load_plugins() for cell in plugin.cells})
+        return f"no installed plugin provides the cell {config.cell!r}{nearest(config.cell, known)}"
+    source = config.plugin
+    return (
+        f"the cell {config.cell!r} comes from {source.distribution} {source.version}, which does "
+        f"not provide it here; install it: pip install {source.distribution}"
+    )

@@ -1,0 +1,1 @@
+"""Training: recipes, the training objective, the loop that carries it out."""

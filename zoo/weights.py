@@ -1,0 +1,66 @@
+"""Weights as safetensors: out atomically, in strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from zoo.atomic import atomic_path
+from zoo.errors import ZooError
+
+__all__ = ["load_weights", "save_weights"]
+
+
+def save_weights(module: nn.Module, path: Path) -> None:
+    """Write a module's weights to a safetensors file, whole or not at all."""
+    tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Read a safetensors file into a module, every tensor of both or none.
+
+    Raises ZooError where the file is absent or corrupt, or its tensors do not fit (named).
+    """
+    expected: dict[str, Tensor] = module.state_dict()
+    try:
+        with safe_open(path, framework="pt") as file:
+            # Names and shapes stand in the header: they are compared before data are read.
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            _compare({name: tuple(t.shape) for name, t in expected.items()}, found, path)
+            tensors = {name: file.get_tensor(name) for name in found}
+    except FileNotFoundError:
+        raise ZooError(f"there are no weights at {path}") from None
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise ZooError(
+            f"{path} is not a sound safetensors file ({' '.join(str(error).split())}); pull or copy it again"
+        ) from None
+    if wrong := sorted(n for n, t in tensors.items() if not t.is_floating_point()):
+        raise ZooError(f"{path} holds weights that are no floating-point numbers: {_some(wrong)}")
+    module.load_state_dict(tensors)
+
+
+def _compare(
+    expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], path: Path
+) -> None:
+    problems = []
+    if missing := sorted(expected.keys() - found.keys()):
+        problems.append(f"missing: {_some(missing)}")
+    if unknown := sorted(found.keys() - expected.keys()):
+        problems.append(f"not of this model: {_some(unknown)}")
+    if differing := sorted(n for n in expected.keys() & found.keys() if expected[n] != found[n]):
+        shapes = [f"{n} {list(found[n])} (expected {list(expected[n])})" for n in differing]
+        problems.append(f"of another shape: {_some(shapes)}")
+    if problems:
+        raise ZooError(f"{path} does not fit its config.json; {'; '.join(problems)}")
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
