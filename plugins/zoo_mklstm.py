@@ -30,8 +30,7 @@ class MKLSTM(zoo.RecurrentCell):
     ) -> None:
         super().__init__(in_channels, channels)
         self.gates = nn.ModuleList(
-            nn.Conv2d(in_channels + channels, 4 * channels, k, padding="same")
-            for k in kernel_sizes
+            nn.Conv2d(in_channels + channels, 4 * channels, k, padding="same") for k in kernel_sizes
         )
         self.output_gates = nn.ModuleList(
             nn.Conv2d(channels, channels, k, padding="same") for k in kernel_sizes

@@ -83,8 +83,9 @@ def test_ssim_is_that_of_scikit_image(height: int, width: int) -> None:
     """Ours is scikit-image's to float32 rounding (about 1e-7).
 
     Both leave out the pixels whose window crosses the border. Torchmetrics' own mean keeps
-    them (1.7; not in 1.4), with frames mirrored at the border: on the forecast frames of Moving MNIST
-    under persistence it is 0.11 higher on average, 0.18 at most, as its borders are mostly empty.
+    them (1.7; not in 1.4), with frames mirrored at the border: on the forecast frames of
+    Moving MNIST under persistence that is 0.11 higher on average and 0.18 at most, as the
+    borders are mostly empty.
     Frames too small for 11×11 have a smaller window, σ in proportion.
     """
     skimage = pytest.importorskip("skimage.metrics")

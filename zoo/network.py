@@ -82,7 +82,9 @@ class Network(nn.Module):
 
     def init_state(self, frame: Tensor) -> NetworkState:
         """The state before the first frame: zeros, for frames like `frame` (B, C, H, W)."""
-        height, width = (-(-size // self._multiple) * self.topology.factor for size in frame.shape[-2:])
+        height, width = (
+            -(-size // self._multiple) * self.topology.factor for size in frame.shape[-2:]
+        )
         states, below, inputs = [], [], []
         for j, (cell, scale) in enumerate(zip(self.layers, self.topology.scales, strict=True)):
             grid = (height // scale, width // scale)

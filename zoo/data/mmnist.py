@@ -70,7 +70,8 @@ class MovingMNIST(Dataset[Tensor]):
                 raise ZooError(f"{name} is {value}; Moving MNIST needs {least} or more")
         self.split, self.sequences, self.frames = split, sequences, frames
         self.digits, self.size, self.seed = digits, size, seed
-        self.images = _read_images(Path(root), FILES[split])
+        self.root = Path(root)
+        self.images = _read_images(self.root, FILES[split])
 
     def __len__(self) -> int:
         """Number of sequences."""

@@ -1,0 +1,63 @@
+"""The command line: one module a command, each of which parses, calls and prints."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any
+
+import click
+
+from zoo.cli.card import card
+from zoo.cli.demo import demo
+from zoo.cli.eval import eval_
+from zoo.cli.info import info
+from zoo.cli.list import list_
+from zoo.cli.plugins import plugins
+from zoo.cli.predict import predict
+from zoo.cli.pull import pull
+from zoo.cli.train import train
+from zoo.errors import ZooError
+
+__all__ = ["main"]
+
+
+class _Group(click.Group):
+    """A group in which what a user can mend ends with one line and exit code 2."""
+
+    def invoke(self, context: click.Context) -> Any:
+        warnings.showwarning = _show_warning
+        try:
+            return super().invoke(context)
+        except ZooError as error:
+            click.echo(f"Error: {error}", err=True)
+            context.exit(2)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """One line, and only of what concerns a person at the command line."""
+    if issubclass(category, UserWarning):
+        click.echo(f"Warning: {message}", err=True)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="spatiotemporal-zoo", prog_name="zoo")
+def zoo() -> None:
+    """A model zoo for recurrent spatiotemporal prediction.
+
+    A MODEL is the name of a pretrained model (mslstm-mmnist) or of an architecture (mslstm:
+    its first pretrained model), local-dir:PATH, or hf-hub:org/name@revision.
+    """
+
+
+for command in (list_, info, pull, predict, eval_, train, demo, plugins, card):
+    zoo.add_command(command)
+
+
+def main() -> None:
+    """Run the command line."""
+    zoo(prog_name="zoo")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

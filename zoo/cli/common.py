@@ -1,0 +1,57 @@
+"""What several commands share: printing a table or JSON, and options that mean the same."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+__all__ = ["as_json", "data_option", "device_option", "print_json", "print_metrics", "print_table"]
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+device_option = click.option("--device", default="cpu", help="Where to run: cpu, cuda, mps.")
+data_option = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="The folder of the data sets; by default that of ZOO_DATA, or ./data.",
+)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON on the output stream."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on the output stream."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    # A file or a pipe has no width to fit into: let no cell be cut there.
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width).print(table)
+
+
+def print_metrics(scores: dict[str, dict[str, dict[str, float]]], name: str) -> None:
+    """Print metrics by protocol and by whose they are, as :func:`zoo.evaluate.evaluate` has them."""
+    rows = [
+        [
+            protocol,
+            name if who == "model" else who,
+            *(f"{means[metric]:.{digits}f}" for metric, digits in DIGITS.items()),
+        ]
+        for protocol, by_whom in scores.items()
+        for who, means in by_whom.items()
+    ]
+    print_table(["frames", "forecast by", *(metric.upper() for metric in DIGITS)], rows)
+
+
+DIGITS = {"mse": 2, "mae": 2, "ssim": 3, "psnr": 2}

@@ -1,0 +1,65 @@
+"""zoo demo: a forecast of a clip that comes with the zoo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from zoo.cli.common import as_json, device_option, print_json, print_metrics
+
+
+@click.command()
+@click.argument("model", default="mslstm-mmnist")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("zoo-demo"),
+    show_default=True,
+    help="The folder for the pictures.",
+)
+@device_option
+@as_json
+def demo(model: str, output: Path, device: str, as_json: bool) -> None:
+    """Forecast a clip of moving handwritten digits that MODEL has never seen.
+
+    Ten frames are read and ten forecast. Writes demo.gif and demo.png, the forecast beside
+    the truth, and prints the errors beside those of persistence.
+    """
+    import torch
+
+    from zoo.atomic import atomic_path
+    from zoo.data.clips import handwritten_digits
+    from zoo.errors import ZooError
+    from zoo.hub import load
+    from zoo.inspect.pictures import comparison_gif, comparison_strip
+    from zoo.metrics import FrameMetrics, persistence
+
+    forecaster = load(model, device=device)
+    clip = handwritten_digits()  # (20, 1, 64, 64), uint8
+    past, truth = clip[:10], clip[10:]
+    forecast = forecaster.predict(past, horizon=len(truth))
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ZooError(f"{output} cannot be made a folder: {error}; choose another: -o") from None
+    gif, png = output / "demo.gif", output / "demo.png"
+    comparison_gif(gif, past, truth, forecast, high=255)
+    with atomic_path(png) as temporary:
+        comparison_strip(past, truth, forecast, high=255).save(temporary)
+
+    def scaled(frames: object) -> torch.Tensor:
+        return torch.as_tensor(frames).unsqueeze(0) / 255  # (T, C, H, W) to (1, T, C, H, W)
+
+    still = persistence(scaled(past), len(truth))[:, -len(truth) :]
+    means = {}
+    for who, frames in (("model", scaled(forecast)), ("persistence", still)):
+        metrics = FrameMetrics()
+        metrics.update(frames, scaled(truth))
+        means[who] = {k: v for k, v in metrics.compute().items() if k != "per_frame"}
+    if as_json:
+        print_json({"model": model, "forecast": means, "gif": str(gif), "png": str(png)})
+        return
+    print_metrics({"t+1 … t+10": means}, model)
+    click.echo(f"the forecast beside the truth: {gif} and {png}")

@@ -1,0 +1,75 @@
+"""zoo eval: a model's figures on a test set, beside persistence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from zoo.cli.common import as_json, data_option, device_option, print_json, print_metrics
+
+
+@click.command("eval")
+@click.argument("model")
+@click.option("--data", help="The data set; by default the one MODEL was trained on.")
+@click.option("--sequences", type=click.IntRange(min=1), help="Only the first so many.")
+@click.option("--input-frames", type=click.IntRange(min=1), help="Frames read, T_in.")
+@click.option("--horizon", type=click.IntRange(min=1), help="Frames to forecast.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option("--save", is_flag=True, help="Write the figures into the metrics.json of MODEL.")
+@data_option
+@device_option
+@as_json
+def eval_(
+    model: str,
+    data: str | None,
+    sequences: int | None,
+    input_frames: int | None,
+    horizon: int | None,
+    batch_size: int,
+    save: bool,
+    data_dir: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Measure MODEL on a test set: MSE, MAE, SSIM and PSNR.
+
+    MSE and MAE are summed over the pixels of a frame. 'forecast' averages over the forecast
+    frames; 'all-steps' over all one-step predictions, the warm-up included, as the tables of
+    the MS-LSTM paper do.
+    """
+    from zoo.atomic import atomic_path
+    from zoo.evaluate import evaluate
+    from zoo.hub import load, pull
+
+    forecaster = load(model, device=device)
+    report = evaluate(
+        forecaster,
+        dataset=data,
+        sequences=sequences,
+        input_frames=input_frames,
+        horizon=horizon,
+        batch_size=batch_size,
+        root=data_dir,
+    )
+    folder = pull(model)
+    if save:
+        path = folder / "metrics.json"
+        kept = json.loads(path.read_text()) if path.is_file() else {}
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(kept | report, indent=2) + "\n")
+    if as_json:
+        print_json({"model": folder.name, **report})
+        return
+    name = report["data"]["name"]
+    click.echo(f"{folder.name} on {report['data']['sequences']:,} test sequences of {name}")
+    scores = {protocol: report[protocol] for protocol in ("forecast", "all-steps")}
+    frames: dict[str, dict[str, dict[str, float]]] = {}
+    given = report["data"]["input_frames"]
+    for lead in range(report["data"]["horizon"]):
+        frames[f"t+{lead + 1}"] = {
+            who: {metric: values[given - 1 + lead] for metric, values in by_metric.items()}
+            for who, by_metric in report["per_frame"].items()
+        }
+    print_metrics(frames | scores, folder.name)

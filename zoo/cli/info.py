@@ -1,0 +1,55 @@
+"""zoo info: what a model is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from zoo.cli.common import as_json, print_json, print_metrics, print_table
+
+
+@click.command()
+@click.argument("model")
+@as_json
+def info(model: str, as_json: bool) -> None:
+    """Show what MODEL is: its size, its options, its data, its figures.
+
+    Of an architecture, the options are the defaults, and its pretrained models are named.
+    """
+    from zoo.hub import load, pretrained_models, pull
+    from zoo.registry import ALIASES, create, list_models
+
+    facts: dict[str, Any] = {"name": ALIASES.get(model, model)}
+    if facts["name"] in list_models(pretrained=False):
+        forecaster = create(model)
+        facts["pretrained"] = [
+            name
+            for name, config in pretrained_models().items()
+            if config.architecture == facts["name"]
+        ]
+    else:
+        folder, forecaster = pull(model), load(model)
+        facts |= {"name": folder.name, "folder": str(folder)}
+        if (folder / "metrics.json").is_file():
+            facts["metrics"] = json.loads((folder / "metrics.json").read_text())
+    facts["parameters"] = sum(p.numel() for p in forecaster.parameters())
+    facts["config"] = forecaster.config.model_dump(mode="json")
+    if as_json:
+        print_json(facts)
+        return
+    metrics, config = facts.pop("metrics", {}), facts.pop("config")
+    for key, value in {**facts, **config}.items():
+        if value is not None and key != "format":
+            click.echo(f"{key:<12} {_shown(value)}")
+    if scores := {key: metrics[key] for key in ("forecast", "all-steps") if key in metrics}:
+        print_metrics(scores, facts["name"])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k}={_shown(v)}" for k, v in value.items() if v is not None)
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:,}" if isinstance(value, int) and value > 9999 else str(value)

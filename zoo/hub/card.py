@@ -1,0 +1,1 @@
+"""Model cards: the README.md of a model's folder, written from what was measured."""
