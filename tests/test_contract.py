@@ -1,12 +1,154 @@
-"""Every installed cell keeps the contract, in a stack and in a mirror."""
+"""Every installed cell keeps the contract, and cells that break it are caught."""
+
+import inspect
 
 import pytest
+import torch
+from torch import nn
 
+import zoo
+from zoo.network import Network
 from zoo.registry import architectures
 from zoo.testing import CellContract
+from zoo.topology import mirror, stack
 
 
 class TestEveryCell(CellContract):
     @pytest.fixture(params=architectures())
     def architecture(self, request):
         return request.param
+
+
+class Sound(zoo.RecurrentCell):
+    """A simple recurrent cell that keeps the contract, for the others to break."""
+
+    def __init__(self, in_channels, channels):
+        super().__init__(in_channels, channels)
+        self.mix = nn.Conv2d(in_channels + channels, channels, 3, padding="same")
+
+    def init_state(self, x):
+        return self.zeros(x)
+
+    def forward(self, x, state):
+        h = torch.tanh(self.mix(torch.cat([x, state], dim=1)))
+        return zoo.Step(h, h)
+
+
+class HalvesOddSizes(Sound):
+    def forward(self, x, state):
+        x = nn.functional.max_pool2d(x, 2)
+        return super().forward(nn.functional.interpolate(x, scale_factor=2), state)
+
+
+class KeepsItsOwnState(Sound):
+    count = 0
+
+    def forward(self, x, state):
+        self.count += 1
+        return super().forward(x * self.count, state)
+
+
+class ChangesItsState(Sound):
+    def forward(self, x, state):
+        state += x
+        return super().forward(x, state)
+
+
+class Forgets(Sound):
+    def forward(self, x, state):
+        return super().forward(x, torch.zeros_like(state))
+
+
+class Grows(Sound):
+    def forward(self, x, state):
+        output, _ = super().forward(x, state[:, : self.channels])[:2]
+        return zoo.Step(output, torch.cat([output, state], dim=1))
+
+
+class StartsAtOne(Sound):
+    def init_state(self, x):
+        return self.zeros(x) + 1
+
+
+class MixesTheBatch(Sound):
+    def forward(self, x, state):
+        return super().forward(x + x.mean(dim=0), state)
+
+
+class DrawsNumbers(Sound):
+    def forward(self, x, state):
+        return super().forward(nn.functional.dropout(x, 1e-9), state)
+
+
+class HasDeadChannels(Sound):
+    def __init__(self, in_channels, channels):
+        super().__init__(in_channels, channels)
+        self.unused = nn.Conv2d(channels, 2 * channels, 1)
+
+    def forward(self, x, state):
+        return super().forward(x, state + self.unused(state)[:, : self.channels])
+
+
+class CutsGradients(Sound):
+    def forward(self, x, state):
+        return super().forward(x, state.detach())
+
+
+class NeedsPrecision(Sound):
+    def forward(self, x, state):
+        return super().forward(x + 100 - 100, state)
+
+
+class StaysOnTheCpu(Sound):
+    def init_state(self, x):
+        return torch.zeros(x.shape[0], self.channels, *x.shape[2:], dtype=x.dtype)
+
+
+class LooksAtData(Sound):
+    def forward(self, x, state):
+        return super().forward(x if x.mean() > 0 else -x, state)
+
+
+class AlwaysHasALoss(Sound):
+    def forward(self, x, state):
+        return super().forward(x, state)._replace(loss=x.mean(dim=(1, 2, 3)))
+
+
+@pytest.mark.parametrize("topology", [stack(3), mirror(3)], ids=["stack", "mirror"])
+@pytest.mark.parametrize(
+    ("cell", "law"),
+    [
+        (KeepsItsOwnState, "steps_equal_the_rollout"),
+        (ChangesItsState, "steps_equal_the_rollout"),
+        (Forgets, "the_first_frame_is_remembered"),
+        (Grows, "state_does_not_grow"),
+        (StartsAtOne, "state_starts_at_zero"),
+        (MixesTheBatch, "a_batch_equals_its_samples"),
+        (DrawsNumbers, "same_seed_same_result"),
+        (HasDeadChannels, "no_parameter_is_dead"),
+        (CutsGradients, "gradients_are_right"),
+        (NeedsPrecision, "bfloat16_is_close"),
+        (StaysOnTheCpu, "any_device"),
+        (LooksAtData, "compiles"),
+        (LooksAtData, "exports"),
+        (AlwaysHasALoss, "auxiliary_loss_is_for_training"),
+        (HalvesOddSizes, "any_size"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_cell_that_breaks_a_law_is_caught(cell, law, topology):
+    def check(cell):
+        class Contract(CellContract):
+            def create(self, architecture, layers=3, **sizes):
+                torch.manual_seed(0)
+                network = Network(cell, topology, hidden=4, **sizes)
+                return zoo.Forecaster(network, zoo.Config(cell="toy", **sizes)).eval()
+
+        test = getattr(Contract(), f"test_{law}")
+        offered = {"architecture": "toy", "size": (15, 22), "channels": 1, "patch": 1, "layers": 3}
+        offered["model"] = Contract().create("toy")
+        test(**{name: offered[name] for name in inspect.signature(test).parameters})
+
+    check(Sound)
+    with pytest.raises((AssertionError, RuntimeError)):
+        check(cell)

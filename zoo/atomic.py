@@ -9,7 +9,7 @@ from pathlib import Path
 
 from zoo.errors import ZooError
 
-__all__ = ["atomic_folder", "atomic_path"]
+__all__ = ["atomic_folder", "atomic_path", "make_folder"]
 
 
 @contextmanager
@@ -57,6 +57,13 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def make_folder(path: str | Path) -> Path:
+    """Make a folder with its parents, if it is not there; ZooError where it cannot be."""
+    with _writing(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
+    return Path(path)
 
 
 def _beside(path: str | Path) -> tuple[Path, Path]:

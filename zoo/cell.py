@@ -8,6 +8,7 @@ all of them together serve every cell of the MS-RNN and MS-LSTM papers.
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ __all__ = ["Place", "RecurrentCell", "State", "Step"]
 State = Any
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True)
+class Place:
     """Where a layer stands in its network: `index` 0 is the bottom of `depth` layers."""
 
     index: int
@@ -115,9 +117,7 @@ class RecurrentCell(nn.Module):
         }
 
     @classmethod
-    def build(
-        cls, in_channels: int, channels: int, place: Place, **options: Any
-    ) -> RecurrentCell:
+    def build(cls, in_channels: int, channels: int, place: Place, **options: Any) -> RecurrentCell:
         """Make one layer, telling it its place if its ``__init__`` asks for that."""
         if "place" in inspect.signature(cls).parameters:
             options["place"] = place

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -128,23 +129,27 @@ def read_config(folder: Path) -> Config:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """A clause that names what `name` may have been meant to be: "; did you mean a, b?"."""
+    """What `name` may have been meant to be: " (did you mean a, b?)", or nothing."""
     near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
-    return f"; did you mean {', '.join(near)}?" if near else ""
+    return f" (did you mean {', '.join(near)}?)" if near else ""
 
 
 def _explain(cls: type[BaseModel], error: ValidationError) -> str:
-    problems = []
+    problems: dict[str, list[str]] = {}
     for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"]) or "the whole"
+        # Of a value that may be of several types, pydantic tells one error a type, and adds
+        # the type to the place; "tuple[int, ...]" is no name of a key.
+        names = [str(part) for part in item["loc"] if re.fullmatch(r"[\w-]+", str(part))]
+        where = ".".join(names) or "the whole"
         if item["type"] == "extra_forbidden":
-            problems.append(f"unknown key {where!r}{nearest(where, _keys(cls))}")
+            problem = f"unknown key {where!r}{nearest(where, _keys(cls))}"
         elif item["type"] == "missing":
-            problems.append(f"{where} is missing")
+            problem = f"{where} is missing"
         else:
-            got: Any = item["input"]
-            problems.append(f"{where}: {item['msg']} (got {str(got)[:80]!r})")
-    return "; ".join(problems)
+            got = f" (got {str(item['input'])[:80]!r})" if where not in problems else ""
+            problem = f"{'' if where in problems else where + ': '}{item['msg']}{got}"
+        problems.setdefault(where, []).append(problem)
+    return "; ".join(", or ".join(told) for told in problems.values())
 
 
 def _keys(cls: type[BaseModel], prefix: str = "") -> list[str]:

@@ -7,25 +7,26 @@ output is fed back; at every step t it predicts frame t + 1.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, TypeVar
+from contextlib import contextmanager
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from zoo.config import Config
 from zoo.errors import ZooError
 from zoo.network import Network, NetworkState
+from zoo.units import Frames, scale, unscale
 
 __all__ = ["Forecaster", "Rollout", "scheduled_sampling"]
 
-Frames = TypeVar("Frames", Tensor, np.ndarray)
-
 
 class Rollout(NamedTuple):
-    """All one-step predictions (B, T, C, H, W), and the mean over steps of the auxiliary
-    losses (B,), None where the cells have none.
-    """  # noqa: D205
+    """What a rollout gives.
+
+    frames: all one-step predictions, (B, T_in − 1 + horizon, C, H, W).
+    loss: the mean over steps of the cells' auxiliary losses, (B,); None where they have none.
+    """
 
     frames: Tensor
     loss: Tensor | None
@@ -83,9 +84,7 @@ class Forecaster(nn.Module):
         mean = torch.stack(losses).mean(dim=0) if losses else None
         return Rollout(torch.stack(predictions, dim=1), mean)
 
-    def step(
-        self, frame: Tensor, state: NetworkState | None = None
-    ) -> tuple[Tensor, NetworkState]:
+    def step(self, frame: Tensor, state: NetworkState | None = None) -> tuple[Tensor, NetworkState]:
         """One frame in, the next one out: (B, C, H, W), scaled to [0, 1].
 
         Start with no state and hand back the one returned. Its size does not grow.
@@ -106,11 +105,11 @@ class Forecaster(nn.Module):
         Returns the forecast in the same form (array type, dtype of pictures, axes, device),
         clipped to the range of the data. Raises ZooError for frames that do not fit.
         """
-        horizon = horizon or self.config.data.horizon or 1
-        scaled, units = self._enter(frames, sequence=True)
-        with torch.no_grad(), _evaluating(self):
-            forecast = self(scaled, horizon)[:, -horizon:]
-        return units.leave(forecast)
+        if horizon is None:
+            horizon = self.config.data.horizon or 1
+        with _forecasting(self):
+            forecast = self(self._scale(frames), horizon)[:, -horizon:]
+        return unscale(forecast, self.config.data, like=frames)
 
     def stream(self, frames: Iterable[Frames]) -> Iterator[Frames]:
         """For every frame, as it comes, the prediction of the next; in units of the data.
@@ -120,10 +119,12 @@ class Forecaster(nn.Module):
         """
         state = None
         for frame in frames:
-            scaled, units = self._enter(frame, sequence=False)
-            with torch.no_grad(), _evaluating(self):
-                prediction, state = self.step(scaled[:, 0], state)
-            yield units.leave(prediction.unsqueeze(1))  # (B, C, H, W) to (B, 1, C, H, W)
+            batched = frame.ndim == 4
+            sequence = frame[:, None] if batched else frame[None]  # a T of 1
+            with _forecasting(self):
+                prediction, state = self.step(self._scale(sequence)[:, 0], state)
+            following = unscale(prediction[:, None], self.config.data, like=sequence)
+            yield following[:, 0] if batched else following[0]
 
     def _check(self, frames: Tensor, horizon: int) -> None:
         channels = self.config.in_channels
@@ -139,89 +140,20 @@ class Forecaster(nn.Module):
         if horizon < 1:
             raise ZooError(f"horizon is {horizon}; it must be 1 or more")
 
-    def _enter(self, frames: Tensor | np.ndarray, *, sequence: bool) -> tuple[Tensor, _Units]:
-        """Frames as people give them to (B, T, C, H, W) in [0, 1], and the way back."""
-        if not isinstance(frames, (Tensor, np.ndarray)):
-            raise ZooError(f"frames are a {type(frames).__name__}; give a torch or numpy array")
-        units = _Units(self, frames, sequence)
-        return units.enter(frames), units
+    def _scale(self, frames: Frames) -> Tensor:
+        return scale(frames, self.config.data, like=next(self.parameters()))
 
 
-class _Units:
-    """The way from one array of a person's, in units of the data, to the model and back."""
-
-    def __init__(self, model: Forecaster, like: Tensor | np.ndarray, sequence: bool) -> None:
-        self.model = model
-        self.data = model.config.data
-        self.like = like
-        self.sequence = sequence
-        self.is_uint8 = like.dtype in (torch.uint8, np.uint8) and self.data.is_picture
-
-    def enter(self, frames: Tensor | np.ndarray) -> Tensor:
-        parameter = next(self.model.parameters())
-        if isinstance(frames, np.ndarray):
-            if frames.dtype.kind not in "iufb":
-                raise ZooError(f"frames are of type {frames.dtype}; expected numbers")
-            frames = torch.from_numpy(np.ascontiguousarray(frames))
-        x = frames.to(device=parameter.device, dtype=parameter.dtype)
-        axes = x.ndim if self.sequence else x.ndim + 1
-        if axes not in (3, 4, 5):
-            form = "(B, T, C, H, W), (T, C, H, W) or (T, H, W)"
-            if not self.sequence:
-                form = "(B, C, H, W), (C, H, W) or (H, W)"
-            raise ZooError(f"frames are {tuple(x.shape)}; expected {form}")
-        if not self.sequence:
-            x = x.unsqueeze(-4 if axes > 3 else 0)  # a T of 1 in front of C, or of H
-        if axes == 3:
-            x = x.unsqueeze(1)  # (T, H, W) to (T, 1, H, W)
-        if axes < 5:
-            x = x.unsqueeze(0)  # (T, C, H, W) to (1, T, C, H, W)
-        if not torch.isfinite(x).all():
-            wrong = (~torch.isfinite(x)).sum(dim=(0, 2, 3, 4))  # a number for every frame
-            first = int(wrong.nonzero()[0])
-            raise ZooError(
-                f"frames hold {int(wrong.sum())} NaN or infinite values, the first in frame "
-                f"{first}; fill them before forecasting (numpy.nan_to_num, say)"
-            )
-        if self.is_uint8:
-            return x / 255
-        low, high = self.data.low, self.data.high
-        if self.data.is_picture and (x.min() < -0.01 or x.max() > 1.01):
-            raise ZooError(
-                f"frames range from {float(x.min()):g} to {float(x.max()):g}; this model takes "
-                "intensities from 0 to 1, or uint8 from 0 to 255"
-            )
-        return ((x - low) / (high - low)).clamp(0, 1)
-
-    def leave(self, frames: Tensor) -> Frames:
-        x = frames.clamp(0, 1)
-        x = (x * 255).round().to(torch.uint8) if self.is_uint8 else self._unscale(x)
-        axes = self.like.ndim if self.sequence else self.like.ndim + 1
-        if axes < 5:
-            x = x.squeeze(0)  # (1, T, C, H, W) to (T, C, H, W)
-        if axes == 3:
-            x = x.squeeze(1)  # (T, 1, H, W) to (T, H, W)
-        if not self.sequence:
-            x = x.squeeze(-4 if axes > 3 else 0)  # the T of 1
-        if isinstance(self.like, np.ndarray):
-            return x.cpu().numpy()
-        return x.to(self.like.device)
-
-    def _unscale(self, x: Tensor) -> Tensor:
-        return x * (self.data.high - self.data.low) + self.data.low
-
-
-class _evaluating:  # noqa: N801
-    """Put a module into evaluation mode for a while."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module, self.was = module, module.training
-
-    def __enter__(self) -> None:
-        self.module.eval()
-
-    def __exit__(self, *exception: object) -> None:
-        self.module.train(self.was)
+@contextmanager
+def _forecasting(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients, for a while."""
+    was = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(was)
 
 
 def scheduled_sampling(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -80,22 +80,25 @@ class Network(nn.Module):
         self.head = nn.Conv2d(channels[-1], in_channels * patch**2, 1)
         self.asks_for = cell.asks_for
 
+    @property
+    def cells(self) -> list[RecurrentCell]:
+        """The cells, bottom first."""
+        return cast(list[RecurrentCell], list(self.layers))
+
     def init_state(self, frame: Tensor) -> NetworkState:
         """The state before the first frame: zeros, for frames like `frame` (B, C, H, W)."""
-        height, width = (
-            -(-size // self._multiple) * self.topology.factor for size in frame.shape[-2:]
-        )
-        states, below, inputs = [], [], []
-        for j, (cell, scale) in enumerate(zip(self.layers, self.topology.scales, strict=True)):
-            grid = (height // scale, width // scale)
-            inputs.append(frame.new_zeros(frame.shape[0], cell.in_channels, *grid))
-            states.append(cell.init_state(inputs[j]))
-            below.append(
-                frame.new_zeros(frame.shape[0], self.layers[j - 1].channels, *grid)
-                if j and "below" in self.asks_for
-                else None
-            )
-        memory = self.layers[0].zeros(inputs[0]) if "memory" in self.asks_for else None
+        height, width = (-(-n // self._multiple) * self.topology.factor for n in frame.shape[-2:])
+
+        def zeros(channels: int, scale: int) -> Tensor:
+            return frame.new_zeros(frame.shape[0], channels, height // scale, width // scale)
+
+        cells, scales = self.cells, self.topology.scales
+        states, below = [], []
+        for j, cell in enumerate(cells):
+            states.append(cell.init_state(zeros(cell.in_channels, scales[j])))
+            wanted = j > 0 and "below" in self.asks_for
+            below.append(zeros(cells[j - 1].channels, scales[j]) if wanted else None)
+        memory = zeros(cells[0].channels, scales[0]) if "memory" in self.asks_for else None
         return NetworkState(tuple(states), memory, tuple(below))
 
     def forward(
@@ -106,22 +109,21 @@ class Network(nn.Module):
         Returns the prediction, the state, and the sum of the layers' auxiliary losses (B,),
         None where there are none.
         """
-        scales, inputs = self.topology.scales, self.topology.inputs
         x = self.embed(self._to_grid(frame))
         memory, loss = state.memory, None
         outputs: list[Tensor] = []
         states, below = [], []
-        for j, cell in enumerate(self.layers):
-            arriving = self._resample(outputs[j - 1], j - 1, j) if j else None
-            if j:
+        for j, cell in enumerate(self.cells):
+            arriving = None
+            if j > 0:
                 # The layer just below is resampled once, for the input and for `below`.
-                x, *rest = (
-                    arriving if i == j - 1 else self._resample(outputs[i], i, j) for i in inputs[j]
+                arriving = self._resample(outputs[j - 1], j - 1, j)
+                x, *others = (
+                    arriving if i == j - 1 else self._resample(outputs[i], i, j)
+                    for i in self.topology.inputs[j]
                 )
-                for other in rest:
-                    x = x + other
-                if memory is not None:
-                    memory = resample(memory, scales[j - 1], scales[j], **self.resampling)
+                x = sum(others, start=x)
+                memory = None if memory is None else self._resample(memory, j - 1, j)
             offered = {"memory": memory, "below": state.below[j], "shared": self.shared}
             step = cell(x, state.layers[j], **{name: offered[name] for name in self.asks_for})
             outputs.append(step.output)

@@ -13,8 +13,14 @@ __all__ = ["progress_bar"]
 def progress_bar(what: str, total: int, done: int = 0) -> Iterator[Callable[[int, str], None]]:
     """Show a bar on the error stream; call what it yields with (done, note) as work goes on."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(file=sys.stderr)
     columns = (

@@ -7,15 +7,17 @@ of a cell (in a mirrored pyramid of scales), for every cell that is installed.
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from zoo.cell import RecurrentCell
 from zoo.config import Config, nearest
 from zoo.errors import ZooError
-from zoo.forecast import Forecaster
-from zoo.network import Network
 from zoo.plugins import find_cell, load_plugins
-from zoo.topology import DOWN, TOPOLOGIES, UP, Topology
+
+# Names are known without torch; it is imported when a network is built.
+if TYPE_CHECKING:
+    from zoo.cell import RecurrentCell
+    from zoo.forecast import Forecaster
+    from zoo.network import Network
 
 __all__ = ["ALIASES", "architectures", "build", "create", "list_models", "parse_architecture"]
 
@@ -26,6 +28,9 @@ ALIASES = {
     "sms-lstm": "ms-convlstm",
     "tms-lstm": "mklstm",
 }
+
+#: The fields of a config that are arguments of :func:`create`; the rest are the cell's.
+CREATE_FIELDS = set(Config.model_fields) - {"format", "cell", "options", "plugin"}
 
 
 def architectures() -> list[str]:
@@ -62,7 +67,7 @@ def parse_architecture(name: str) -> tuple[str, str]:
     topology, cell = ("mirror", target[3:]) if target.startswith("ms-") else ("stack", target)
     if find_cell(cell) is None:
         known = [*architectures(), *ALIASES]
-        raise ZooError(f"no model is named {name!r}{nearest(name, known)} See: zoo list")
+        raise ZooError(f"no model is named {name!r}{nearest(name, known)}; see: zoo list")
     return cell, topology
 
 
@@ -79,10 +84,9 @@ def create(name: str, **options: Any) -> Forecaster:
     Raises ZooError for unknown names and options, and sizes that make no network.
     """
     cell, topology = parse_architecture(name)
-    fields = set(Config.model_fields) - {"format", "cell", "options", "plugin"}
     values: dict[str, Any] = {"cell": cell, "topology": topology}
-    values |= {key: value for key, value in options.items() if key in fields}
-    values["options"] = {key: value for key, value in options.items() if key not in fields}
+    values |= {key: value for key, value in options.items() if key in CREATE_FIELDS}
+    values["options"] = {k: value for k, value in options.items() if k not in CREATE_FIELDS}
     return build(Config.parse(values, source=name))
 
 
@@ -91,19 +95,19 @@ def build(config: Config) -> Forecaster:
 
     Raises ZooError where its cell is not installed or does not take its options.
     """
+    from zoo.forecast import Forecaster
+
     found = find_cell(config.cell)
     if found is None:
         raise ZooError(_absent(config))
     cell, plugin = found
     known = cell.options()
-    for option in config.options:
-        if option not in known:
-            fields = set(Config.model_fields) - {"format", "cell", "options", "plugin"}
-            hint = nearest(option, {*known, *fields})
-            raise ZooError(
-                f"{config.architecture} has no option {option!r}{hint or '; its own are: '}"
-                + ("" if hint else ", ".join(known) or "none")
-            )
+    for option in config.options.keys() - known.keys():
+        near = nearest(option, {*known, *CREATE_FIELDS})
+        raise ZooError(
+            f"{config.architecture} has no option {option!r}{near}; "
+            f"its own are: {', '.join(known) or 'none'}"
+        )
     network = _build_network(config, cell)
     # The options are completed with the defaults of today, which a later version may change.
     values = config.model_dump(mode="json") | {
@@ -114,20 +118,22 @@ def build(config: Config) -> Forecaster:
 
 
 def _build_network(config: Config, cell: type[RecurrentCell]) -> Network:
-    for value, choices, what in (
-        (config.down, DOWN, "down"),
-        (config.up, UP, "up"),
-        (config.topology, TOPOLOGIES, "topology"),
+    from zoo.network import Network
+    from zoo.topology import DOWN, TOPOLOGIES, UP
+
+    for what, value, choices in (
+        ("topology", config.topology, TOPOLOGIES),
+        ("down", config.down, DOWN),
+        ("up", config.up, UP),
     ):
         if value not in choices:
             raise ZooError(f"{what}={value!r} is not one of {', '.join(choices)}")
-    topology: Topology
     if config.topology == "mirror":
         topology = TOPOLOGIES["mirror"](config.layers, config.halvings)
-    elif config.halvings is not None:
-        raise ZooError(f"a {config.topology} has no halvings; leave halvings out, or use mirror")
-    else:
+    elif config.halvings is None:
         topology = TOPOLOGIES[config.topology](config.layers)
+    else:
+        raise ZooError(f"a {config.topology} has no halvings; leave halvings out, or use mirror")
     try:
         return Network(
             cell,

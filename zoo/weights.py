@@ -37,8 +37,9 @@ def load_weights(module: nn.Module, path: Path) -> None:
     except FileNotFoundError:
         raise ZooError(f"there are no weights at {path}") from None
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
         raise ZooError(
-            f"{path} is not a sound safetensors file ({' '.join(str(error).split())}); pull or copy it again"
+            f"{path} is not a sound safetensors file ({reason}); pull or copy it again"
         ) from None
     if wrong := sorted(n for n, t in tensors.items() if not t.is_floating_point()):
         raise ZooError(f"{path} holds weights that are no floating-point numbers: {_some(wrong)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from typing import Any
 
@@ -57,7 +56,3 @@ for command in (list_, info, pull, predict, eval_, train, demo, plugins, card):
 def main() -> None:
     """Run the command line."""
     zoo(prog_name="zoo")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -41,7 +41,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_metrics(scores: dict[str, dict[str, dict[str, float]]], name: str) -> None:
-    """Print metrics by protocol and by whose they are, as :func:`zoo.evaluate.evaluate` has them."""
+    """Print metrics by frames and by whose forecast it is, as zoo.evaluate has them."""
     rows = [
         [
             protocol,

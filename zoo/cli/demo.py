@@ -29,9 +29,8 @@ def demo(model: str, output: Path, device: str, as_json: bool) -> None:
     """
     import torch
 
-    from zoo.atomic import atomic_path
+    from zoo.atomic import atomic_path, make_folder
     from zoo.data.clips import handwritten_digits
-    from zoo.errors import ZooError
     from zoo.hub import load
     from zoo.inspect.pictures import comparison_gif, comparison_strip
     from zoo.metrics import FrameMetrics, persistence
@@ -40,10 +39,7 @@ def demo(model: str, output: Path, device: str, as_json: bool) -> None:
     clip = handwritten_digits()  # (20, 1, 64, 64), uint8
     past, truth = clip[:10], clip[10:]
     forecast = forecaster.predict(past, horizon=len(truth))
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ZooError(f"{output} cannot be made a folder: {error}; choose another: -o") from None
+    make_folder(output)
     gif, png = output / "demo.gif", output / "demo.png"
     comparison_gif(gif, past, truth, forecast, high=255)
     with atomic_path(png) as temporary:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from zoo.cli.common import as_json, print_json, print_metrics, print_table
+from zoo.cli.common import as_json, print_json, print_metrics
 
 
 @click.command()

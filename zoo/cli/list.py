@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from zoo.cli.common import as_json, print_json, print_table
@@ -17,7 +19,7 @@ def list_(pattern: str, pretrained: bool, as_json: bool) -> None:
     from zoo.registry import ALIASES, list_models
 
     models = pretrained_models()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in list_models(pattern, pretrained=True if pretrained else None):
         config = models.get(name)
         rows.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from typing import Any
 
 import click
 
@@ -20,7 +21,7 @@ def plugins(as_json: bool) -> None:
         warnings.simplefilter("ignore")  # the table says what the warnings would
         found = load_plugins()
     claims = Counter(cell for plugin in found for cell in plugin.cells)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for plugin in found:
         clashes = [cell for cell in plugin.cells if claims[cell] > 1]
         clash = f"another plugin provides {', '.join(clashes)}, too" if clashes else ""

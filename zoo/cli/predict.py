@@ -20,7 +20,7 @@ from zoo.cli.common import as_json, device_option, print_json
 @as_json
 def predict(
     model: str,
-    input: Path,  # noqa: A002
+    input: Path,
     output: Path,
     horizon: int | None,
     input_frames: int | None,

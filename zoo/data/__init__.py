@@ -39,7 +39,9 @@ def open_dataset(
     """
     if name not in DATASETS:
         known = ", ".join(DATASETS)
-        raise ZooError(f"no data set is named {name!r}{nearest(name, DATASETS)} There are: {known}")
+        raise ZooError(
+            f"no data set is named {name!r}{nearest(name, DATASETS)}; there are: {known}"
+        )
     from zoo.data.mmnist import MovingMNIST
 
     folder = (root or data_root()) / DATASETS[name]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.atomic import atomic_path
+from zoo.atomic import atomic_path, make_folder
 from zoo.config import Config, nearest, read_config
 from zoo.errors import ZooError
 
@@ -93,14 +93,10 @@ def save(model: Forecaster, folder: str | Path) -> Path:
     """
     from zoo.weights import save_weights
 
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_weights(model.network, folder / WEIGHTS)
-        with atomic_path(folder / "config.json") as temporary:
-            temporary.write_text(model.config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ZooError(f"the model cannot be written to {folder}: {error}") from None
+    folder = make_folder(folder)
+    save_weights(model.network, folder / WEIGHTS)
+    with atomic_path(folder / "config.json") as temporary:
+        temporary.write_text(model.config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return folder
 
 
@@ -125,7 +121,7 @@ def _find(name: str, pretrained: bool | str) -> str:
     if pretrained is True and (of_name := [t for t in tags if t.rpartition("-")[0] == name]):
         return tags[min(of_name)]
     raise ZooError(
-        f"there are no weights for {wanted!r}{nearest(wanted, {*models, *tags})} See: zoo list"
+        f"there are no weights for {wanted!r}{nearest(wanted, {*models, *tags})}; see: zoo list"
     )
 
 

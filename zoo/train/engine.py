@@ -24,7 +24,7 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from torch.utils.data import DataLoader
 
-from zoo.atomic import atomic_folder, atomic_path
+from zoo.atomic import atomic_folder, atomic_path, make_folder
 from zoo.config import Data
 from zoo.data import open_dataset
 from zoo.errors import ZooError
@@ -96,7 +96,8 @@ def train(
         sequences=settings.steps * settings.batch_size,
         seed=recipe.data.seed,
     )
-    model = _create_model(recipe, tuple(dataset[0].shape[-2:]))
+    height, width = dataset[0].shape[-2:]
+    model = _create_model(recipe, (height, width))
     objective: Any = Objective(model)
     if settings.channels_last:
         objective = objective.to(memory_format=torch.channels_last)
@@ -174,12 +175,11 @@ def _prepare_folder(run: Path, recipe: Recipe, recipe_path: Path, resume: bool) 
         if read_recipe(kept) != recipe:
             raise ZooError(f"{kept} is another recipe than {recipe_path}; take another folder")
     else:
-        try:
-            run.mkdir(parents=True, exist_ok=True)
-            with atomic_path(kept) as temporary:
-                shutil.copyfile(recipe_path, temporary)
-        except OSError as error:
-            raise ZooError(f"the run cannot be kept in {run}: {error}") from None
+        make_folder(run)
+        with atomic_path(kept) as temporary:
+            shutil.copyfile(recipe_path, temporary)
+    for leftover in (run / "checkpoints").glob(".*"):  # half a checkpoint, of a killed run
+        shutil.rmtree(leftover)
     return sorted((run / "checkpoints").glob("step-*"))
 
 
@@ -209,13 +209,10 @@ def _fed_frames(recipe: Recipe, step: int) -> torch.Tensor:
 
 def _save_checkpoint(accelerator: Accelerator, run: Path, done: Outcome) -> None:
     folder = run / "checkpoints" / f"step-{done.step:08d}"
-    folder.parent.mkdir(exist_ok=True)
-    try:
-        with atomic_folder(folder) as temporary:
-            accelerator.save_state(str(temporary))
-            (temporary / "progress.json").write_text(json.dumps(vars(done)))
-    except OSError as error:
-        raise ZooError(f"no checkpoint could be written to {folder}: {error}") from None
+    make_folder(folder.parent)
+    with atomic_folder(folder) as temporary:
+        accelerator.save_state(str(temporary))
+        (temporary / "progress.json").write_text(json.dumps(vars(done)))
     for old in sorted(folder.parent.glob("step-*"))[:-KEPT_CHECKPOINTS]:
         shutil.rmtree(old)
 
