@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zoo.hub import load, pull, save
     from zoo.registry import create, list_models
     from zoo.topology import Topology
+    from zoo.warping import warp
 
 __all__ = [
     "Config",
@@ -35,6 +36,7 @@ __all__ = [
     "load",
     "pull",
     "save",
+    "warp",
 ]
 
 # Where each public name lives. They are imported when first used (PEP 562), because most
@@ -52,6 +54,7 @@ _HOMES = {
     "load": "zoo.hub",
     "pull": "zoo.hub",
     "save": "zoo.hub",
+    "warp": "zoo.warping",
 }
 
 

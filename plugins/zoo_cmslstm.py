@@ -1,0 +1,116 @@
+"""CMS-LSTM (Chai et al. 2021, arXiv 2102.03586): context embedding, multi-scale expression.
+
+Context embedding: x and h look at one another, five times in turn,
+
+    odd:   x ← 2σ(W_q ∗ h) ⊙ x            even:   h ← 2σ(W_r ∗ x) ⊙ h
+
+then the step of ConvLSTM to h′, c′, then the spatiotemporal expression. f is h′ and c′ side
+by side along the width. For each scale s, every one of its s² patches of h′ and c′ together
+attends to itself (1×1 q, k, v; softmax of q·k, not scaled), and f is added:
+
+    z_h, z_c = W ∗ [f₁, f₂, f₄], split along the width;   z = W₁ₓ₁ ∗ [z_h, z_c]
+    i, g, o = split(W_z ∗ [z, h′])
+    c″ = (1 − σ(i)) ⊙ c′ + σ(i) ⊙ tanh(g);   h″ = σ(o) ⊙ c″
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+import zoo
+
+
+class PatchAttention(nn.Module):
+    """Self-attention within each of scale² patches of h and c taken together, and a residual.
+
+    A size that the scale does not divide is padded by repeating the border, and cropped.
+    """
+
+    def __init__(self, channels: int, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+
+    def forward(self, h: Tensor, c: Tensor) -> Tensor:
+        """(B, C, H, W) twice to (B, C, H, 2W)."""
+        height, width = h.shape[-2:]
+        pad = (0, -width % self.scale, 0, -height % self.scale)
+        pair = torch.stack([F.pad(x, pad, mode="replicate") for x in (h, c)], dim=1)
+        batch, padded = len(h), pair.shape[-2:]
+        patches = rearrange(
+            self.qkv(rearrange(pair, "b two c h w -> (b two) c h w")),
+            "(b two) (qkv c) (p h) (q w) -> qkv (b p q) (two h w) c",
+            two=2,
+            qkv=3,
+            p=self.scale,
+            q=self.scale,
+        )
+        query, key, value = (part.unsqueeze(1) for part in patches)  # one head
+        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0).squeeze(1)
+        attended = rearrange(
+            attended,
+            "(b p q) (two h w) c -> b two c (p h) (q w)",
+            b=batch,
+            p=self.scale,
+            two=2,
+            h=padded[0] // self.scale,
+        )
+        return rearrange((attended + pair)[..., :height, :width], "b two c h w -> b c h (two w)")
+
+
+class CMSLSTM(zoo.RecurrentCell):
+    """State: h, c, each (B, channels, H, W). The output is h″."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        kernel_size: int = 3,
+        iterations: int = 5,
+        scales: tuple[int, ...] = (1, 2, 4),
+    ) -> None:
+        super().__init__(in_channels, channels)
+        self.iterations = iterations
+
+        def conv(inputs: int, outputs: int, k: int = kernel_size) -> nn.Conv2d:
+            return nn.Conv2d(inputs, outputs, k, padding="same")
+
+        self.look_at_h = conv(channels, in_channels)
+        self.look_at_x = conv(in_channels, channels)
+        self.gates = conv(in_channels + channels, 4 * channels)
+        self.attentions = nn.ModuleList(PatchAttention(channels, scale) for scale in scales)
+        self.combine = conv(len(scales) * channels, channels)
+        self.mix = conv(2 * channels, channels, 1)
+        self.expression = conv(2 * channels, 3 * channels)
+
+    def init_state(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Zeros."""
+        return self.zeros(x), self.zeros(x)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> zoo.Step:
+        """One step of the equations above."""
+        h, c = state
+        for turn in range(self.iterations):
+            if turn % 2 == 0:
+                x = 2 * torch.sigmoid(self.look_at_h(h)) * x
+            else:
+                h = 2 * torch.sigmoid(self.look_at_x(x)) * h
+        i, f, g, o = self.gates(torch.cat([x, h], dim=1)).chunk(4, dim=1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        # The convolution runs over the map of double width, across the seam of h and c.
+        z = self.combine(torch.cat([attend(h, c) for attend in self.attentions], dim=1))
+        z = self.mix(torch.cat(z.chunk(2, dim=3), dim=1))
+        i, g, o = self.expression(torch.cat([z, h], dim=1)).chunk(3, dim=1)
+        c = (1 - torch.sigmoid(i)) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = c * torch.sigmoid(o)
+        return zoo.Step(h, (h, c))
+
+
+@zoo.hookimpl
+def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
+    """Offer the cell to the zoo."""
+    return {"cmslstm": CMSLSTM}

@@ -1,0 +1,107 @@
+"""MIM (Wang et al. 2019, arXiv 1811.07490): memory in memory.
+
+PredRNN's cell in which, above the bottom layer, two cascaded memories take the place of the
+forget gate. y is the output of the layer below one step ago:
+
+    MIM-N:  i, f, g = split(Wₙ ∗ [x − y, n]);     n′ = σ(f) ⊙ n + σ(i) ⊙ tanh(g)
+            D = σ(Vₙ ∗ [x − y, n′]) ⊙ tanh(n′)
+    MIM-S:  i, f, g, o = split(Wₛ ∗ [D, c]);      s′ = σ(f) ⊙ s + σ(i) ⊙ tanh(g)
+            T = σ(o + Vₛ ∗ s′) ⊙ tanh(s′)
+
+    i, g, o = split(W ∗ [x, h]);                  c′ = T + σ(i) ⊙ tanh(g)
+    iₘ, fₘ, gₘ = split(Wₘ ∗ [x, m]);              m′ = σ(fₘ) ⊙ m + σ(iₘ) ⊙ tanh(gₘ)
+    o′ = σ(o + Wₒ ∗ [c′, m′]);                    h′ = o′ ⊙ tanh(W₁ₓ₁ ∗ [c′, m′])
+
+The published code computes N and S in the bottom layer, too, and a forget gate above it, and
+uses neither; here they do not exist.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+import zoo
+
+
+class MIM(zoo.RecurrentCell):
+    """State: h, c, and n, s above the bottom layer; memory: m; each (B, channels, H, W).
+
+    Raises ZooError above the bottom layer if in_channels is not channels, as x − y is taken.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, place: zoo.Place, kernel_size: int = 3
+    ) -> None:
+        super().__init__(in_channels, channels)
+        self.cascade = not place.first
+        if self.cascade and in_channels != channels:
+            raise zoo.ZooError(
+                f"layer {place.index} of {type(self).__name__} has {in_channels} input and "
+                f"{channels} hidden channels; it subtracts them, so make them equal"
+            )
+
+        def conv(inputs: int, outputs: int) -> nn.Conv2d:
+            return nn.Conv2d(inputs, outputs, kernel_size, padding="same")
+
+        self.gates = conv(in_channels + channels, (3 if self.cascade else 4) * channels)
+        self.memory_gates = conv(in_channels + channels, 3 * channels)
+        self.output_gate = conv(2 * channels, channels)
+        self.mix = nn.Conv2d(2 * channels, channels, 1)
+        if self.cascade:
+            self.n_gates = conv(2 * channels, 3 * channels)
+            self.n_output = conv(2 * channels, channels)
+            self.s_gates = conv(2 * channels, 4 * channels)
+            self.s_output = conv(channels, channels)
+
+    def init_state(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Zeros."""
+        return tuple(self.zeros(x) for _ in range(4 if self.cascade else 2))
+
+    def forward(
+        self, x: Tensor, state: tuple[Tensor, ...], memory: Tensor, below: Tensor | None
+    ) -> zoo.Step:
+        """One step of the equations above."""
+        return self.advance(x, state, memory, below)[0]
+
+    def advance(
+        self, x: Tensor, state: tuple[Tensor, ...], memory: Tensor, below: Tensor | None
+    ) -> tuple[zoo.Step, Tensor]:
+        """One step, and the output gate o′."""
+        h, c, *cascade = state
+        m = memory
+        gates = self.gates(torch.cat([x, h], dim=1))
+        if self.cascade:
+            n, s = cascade
+            i, g, o = gates.chunk(3, dim=1)
+            n, d = self._nonstationary(x - below, n)
+            s, t = self._stationary(d, c, s)
+            c = t + torch.sigmoid(i) * torch.tanh(g)
+            cascade = [n, s]
+        else:
+            i, f, g, o = gates.chunk(4, dim=1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        i, f, g = self.memory_gates(torch.cat([x, m], dim=1)).chunk(3, dim=1)
+        m = torch.sigmoid(f) * m + torch.sigmoid(i) * torch.tanh(g)
+        both = torch.cat([c, m], dim=1)
+        o = torch.sigmoid(o + self.output_gate(both))
+        h = o * torch.tanh(self.mix(both))
+        return zoo.Step(h, (h, c, *cascade), memory=m), o
+
+    def _nonstationary(self, difference: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
+        """MIM-N: n′ and D."""
+        i, f, g = self.n_gates(torch.cat([difference, n], dim=1)).chunk(3, dim=1)
+        n = torch.sigmoid(f) * n + torch.sigmoid(i) * torch.tanh(g)
+        return n, torch.sigmoid(self.n_output(torch.cat([difference, n], dim=1))) * torch.tanh(n)
+
+    def _stationary(self, d: Tensor, c: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """MIM-S: s′ and T."""
+        i, f, g, o = self.s_gates(torch.cat([d, c], dim=1)).chunk(4, dim=1)
+        s = torch.sigmoid(f) * s + torch.sigmoid(i) * torch.tanh(g)
+        return s, torch.sigmoid(o + self.s_output(s)) * torch.tanh(s)
+
+
+@zoo.hookimpl
+def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
+    """Offer the cell to the zoo."""
+    return {"mim": MIM}

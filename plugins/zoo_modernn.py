@@ -1,0 +1,74 @@
+"""MoDeRNN (Chai et al. 2022, arXiv 2110.12978): the context of details, then ConvLSTM.
+
+Before the step of ConvLSTM, x and h look at one another, five times in turn:
+
+    odd:   x ← 2σ(K ∗ h) ⊙ x            even:   h ← 2σ(K′ ∗ x) ⊙ h
+
+where K ∗ h is the mean of a 3×3, a 5×5 and a 7×7 convolution. They are three in the weights
+and one 7×7 convolution when it runs: their kernels are added, centres upon one another.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import zoo
+
+
+class MeanConvolution(nn.Module):
+    """The mean of convolutions of several odd sizes, run as one of the largest."""
+
+    def __init__(self, inputs: int, outputs: int, sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(inputs, outputs, k, padding=k // 2) for k in sizes)
+
+    def merged(self) -> tuple[Tensor, Tensor]:
+        """The weight and bias of the one convolution."""
+        largest = max(conv.weight.shape[-1] for conv in self.convs)
+        weight = sum(F.pad(c.weight, 4 * [(largest - c.weight.shape[-1]) // 2]) for c in self.convs)
+        bias = sum(conv.bias for conv in self.convs)
+        return weight / len(self.convs), bias / len(self.convs)
+
+
+class MoDeRNN(zoo.RecurrentCell):
+    """State: h, c, each (B, channels, H, W). The output is h′."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        kernel_size: int = 3,
+        iterations: int = 5,
+        detail_sizes: tuple[int, ...] = (3, 5, 7),
+    ) -> None:
+        super().__init__(in_channels, channels)
+        self.iterations = iterations
+        self.look_at_h = MeanConvolution(channels, in_channels, detail_sizes)
+        self.look_at_x = MeanConvolution(in_channels, channels, detail_sizes)
+        self.gates = nn.Conv2d(in_channels + channels, 4 * channels, kernel_size, padding="same")
+
+    def init_state(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Zeros."""
+        return self.zeros(x), self.zeros(x)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> zoo.Step:
+        """One step of the equations above."""
+        h, c = state
+        at_h, at_x = self.look_at_h.merged(), self.look_at_x.merged()
+        for turn in range(self.iterations):
+            if turn % 2 == 0:
+                x = 2 * torch.sigmoid(F.conv2d(h, *at_h, padding="same")) * x
+            else:
+                h = 2 * torch.sigmoid(F.conv2d(x, *at_x, padding="same")) * h
+        i, f, g, o = self.gates(torch.cat([x, h], dim=1)).chunk(4, dim=1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        return zoo.Step(h, (h, c))
+
+
+@zoo.hookimpl
+def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
+    """Offer the cell to the zoo."""
+    return {"modernn": MoDeRNN}

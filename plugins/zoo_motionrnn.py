@@ -1,0 +1,130 @@
+"""MotionRNN (Wu et al. 2021, arXiv 2103.02243): MIM with a MotionGRU between its layers.
+
+Given MIM's h′ and output gate o, k² fields of motion are tracked on a grid of half size:
+
+    e = 2×2 convolution of stride 2 of h′, C → C/4
+    u = σ(Wᵤ ∗ [e, F]);   r = σ(Wᵣ ∗ [e, F]);   q = tanh(W_q ∗ [e, r ⊙ F])
+    D′ = D + α (F − D)                                            the trend, α = 0.5
+    F′ = u ⊙ q + (1 − u) ⊙ F + D′                                 k² pairs (u, v) of pixels
+    w = [mask_j ⊙ warp(e, F′_j)],   mask = σ(W_m ∗ e)
+    d = transposed convolution (4, stride 2) of W_d ∗ w, back to C and full size
+    g = σ(W_g ∗ [d, h′]);   X = g ⊙ h′ + (1 − g) ⊙ d
+    h″ = X + (1 − o) ⊙ x                          the motion highway; all W are 1×1
+
+h″ is the output and the h of the next step. The last layer has no MotionGRU: h″ = h′. (The
+published code holds the weights of one there and uses them not.)
+
+Of two accidents in the published code the first, mixing the samples of a batch, is not
+reproduced; the second is `published_order`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+from zoo_mim import MIM
+
+import zoo
+
+
+class MotionGRU(nn.Module):
+    """The unit above, for maps of `channels` channels of any height and width."""
+
+    def __init__(
+        self, channels: int, fields: int, alpha: float, align_corners: bool, published_order: bool
+    ) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.align_corners = align_corners
+        self.published_order = published_order
+        narrow, flow = channels // 4, 2 * fields
+        self.encode = nn.Conv2d(channels, narrow, 2, stride=2)
+        self.gates = nn.Conv2d(narrow + flow, 2 * flow, 1)
+        self.candidate = nn.Conv2d(narrow + flow, flow, 1)
+        self.mask = nn.Conv2d(narrow, fields, 1)
+        self.mix = nn.Conv2d(narrow * fields, narrow, 1)
+        self.decode = nn.ConvTranspose2d(narrow, channels, 4, stride=2, padding=1)
+        self.gate = nn.Conv2d(2 * channels, channels, 1)
+
+    def forward(self, h: Tensor, flow: Tensor, trend: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """X, F′ and D′ of h′, F and D."""
+        height, width = h.shape[-2:]
+        # An odd size is made even by repeating the border, and cropped again below.
+        even = F.pad(h, (0, width % 2, 0, height % 2), mode="replicate")
+        e = self.encode(even)
+        u, r = torch.sigmoid(self.gates(torch.cat([e, flow], dim=1))).chunk(2, dim=1)
+        q = torch.tanh(self.candidate(torch.cat([e, r * flow], dim=1)))
+        trend = trend + self.alpha * (flow - trend)
+        flow = u * q + (1 - u) * flow + trend
+        fields = rearrange(flow, "b (j uv) h w -> b j uv h w", uv=2)
+        warped = zoo.warp(e, fields, align_corners=self.align_corners)
+        w = warped * torch.sigmoid(self.mask(e)).unsqueeze(2)  # (B, k², C/4, h, w)
+        if self.published_order:
+            # The buffer (C/4, h, w, k²) read as (C/4·k², h, w), as checkpoints expect.
+            w = rearrange(w, "b j c h w -> b c h w j").reshape(-1, w.shape[1] * w.shape[2], *w.shape[3:])
+        else:
+            w = rearrange(w, "b j c h w -> b (c j) h w")
+        d = self.decode(self.mix(w))[..., :height, :width]
+        g = torch.sigmoid(self.gate(torch.cat([d, h], dim=1)))
+        return g * h + (1 - g) * d, flow, trend
+
+
+class MotionRNN(MIM):
+    """State: MIM's, and F, D (B, 2k², H/2, W/2) in every layer but the last. The output is h″.
+
+    motion_kernel: k. align_corners: see :func:`zoo.warp`. published_order: how the published
+    code lays out the warped features, for checkpoints trained with it.
+    Raises ZooError if in_channels is not channels, or channels are not a multiple of 4.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        place: zoo.Place,
+        kernel_size: int = 3,
+        motion_kernel: int = 3,
+        alpha: float = 0.5,
+        align_corners: bool = False,
+        published_order: bool = False,
+    ) -> None:
+        super().__init__(in_channels, channels, place, kernel_size)
+        if in_channels != channels or channels % 4:
+            raise zoo.ZooError(
+                f"layer {place.index} of MotionRNN has {in_channels} input and {channels} hidden "
+                "channels; make them equal and a multiple of 4"
+            )
+        self.fields = motion_kernel**2
+        self.motion = (
+            None
+            if place.last
+            else MotionGRU(channels, self.fields, alpha, align_corners, published_order)
+        )
+
+    def init_state(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Zeros."""
+        if self.motion is None:
+            return super().init_state(x)
+        batch, _, height, width = x.shape
+        flow = x.new_zeros(batch, 2 * self.fields, (height + 1) // 2, (width + 1) // 2)
+        return flow, torch.zeros_like(flow), *super().init_state(x)
+
+    def forward(
+        self, x: Tensor, state: tuple[Tensor, ...], memory: Tensor, below: Tensor | None
+    ) -> zoo.Step:
+        """One step of MIM's equations and those above."""
+        if self.motion is None:
+            return super().forward(x, state, memory, below)
+        flow, trend, *mim_state = state
+        step, o = self.advance(x, tuple(mim_state), memory, below)
+        moved, flow, trend = self.motion(step.output, flow, trend)
+        h = moved + (1 - o) * x
+        return step._replace(output=h, state=(flow, trend, h, *step.state[1:]))
+
+
+@zoo.hookimpl
+def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
+    """Offer the cell to the zoo."""
+    return {"motionrnn": MotionRNN}

@@ -1,0 +1,131 @@
+"""PrecipLSTM (Ma et al. 2022): PredRNN with spatial and temporal memories for rain.
+
+y is the layer's own input one step ago, zero at the first:
+
+    a = x + Wₐ ∗ LA(x)                                        LA: local attention
+    i, f, g, o = split(W ∗ [a, h]);           c′ = σ(f) ⊙ c + σ(i) ⊙ tanh(g)
+    iₘ, fₘ, gₘ = split(Wₘ ∗ [a, m]);          m′ = σ(fₘ) ⊙ m + σ(iₘ) ⊙ tanh(gₘ)
+    iₛ, fₛ, gₛ = split(Wₛ ∗ [a, s]);          s′ = σ(fₛ) ⊙ s + σ(iₛ) ⊙ tanh(gₛ)
+    iₜ, fₜ, gₜ = split(Wₜ ∗ [x − y, t]);      t′ = σ(fₜ) ⊙ t + σ(iₜ) ⊙ tanh(gₜ)
+    h′ = σ(o + Wₒ ∗ [c′, s′, t′, m′]) ⊙ tanh(W₁ₓ₁ ∗ [c′, s′, t′, m′])
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+import zoo
+
+
+class LocalAttention(nn.Module):
+    """Every pixel attends to a window of n×n pixels around it (a 1×1 q, k, v, no bias).
+
+    The window reaches from −⌊n/2⌋ to n − 1 − ⌊n/2⌋ in both directions. Scores are q·k, not
+    scaled; a position outside the frame has score 0 and value 0 and takes part in the softmax.
+
+    It runs on tiles of pixels: the windows of a tile lie in one patch of keys, and a mask,
+    the same for every tile, cuts each pixel's own out of it. So it is the attention of torch,
+    which holds no scores, and memory grows with the frame, not with frame × window.
+    """
+
+    TILE = 16
+
+    def __init__(self, channels: int, window: int) -> None:
+        super().__init__()
+        self.window = window
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H, W)."""
+        batch, channels, height, width = x.shape
+        side = self.TILE + self.window - 1  # of the patch of keys of a tile
+        before = self.window // 2
+        bottom, right = -height % self.TILE, -width % self.TILE
+        query, key_value = self.qkv(x).split([channels, 2 * channels], dim=1)
+        query = rearrange(
+            F.pad(query, (0, right, 0, bottom)),
+            "b c (p h) (q w) -> (b p q) 1 (h w) c",
+            h=self.TILE,
+            w=self.TILE,
+        )
+        after = side - self.TILE - before
+        around = F.pad(key_value, (before, after + right, before, after + bottom))
+        patches = around.unfold(2, side, self.TILE).unfold(3, side, self.TILE)
+        key, value = rearrange(patches, "b (kv c) p q h w -> kv (b p q) 1 (h w) c", kv=2)
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=self._mask(x), scale=1.0
+        )
+        attended = rearrange(
+            attended,
+            "(b p q) 1 (h w) c -> b c (p h) (q w)",
+            b=batch,
+            p=(height + bottom) // self.TILE,
+            h=self.TILE,
+        )
+        return attended[..., :height, :width]
+
+    def _mask(self, x: Tensor) -> Tensor:
+        """Which of a patch's keys are in the window of which of a tile's pixels."""
+        side = self.TILE + self.window - 1
+        pixel = torch.arange(self.TILE, device=x.device)[:, None]
+        key = torch.arange(side, device=x.device)
+        near = (key >= pixel) & (key < pixel + self.window)  # (tile, side), along one axis
+        both = near[:, None, :, None] & near[None, :, None, :]
+        return rearrange(both, "h w i j -> (h w) (i j)")
+
+
+class PrecipLSTM(zoo.RecurrentCell):
+    """State: h, c, s, t and y; memory: m. The output is h′. window: n of the attention.
+
+    Raises ZooError if in_channels is not channels, as the paper's cell is only used so.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, kernel_size: int = 3, window: int = 30
+    ) -> None:
+        super().__init__(in_channels, channels)
+
+        def conv(inputs: int, outputs: int) -> nn.Conv2d:
+            return nn.Conv2d(inputs, outputs, kernel_size, padding="same")
+
+        self.attention = LocalAttention(in_channels, window)
+        self.attention_mix = conv(in_channels, in_channels)
+        self.gates = conv(in_channels + channels, 4 * channels)
+        self.memory_gates = conv(in_channels + channels, 3 * channels)
+        self.spatial_gates = conv(in_channels + channels, 3 * channels)
+        self.temporal_gates = conv(in_channels + channels, 3 * channels)
+        self.output_gate = conv(4 * channels, channels)
+        self.mix = nn.Conv2d(4 * channels, channels, 1)
+
+    def init_state(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Zeros."""
+        return *(self.zeros(x) for _ in range(4)), torch.zeros_like(x)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, ...], memory: Tensor) -> zoo.Step:
+        """One step of the equations above."""
+        h, c, s, t, y = state
+        m = memory
+        a = x + self.attention_mix(self.attention(x))
+        i, f, g, o = self.gates(torch.cat([a, h], dim=1)).chunk(4, dim=1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        m = _remember(self.memory_gates, a, m)
+        s = _remember(self.spatial_gates, a, s)
+        t = _remember(self.temporal_gates, x - y, t)
+        memories = torch.cat([c, s, t, m], dim=1)
+        h = torch.sigmoid(o + self.output_gate(memories)) * torch.tanh(self.mix(memories))
+        return zoo.Step(h, (h, c, s, t, x), memory=m)
+
+
+def _remember(gates: nn.Conv2d, x: Tensor, memory: Tensor) -> Tensor:
+    """A memory updated from x by an input and a forget gate."""
+    i, f, g = gates(torch.cat([x, memory], dim=1)).chunk(3, dim=1)
+    return torch.sigmoid(f) * memory + torch.sigmoid(i) * torch.tanh(g)
+
+
+@zoo.hookimpl
+def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
+    """Offer the cell to the zoo."""
+    return {"preciplstm": PrecipLSTM}
