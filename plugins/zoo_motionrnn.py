@@ -63,7 +63,9 @@ class MotionGRU(nn.Module):
         w = warped * torch.sigmoid(self.mask(e)).unsqueeze(2)  # (B, k², C/4, h, w)
         if self.published_order:
             # The buffer (C/4, h, w, k²) read as (C/4·k², h, w), as checkpoints expect.
-            w = rearrange(w, "b j c h w -> b c h w j").reshape(-1, w.shape[1] * w.shape[2], *w.shape[3:])
+            w = rearrange(w, "b j c h w -> b c h w j").reshape(
+                -1, w.shape[1] * w.shape[2], *w.shape[3:]
+            )
         else:
             w = rearrange(w, "b j c h w -> b (c j) h w")
         d = self.decode(self.mix(w))[..., :height, :width]

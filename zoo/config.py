@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -94,6 +94,7 @@ class Config(Validated):
     hidden: Count | tuple[Count, ...] = 32
     layers: Annotated[int, Field(ge=2, le=256, strict=True)] = 6
     patch: Annotated[int, Field(ge=1, le=256, strict=True)] = 1
+    embed: bool = True
     halvings: Annotated[int, Field(ge=0, le=16, strict=True)] | None = None
     down: str = "max"
     up: str = "bilinear"

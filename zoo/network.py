@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo.cell import Place, RecurrentCell, State
 from zoo.errors import ZooError
-from zoo.topology import Topology, resample
+from zoo.topology import Topology, resampler
 
 __all__ = ["Network", "NetworkState"]
 
@@ -40,6 +40,8 @@ class Network(nn.Module):
         hidden: channels of every layer, or one number a layer.
         patch: side of the squares of pixels that become channels before the embedding, so
             that every grid is that much smaller; 1 is the papers' network.
+        embed: whether the pixels of a patch pass a 1×1 convolution to the bottom layer; without
+            it they are its input, and the last convolution has no bias.
         down, up: how feature maps move between grids (:mod:`zoo.topology`).
         options: the cell's own options.
 
@@ -55,6 +57,7 @@ class Network(nn.Module):
         in_channels: int = 1,
         hidden: int | Sequence[int] = 32,
         patch: int = 1,
+        embed: bool = True,
         down: str = "max",
         up: str = "bilinear",
         **options: Any,
@@ -65,11 +68,11 @@ class Network(nn.Module):
         _check_channels(cell, topology, channels)
         self.topology = topology
         self.patch = patch
-        self.resampling = {"down": down, "up": up}
-        self.embed = nn.Conv2d(in_channels * patch**2, channels[0], 1)
+        pixels = in_channels * patch**2
+        self.embed = nn.Conv2d(pixels, channels[0], 1) if embed else nn.Identity()
         self.layers = nn.ModuleList(
             cell.build(
-                channels[topology.inputs[j][0]] if j else channels[0],
+                channels[topology.inputs[j][0]] if j else (channels[0] if embed else pixels),
                 channels[j],
                 Place(j, depth),
                 **options,
@@ -77,8 +80,20 @@ class Network(nn.Module):
             for j in range(depth)
         )
         self.shared = cell.make_shared(channels[0], **options)
-        self.head = nn.Conv2d(channels[-1], in_channels * patch**2, 1)
+        self.head = nn.Conv2d(channels[-1], pixels, 1, bias=embed)
         self.asks_for = cell.asks_for
+        # The memory and `below` take the same ways as the outputs, from each layer to the next.
+        edges = {(i, j) for j, sources in enumerate(topology.inputs) for i in sources}
+        if self.asks_for & {"memory", "below"}:
+            edges |= {(j - 1, j) for j in range(1, depth)}
+        self.resamplers = nn.ModuleDict(
+            {
+                f"{i}_{j}": resampler(
+                    channels[i], topology.scales[i], topology.scales[j], down=down, up=up
+                )
+                for i, j in sorted(edges)
+            }
+        )
 
     @property
     def cells(self) -> list[RecurrentCell]:
@@ -116,19 +131,17 @@ class Network(nn.Module):
         for j, cell in enumerate(self.cells):
             arriving = None
             if j > 0:
-                # The layer just below is resampled once, for the input and for `below`.
-                arriving = self._resample(outputs[j - 1], j - 1, j)
-                x, *others = (
-                    arriving if i == j - 1 else self._resample(outputs[i], i, j)
-                    for i in self.topology.inputs[j]
-                )
+                x, *others = (self._resample(outputs[i], i, j) for i in self.topology.inputs[j])
                 x = sum(others, start=x)
-                memory = None if memory is None else self._resample(memory, j - 1, j)
+                if memory is not None:
+                    memory = self._resample(memory, j - 1, j)
+                if "below" in self.asks_for:
+                    arriving = self._resample(outputs[j - 1], j - 1, j)
             offered = {"memory": memory, "below": state.below[j], "shared": self.shared}
             step = cell(x, state.layers[j], **{name: offered[name] for name in self.asks_for})
             outputs.append(step.output)
             states.append(step.state)
-            below.append(arriving if "below" in self.asks_for else None)
+            below.append(arriving)
             memory = step.memory
             if step.loss is not None:
                 loss = step.loss if loss is None else loss + step.loss
@@ -140,8 +153,7 @@ class Network(nn.Module):
         return self.patch * self.topology.factor
 
     def _resample(self, x: Tensor, source: int, target: int) -> Tensor:
-        scales = self.topology.scales
-        return resample(x, scales[source], scales[target], **self.resampling)
+        return self.resamplers[f"{source}_{target}"](x)
 
     def _to_grid(self, frame: Tensor) -> Tensor:
         height, width = frame.shape[-2:]

@@ -9,12 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch.nn.functional as F
-from torch import Tensor
+from torch import nn
 
 from zoo.errors import ZooError
 
-__all__ = ["DOWN", "TOPOLOGIES", "UP", "Topology", "mirror", "resample", "stack"]
+__all__ = [
+    "DOWN",
+    "TOPOLOGIES",
+    "UP",
+    "Topology",
+    "full",
+    "mirror",
+    "noskip",
+    "resampler",
+    "stack",
+    "unet3plus",
+]
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,9 @@ class Topology:
         for j, layers in enumerate(self.inputs[1:], start=1):
             if not layers or not all(0 <= i < j for i in layers):
                 raise ValueError(f"layer {j} must read layers below it, not {layers}")
+        for one in self.scales:
+            if not all(max(one, other) % min(one, other) == 0 for other in self.scales):
+                raise ValueError(f"of two scales one must divide the other: {self.scales}")
 
     @property
     def factor(self) -> int:
@@ -47,7 +60,7 @@ class Topology:
 def stack(layers: int) -> Topology:
     """Every layer at full size, each on top of the last."""
     _check_layers(layers)
-    return Topology((1,) * layers, ((), *((j - 1,) for j in range(1, layers))))
+    return Topology((1,) * layers, _chain(layers))
 
 
 def mirror(layers: int, halvings: int | None = None) -> Topology:
@@ -58,19 +71,62 @@ def mirror(layers: int, halvings: int | None = None) -> Topology:
     `halvings` is 2 in the papers (6 layers: 1, 1/2, 1/4, 1/4, 1/2, 1) and by default, or
     what the depth allows: layers >= 2 * halvings + 1.
     """
+    scales = _pyramid(layers, halvings)
+    first = layers - scales.index(max(scales))  # the first layer after a doubling
+    skips = ((layers - 1 - j,) if j >= first else () for j in range(1, layers))
+    return Topology(scales, ((), *((j, *skip) for j, skip in enumerate(skips))))
+
+
+def noskip(layers: int, halvings: int | None = None) -> Topology:
+    """`mirror` without the additions of mirrored layers."""
+    return Topology(_pyramid(layers, halvings), _chain(layers))
+
+
+def unet3plus(layers: int, halvings: int | None = None) -> Topology:
+    """`mirror` with the skips of UNet 3+ (arXiv 2004.08790), as the MS-RNN paper compares it.
+
+    A layer of the upper half reads every layer of the upper half below it, and of the lower
+    half those that are mirrored above it or itself.
+    """
+    half = -(-layers // 2)
+    inputs = (
+        (j - 1,)
+        if j < half
+        else (j - 1, *sorted({*range(half, j), *range(layers - j)} - {j - 1}, reverse=True))
+        for j in range(1, layers)
+    )
+    return Topology(_pyramid(layers, halvings), ((), *inputs))
+
+
+def full(layers: int, halvings: int | None = None) -> Topology:
+    """`mirror` in which every layer reads all layers below it."""
+    inputs = (tuple(range(j - 1, -1, -1)) for j in range(layers))
+    return Topology(_pyramid(layers, halvings), tuple(inputs))
+
+
+#: The topologies by name. An architecture `ms-<cell>` is its cell in `mirror`.
+TOPOLOGIES: dict[str, Callable[..., Topology]] = {
+    "stack": stack,
+    "mirror": mirror,
+    "noskip": noskip,
+    "unet3plus": unet3plus,
+    "full": full,
+}
+
+
+def _chain(layers: int) -> tuple[tuple[int, ...], ...]:
+    """Each layer reads the one below it."""
+    return ((), *((j - 1,) for j in range(1, layers)))
+
+
+def _pyramid(layers: int, halvings: int | None) -> tuple[int, ...]:
+    """The scales of a mirrored pyramid."""
     _check_layers(layers)
     most = (layers - 1) // 2
     d = min(2, most) if halvings is None else halvings
     if not 0 <= d <= most:
         raise ZooError(f"{layers} layers allow 0 to {most} halvings, not {d}; pass halvings=…")
-    scales = tuple(2 ** min(j, layers - 1 - j, d) for j in range(layers))
-    skips = {j: layers - 1 - j for j in range(layers - d, layers)}
-    inputs = ((j - 1, skips[j]) if j in skips else (j - 1,) for j in range(1, layers))
-    return Topology(scales, ((), *inputs))
-
-
-#: The topologies by name. An architecture `ms-<cell>` is its cell in `mirror`.
-TOPOLOGIES: dict[str, Callable[..., Topology]] = {"stack": stack, "mirror": mirror}
+    return tuple(2 ** min(j, layers - 1 - j, d) for j in range(layers))
 
 
 def _check_layers(layers: int) -> None:
@@ -78,27 +134,27 @@ def _check_layers(layers: int) -> None:
         raise ZooError(f"a network needs at least 2 layers, not {layers}; pass layers=2 or more")
 
 
-#: Ways down to a coarser grid, (x, ratio) -> x; `max` is the papers'.
-DOWN: dict[str, Callable[[Tensor, int], Tensor]] = {
-    "max": lambda x, ratio: F.max_pool2d(x, ratio),
-    "average": lambda x, ratio: F.avg_pool2d(x, ratio),
+#: Ways down to a coarser grid, (channels, ratio) -> module; `max` is the papers'.
+DOWN: dict[str, Callable[[int, int], nn.Module]] = {
+    "max": lambda channels, ratio: nn.MaxPool2d(ratio),
+    "average": lambda channels, ratio: nn.AvgPool2d(ratio),
+    "conv": lambda channels, ratio: nn.Conv2d(channels, channels, ratio, stride=ratio),
 }
 
-#: Ways up to a finer grid, (x, ratio) -> x; `bilinear` is the papers'.
-UP: dict[str, Callable[[Tensor, int], Tensor]] = {
-    "bilinear": lambda x, ratio: F.interpolate(
-        x, scale_factor=float(ratio), mode="bilinear", align_corners=False
+#: Ways up to a finer grid, (channels, ratio) -> module; `bilinear` is the papers'.
+UP: dict[str, Callable[[int, int], nn.Module]] = {
+    "bilinear": lambda channels, ratio: nn.Upsample(
+        scale_factor=ratio, mode="bilinear", align_corners=False
     ),
-    "nearest": lambda x, ratio: F.interpolate(x, scale_factor=float(ratio), mode="nearest"),
+    "nearest": lambda channels, ratio: nn.Upsample(scale_factor=ratio, mode="nearest"),
+    "conv": lambda channels, ratio: nn.ConvTranspose2d(channels, channels, ratio, stride=ratio),
 }
 
 
-def resample(
-    x: Tensor, source: int, target: int, *, down: str = "max", up: str = "bilinear"
-) -> Tensor:
-    """Bring a feature map (B, C, H, W) from the grid of scale `source` to that of `target`."""
+def resampler(channels: int, source: int, target: int, *, down: str, up: str) -> nn.Module:
+    """What brings a feature map (B, C, H, W) from the grid of scale `source` to `target`'s."""
     if source < target:
-        return DOWN[down](x, target // source)
+        return DOWN[down](channels, target // source)
     if source > target:
-        return UP[up](x, source // target)
-    return x
+        return UP[up](channels, source // target)
+    return nn.Identity()
