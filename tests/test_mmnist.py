@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import TEST, TRAIN, idx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
@@ -15,21 +16,10 @@ from torch.utils.data import DataLoader
 from zoo.data.mmnist import TEST_SHA256, MovingMNIST
 from zoo.errors import ZooError
 
-TRAIN, TEST = "train-images-idx3-ubyte", "t10k-images-idx3-ubyte"
-
-
-def idx(images: np.ndarray) -> bytes:
-    return struct.pack(">4I", 0x803, *images.shape) + images.tobytes()
-
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noise for digits: even values train (gzipped), odd ones test (unpacked)."""
-    folder = tmp_path_factory.mktemp("mnist")
-    noise = np.random.default_rng(0).integers(1, 128, size=(2, 9, 28, 28), dtype=np.uint8) * 2
-    (folder / f"{TRAIN}.gz").write_bytes(gzip.compress(idx(noise[0])))
-    (folder / TEST).write_bytes(idx(noise[1] - 1))
-    return folder
+def root(noise_root: Path) -> Path:
+    return noise_root / "mnist"
 
 
 def slow(dataset: MovingMNIST, index: int) -> tuple[np.ndarray, list[tuple[float, float]]]:

@@ -140,7 +140,7 @@ def _explain(cls: type[BaseModel], error: ValidationError) -> str:
     for item in error.errors():
         # Of a value that may be of several types, pydantic tells one error a type, and adds
         # the type to the place; "tuple[int, ...]" is no name of a key.
-        names = [str(part) for part in item["loc"] if re.fullmatch(r"[\w-]+", str(part))]
+        names = [str(part) for part in item["loc"] if re.fullmatch(r"\w+", str(part))]
         where = ".".join(names) or "the whole"
         if item["type"] == "extra_forbidden":
             problem = f"unknown key {where!r}{nearest(where, _keys(cls))}"

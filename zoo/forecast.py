@@ -117,8 +117,14 @@ class Forecaster(nn.Module):
         Frames are (B, C, H, W), or (C, H, W) or (H, W) for one sequence. Memory is constant
         however long the stream is. Raises ZooError for frames that do not fit.
         """
-        state = None
+        state, shape = None, None
         for frame in frames:
+            shape = shape or frame.shape
+            if frame.shape != shape:
+                raise ZooError(
+                    f"a frame is {tuple(frame.shape)} and the first was {tuple(shape)}; the frames "
+                    "of a stream have one shape"
+                )
             batched = frame.ndim == 4
             sequence = frame[:, None] if batched else frame[None]  # a T of 1
             with _forecasting(self):

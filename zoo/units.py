@@ -32,14 +32,12 @@ def scale(frames: Frames, data: Data, like: Tensor) -> Tensor:
     """
     if not isinstance(frames, (Tensor, np.ndarray)):
         raise ZooError(f"frames are a {type(frames).__name__}; give a torch or numpy array")
-    if isinstance(frames, np.ndarray) and frames.dtype.kind not in "iufb":
-        raise ZooError(f"frames are of type {frames.dtype}; expected numbers")
     if frames.ndim not in (3, 4, 5):
         raise ZooError(
             f"frames are {tuple(frames.shape)}; expected (B, T, C, H, W), or for one sequence "
             "(T, C, H, W) or (T, H, W)"
         )
-    x = torch.as_tensor(frames).to(device=like.device, dtype=like.dtype)
+    x = _to_tensor(frames).to(device=like.device, dtype=like.dtype)
     if x.ndim == 3:
         x = x.unsqueeze(1)  # (T, H, W) to (T, 1, H, W)
     if x.ndim == 4:
@@ -67,6 +65,16 @@ def unscale(x: Tensor, data: Data, like: Frames) -> Frames:
     if like.ndim == 3:
         x = x.squeeze(1)  # (T, 1, H, W) to (T, H, W)
     return x.cpu().numpy() if isinstance(like, np.ndarray) else x.to(like.device)
+
+
+def _to_tensor(frames: Tensor | np.ndarray) -> Tensor:
+    if isinstance(frames, np.ndarray):
+        if frames.dtype.kind in "iufb":
+            # torch takes no array that is read-only, of another byte order or runs backwards.
+            return torch.from_numpy(np.array(frames, frames.dtype.newbyteorder("="), order="C"))
+    elif not frames.is_complex():
+        return frames
+    raise ZooError(f"frames are of type {frames.dtype}; expected real numbers")
 
 
 def _is_uint8(frames: Tensor | np.ndarray, data: Data) -> bool:

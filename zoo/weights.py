@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from zoo.atomic import atomic_path
 from zoo.errors import ZooError
 
-__all__ = ["load_weights", "save_weights"]
+__all__ = ["check_weights", "load_weights", "save_weights"]
+
+#: What weights may be stored as.
+DTYPES = ("F64", "F32", "F16", "BF16")
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
@@ -22,18 +26,36 @@ def save_weights(module: nn.Module, path: Path) -> None:
         save_file(tensors, temporary, metadata={"format": "pt"})
 
 
+def check_weights(module: nn.Module, path: Path) -> None:
+    """Compare the tensors of a safetensors file with a module's, without reading their data.
+
+    Raises ZooError where the file is absent or corrupt, or its tensors do not fit (named).
+    """
+    with _open(path) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        found = {name: tuple(part.get_shape()) for name, part in slices.items()}
+        _compare({name: tuple(t.shape) for name, t in module.state_dict().items()}, found, path)
+        if wrong := sorted(n for n, part in slices.items() if part.get_dtype() not in DTYPES):
+            raise ZooError(
+                f"{path} holds weights of other types than {', '.join(DTYPES)}: {_some(wrong)}"
+            )
+
+
 def load_weights(module: nn.Module, path: Path) -> None:
     """Read a safetensors file into a module, every tensor of both or none.
 
     Raises ZooError where the file is absent or corrupt, or its tensors do not fit (named).
     """
-    expected: dict[str, Tensor] = module.state_dict()
+    check_weights(module, path)
+    with _open(path) as file:
+        module.load_state_dict({name: file.get_tensor(name) for name in module.state_dict()})
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[safe_open]:
     try:
         with safe_open(path, framework="pt") as file:
-            # Names and shapes stand in the header: they are compared before data are read.
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            _compare({name: tuple(t.shape) for name, t in expected.items()}, found, path)
-            tensors = {name: file.get_tensor(name) for name in found}
+            yield file
     except FileNotFoundError:
         raise ZooError(f"there are no weights at {path}") from None
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
@@ -41,9 +63,6 @@ def load_weights(module: nn.Module, path: Path) -> None:
         raise ZooError(
             f"{path} is not a sound safetensors file ({reason}); pull or copy it again"
         ) from None
-    if wrong := sorted(n for n, t in tensors.items() if not t.is_floating_point()):
-        raise ZooError(f"{path} holds weights that are no floating-point numbers: {_some(wrong)}")
-    module.load_state_dict(tensors)
 
 
 def _compare(

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.common import as_json, data_option, device_option, print_json, print_metrics
+from zoo.cli.common import (
+    as_json,
+    data_option,
+    device_option,
+    print_json,
+    print_metrics,
+    read_metrics,
+)
 
 
 @click.command("eval")
@@ -43,7 +50,8 @@ def eval_(
     from zoo.evaluate import evaluate
     from zoo.hub import load, pull
 
-    forecaster = load(model, device=device)
+    folder, forecaster = pull(model), load(model, device=device)
+    kept = read_metrics(folder) if save else {}
     report = evaluate(
         forecaster,
         dataset=data,
@@ -53,11 +61,8 @@ def eval_(
         batch_size=batch_size,
         root=data_dir,
     )
-    folder = pull(model)
     if save:
-        path = folder / "metrics.json"
-        kept = json.loads(path.read_text()) if path.is_file() else {}
-        with atomic_path(path) as temporary:
+        with atomic_path(folder / "metrics.json") as temporary:
             temporary.write_text(json.dumps(kept | report, indent=2) + "\n")
     if as_json:
         print_json({"model": folder.name, **report})

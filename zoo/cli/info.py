@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
-from zoo.cli.common import as_json, print_json, print_metrics
+from zoo.cli.common import as_json, print_json, print_metrics, read_metrics
 
 
 @click.command()
@@ -18,6 +17,8 @@ def info(model: str, as_json: bool) -> None:
 
     Of an architecture, the options are the defaults, and its pretrained models are named.
     """
+    from zoo.config import nearest
+    from zoo.errors import ZooError
     from zoo.hub import load, pretrained_models, pull
     from zoo.registry import ALIASES, create, list_models
 
@@ -30,10 +31,17 @@ def info(model: str, as_json: bool) -> None:
             if config.architecture == facts["name"]
         ]
     else:
-        folder, forecaster = pull(model), load(model)
+        try:
+            folder = pull(model)
+        except ZooError:
+            if ":" in model:  # a place, where no name of ours can have been meant
+                raise
+            near = nearest(model, [*list_models(), *ALIASES])
+            raise ZooError(f"no model is named {model!r}{near}; see: zoo list") from None
+        forecaster = load(model)
         facts |= {"name": folder.name, "folder": str(folder)}
-        if (folder / "metrics.json").is_file():
-            facts["metrics"] = json.loads((folder / "metrics.json").read_text())
+        if metrics := read_metrics(folder):
+            facts["metrics"] = metrics
     facts["parameters"] = sum(p.numel() for p in forecaster.parameters())
     facts["config"] = forecaster.config.model_dump(mode="json")
     if as_json:

@@ -8,6 +8,7 @@ Face Hub is another. Loading runs no code from a folder and unpickles nothing.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,9 +76,13 @@ def load(ref: str, pretrained: bool | str = True, *, device: str = "cpu") -> For
         raise ZooError(f"zoo.load gives pretrained models; without weights: zoo.create({ref!r})")
     folder = pull(ref, pretrained)
     config = read_config(folder)
-    from zoo.registry import build
-    from zoo.weights import load_weights
+    import torch
 
+    from zoo.registry import build
+    from zoo.weights import check_weights, load_weights
+
+    with torch.device("meta"):  # no config takes memory that its weights do not fill
+        check_weights(build(config).network, folder / WEIGHTS)
     model = build(config)
     load_weights(model.network, folder / WEIGHTS)
     try:
@@ -109,24 +114,26 @@ def _find(name: str, pretrained: bool | str) -> str:
     from zoo.registry import ALIASES
 
     tags: dict[str, str] = {}
+    firsts: dict[str, str] = {}
     for model, config in models.items():
         known = [config.architecture, *(a for a, t in ALIASES.items() if t == config.architecture)]
         for architecture in known:
             if model.startswith(f"{architecture}-"):
                 tag = model[len(architecture) + 1 :]
                 tags |= {f"{alias}-{tag}": model for alias in known}
+                firsts = dict.fromkeys(known, model) | firsts
     wanted = name if pretrained is True else f"{name}-{pretrained}"
     if wanted in tags:
         return tags[wanted]
-    if pretrained is True and (of_name := [t for t in tags if t.rpartition("-")[0] == name]):
-        return tags[min(of_name)]
+    if pretrained is True and name in firsts:
+        return firsts[name]
     raise ZooError(
         f"there are no weights for {wanted!r}{nearest(wanted, {*models, *tags})}; see: zoo list"
     )
 
 
 def _local_dir(path: str) -> Path:
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))  # Path.expanduser raises for an unknown ~user
     if not folder.is_dir():
         raise ZooError(f"there is no folder {folder}; give local-dir: the folder of a model")
     return folder

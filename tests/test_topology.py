@@ -1,0 +1,175 @@
+"""How layers are stacked, and what travels between them."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import zoo
+from zoo.errors import ZooError
+from zoo.network import Network
+from zoo.topology import DOWN, UP, Topology, mirror, resample, stack
+
+
+@st.composite
+def mirrors(draw):
+    layers = draw(st.integers(2, 40))
+    halvings = draw(st.integers(0, (layers - 1) // 2))
+    return layers, halvings, mirror(layers, halvings)
+
+
+def test_the_published_mirror():
+    assert mirror(6) == Topology(
+        scales=(1, 2, 4, 4, 2, 1), inputs=((), (0,), (1,), (2,), (3, 1), (4, 0))
+    )
+    assert mirror(6).factor == 4
+
+
+def test_the_published_stack():
+    assert stack(6) == Topology(scales=(1,) * 6, inputs=((), (0,), (1,), (2,), (3,), (4,)))
+    assert stack(6).factor == 1
+
+
+@pytest.mark.parametrize(("layers", "halvings"), [(2, 0), (3, 1), (4, 1), (5, 2), (6, 2), (9, 2)])
+def test_halvings_by_default(layers, halvings):
+    assert mirror(layers) == mirror(layers, halvings)
+
+
+@given(mirrors())
+def test_a_mirror_is_symmetric(case):
+    layers, halvings, topology = case
+    assert len(topology.scales) == layers
+    assert topology.scales == topology.scales[::-1]
+    assert topology.factor == 2**halvings
+    for scale, following in zip(topology.scales, topology.scales[1:], strict=False):
+        assert max(scale, following) / min(scale, following) in (1, 2)
+
+
+@given(mirrors())
+def test_skips_join_layers_of_one_scale(case):
+    _, halvings, topology = case
+    skips = []
+    for j, (first, *rest) in enumerate(topology.inputs[1:], start=1):
+        assert first == j - 1
+        for i in rest:
+            assert topology.scales[i] == topology.scales[j]
+            assert j == len(topology.scales) - 1 - i
+            skips.append(j)
+    assert len(skips) == halvings
+
+
+@given(st.integers(2, 40), st.integers(-3, 40))
+def test_a_mirror_has_room_for_its_halvings(layers, halvings):
+    if halvings >= 0 and layers >= 2 * halvings + 1:
+        mirror(layers, halvings)
+    else:
+        with pytest.raises(ZooError, match=f"{layers} layers allow 0 to {(layers - 1) // 2} "):
+            mirror(layers, halvings)
+
+
+@pytest.mark.parametrize("layers", [1, 0, -1])
+@pytest.mark.parametrize("make", [stack, mirror])
+def test_a_network_has_two_layers(make, layers):
+    with pytest.raises(ZooError, match="at least 2 layers"):
+        make(layers)
+
+
+@pytest.mark.parametrize(
+    ("scales", "inputs"),
+    [
+        ((), ()),
+        ((1, 1), ((),)),
+        ((1, 1), ((), ())),
+        ((1, 1), ((), (1,))),
+        ((1, 1), ((), (-1,))),
+        ((1, 1), ((0,), (0,))),
+        ((2, 1), ((), (0,))),
+        ((1, 2), ((), (0,))),
+    ],
+)
+def test_what_is_no_topology(scales, inputs):
+    with pytest.raises(ValueError, match="layer"):
+        Topology(scales, inputs)
+
+
+def test_resampling():
+    x = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert resample(x, 1, 2).flatten().tolist() == [5, 7, 13, 15]
+    assert resample(x, 1, 2, down="average").flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert resample(x, 1, 4).flatten().tolist() == [15]
+    assert resample(x, 2, 1, up="nearest")[0, 0, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    # Positions are those of pixel centres: the published align_corners=False.
+    assert resample(x, 2, 1)[0, 0, 0].tolist() == [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]
+    assert resample(x, 2, 2) is x
+
+
+@pytest.mark.parametrize("down", DOWN)
+@pytest.mark.parametrize("up", UP)
+def test_resampling_keeps_what_is_constant(down, up):
+    x = torch.full((2, 3, 4, 8), 0.5)
+    assert torch.equal(resample(x, 1, 4, down=down), torch.full((2, 3, 1, 2), 0.5))
+    assert torch.equal(resample(x, 4, 1, up=up), torch.full((2, 3, 16, 32), 0.5))
+
+
+class Recorder(zoo.RecurrentCell):
+    """Hands its input on, adds 1 to the memory, and keeps the first pixel of all it saw."""
+
+    seen = []  # noqa: RUF012
+
+    def __init__(self, in_channels, channels, place):
+        super().__init__(in_channels, channels)
+        self.place = place
+
+    def init_state(self, x):
+        return self.zeros(x)
+
+    def forward(self, x, state, memory, below):
+        pixel = None if below is None else below[0, 0, 0, 0].item()
+        assert below is None or below.shape == x.shape
+        assert memory.shape == x.shape
+        self.seen.append((self.place.index, x[0, 0, 0, 0].item(), memory.max().item(), pixel))
+        return zoo.Step(x, state, memory=memory + 1)
+
+
+def run(topology, steps):
+    """What every layer saw, step by step, when frame t is t + 1 everywhere."""
+    Recorder.seen = []
+    network = Network(Recorder, topology, hidden=1)
+    for convolution in (network.embed, network.head):
+        nn.init.ones_(convolution.weight)
+        nn.init.zeros_(convolution.bias)
+    state, outputs = None, []
+    for t in range(steps):
+        frame = torch.full((1, 1, 8, 8), t + 1.0)
+        state = network.init_state(frame) if state is None else state
+        output, state, _ = network(frame, state)
+        outputs.append(output.mean().item())
+    depth = len(topology.scales)
+    return outputs, [Recorder.seen[t * depth : (t + 1) * depth] for t in range(steps)]
+
+
+def test_a_stack_hands_on_inputs_memory_and_below():
+    outputs, (first, second) = run(stack(3), 2)
+    assert outputs == [1, 2]
+    assert first == [(0, 1, 0, None), (1, 1, 1, 0), (2, 1, 2, 0)]
+    assert second == [(0, 2, 3, None), (1, 2, 4, 1), (2, 2, 5, 1)]
+
+
+def test_a_mirror_adds_skips_to_the_input_alone():
+    outputs, (first, second) = run(mirror(6), 2)
+    assert outputs == [3, 6]
+    assert [x for _, x, _, _ in first] == [1, 1, 1, 1, 2, 3]
+    assert [memory for _, _, memory, _ in second] == [6, 7, 8, 9, 10, 11]
+    assert [below for _, _, _, below in second] == [None, 1, 1, 1, 1, 2]
+
+
+def test_hidden_sizes_that_do_not_fit():
+    cell = type(zoo.create("convlstm", layers=2, hidden=1).network.layers[0])
+    with pytest.raises(ZooError, match="2 numbers for 3 layers"):
+        Network(cell, stack(3), hidden=[4, 4])
+    with pytest.raises(ZooError, match="layer 2 adds"):
+        Network(cell, mirror(3), hidden=[4, 4 + 1, 4])
+    with pytest.raises(ZooError, match="memory of Recorder"):
+        Network(Recorder, stack(2), hidden=[4, 5])
+    assert Network(cell, mirror(3), hidden=[4, 4, 5]).head.in_channels == 5

@@ -1,0 +1,179 @@
+"""Weights in files: whole or not at all, all of them or none."""
+
+import json
+import struct
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from zoo import weights
+from zoo.errors import ZooError
+from zoo.weights import DTYPES, load_weights, save_weights
+
+
+def make(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv2d(3, 1, 1))
+
+
+def refused(expected):
+    """A ZooError of one line that says `expected`."""
+    return pytest.raises(ZooError, match=rf"\A[^\n]*{expected}[^\n]*\Z")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    save_weights(make(), path)
+    return path
+
+
+def same(a, b):
+    return all(map(torch.equal, a.state_dict().values(), b.state_dict().values()))
+
+
+def test_out_and_in_bit_for_bit(path):
+    module = make(seed=1)
+    assert not same(module, make())
+    load_weights(module, path)
+    assert same(module, make())
+
+
+def test_tensors_that_are_not_contiguous(tmp_path):
+    module = make().to(memory_format=torch.channels_last)
+    assert not module[0].weight.is_contiguous()
+    save_weights(module, tmp_path / "a.safetensors")
+    again = make(seed=1)
+    load_weights(again, tmp_path / "a.safetensors")
+    assert same(module, again)
+
+
+def test_other_precisions_are_converted(tmp_path):
+    save_weights(make().double(), tmp_path / "a.safetensors")
+    module = make(seed=1)
+    load_weights(module, tmp_path / "a.safetensors")
+    assert module[0].weight.dtype == torch.float32
+    assert same(module, make())
+
+
+def test_tensors_that_do_not_fit_are_named(path, tmp_path):
+    tensors = load_file(path)
+    changed = {
+        "missing: 0.bias": {k: v for k, v in tensors.items() if k != "0.bias"},
+        "not of this model: 2.extra": tensors | {"2.extra": torch.ones(1)},
+        r"of another shape: 1.weight \[1, 3, 3, 3\] \(expected \[1, 3, 1, 1\]\)": tensors
+        | {"1.weight": torch.ones(1, 3, 3, 3)},
+        "missing: 0.bias, 0.weight, 1.bias and 1 more; not of this model: x": {"x": torch.ones(1)},
+        "other types than F64, F32, F16, BF16: 1.bias": tensors
+        | {"1.bias": torch.ones(1, dtype=torch.int8)},
+        "other types than F64, F32, F16, BF16: 0.bias": tensors
+        | {"0.bias": torch.ones(3, dtype=torch.complex64)},
+    }
+    for number, (said, content) in enumerate(changed.items()):
+        save_file(content, tmp_path / f"{number}.safetensors")
+        module = make(seed=1)
+        with refused(said):
+            load_weights(module, tmp_path / f"{number}.safetensors")
+        assert same(module, make(seed=1)), "a module must be left as it was"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<html>not found</html>",
+        b"\x80\x02}q\x00.",
+        bytes(1000),
+        b"\xff" * 100,
+        struct.pack("<Q", 2) + b"{}",
+        struct.pack("<Q", 2) + b"[]",
+        struct.pack("<Q", 10**15) + b"{}",
+    ],
+)
+def test_a_foreign_file(tmp_path, content):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with refused("not a sound safetensors file|does not fit"):
+        load_weights(make(), path)
+
+
+def test_a_checkpoint_of_torch(tmp_path):
+    path = tmp_path / "model.safetensors"
+    torch.save(make().state_dict(), path)
+    with refused("not a sound safetensors file"):
+        load_weights(make(), path)
+
+
+def test_no_file(tmp_path):
+    with refused("there are no weights at"):
+        load_weights(make(), tmp_path / "model.safetensors")
+    with refused("not a sound safetensors file"):
+        load_weights(make(), tmp_path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_truncated_file(path, tmp_path_factory, data):
+    content = path.read_bytes()
+    cut = tmp_path_factory.getbasetemp() / "cut.safetensors"
+    cut.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+    with refused("not a sound safetensors file"):
+        load_weights(make(), cut)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_a_damaged_header(path, tmp_path_factory, data):
+    """Any bytes of the header changed: an error that can be read, or sound weights."""
+    content = bytearray(path.read_bytes())
+    (length,) = struct.unpack("<Q", content[:8])
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, 8 + length - 1))] = data.draw(st.integers(0, 255))
+    damaged = tmp_path_factory.getbasetemp() / "damaged.safetensors"
+    damaged.write_bytes(content)
+    module = make()
+    try:
+        load_weights(module, damaged)
+    except ZooError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize("dtype", ["F64", "F16", "BF16", "F4", "F8_E4M3", "I64", "BOOL", "X"])
+def test_every_dtype_of_the_format(tmp_path, dtype):
+    bits = {"F64": 64, "F16": 16, "BF16": 16, "F4": 4, "I64": 64}.get(dtype, 8)
+    size = 4 * bits // 8
+    header = {"weight": {"dtype": dtype, "shape": [2, 2], "data_offsets": [0, size]}}
+    text = json.dumps(header).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(size))
+    module = nn.Linear(2, 2, bias=False)
+    if dtype in DTYPES:
+        load_weights(module, path)
+        assert not module.weight.any()
+    else:
+        with refused("sound safetensors file|other types"):
+            load_weights(module, path)
+
+
+def test_a_failed_save_leaves_the_old_file(path, tmp_path, monkeypatch):
+    target = tmp_path / "model.safetensors"
+    target.write_bytes(path.read_bytes())
+
+    def half(tensors, file, metadata):
+        file.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(weights, "save_file", half)
+    with refused("No space left on device"):
+        save_weights(make(seed=1), target)
+    assert target.read_bytes() == path.read_bytes()
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_save_into_no_folder(tmp_path):
+    with refused("is not a folder"):
+        save_weights(make(), tmp_path / "no" / "model.safetensors")

@@ -1,0 +1,94 @@
+"""The wheel holds what is needed and nothing else, and works where nothing else is installed."""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from fnmatch import fnmatch
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+from zoo.hub import PARTS
+
+ROOT = Path(__file__).parents[1]
+PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", folder]
+    subprocess.run([*PIP, "wheel", *options, ROOT], check=True)
+    (path,) = folder.iterdir()
+    return path
+
+
+def test_contents(wheel: Path) -> None:
+    names = {Path(name) for name in ZipFile(wheel).namelist()}
+    plugins = {path.name for path in (ROOT / "plugins").glob("*.py")}
+    tops = {name.parts[0] for name in names if not name.parts[0].endswith(".dist-info")}
+    assert tops == {"zoo", *plugins}
+    assert Path("zoo/data/clips/handwritten_digits.npz") in names
+    assert any(name.name == "LICENSE" and ".dist-info" in name.parts[0] for name in names)
+    strays = {name for name in names if {"__pycache__", "tests"} & set(name.parts)}
+    assert not strays
+
+
+def test_cards(wheel: Path) -> None:
+    """A model's folder is in the wheel as on a hub: its parts, flat, and no checkpoints."""
+    cards = {Path(n) for n in ZipFile(wheel).namelist() if n.startswith("zoo/_cards/")}
+    assert {name.parts[2] for name in cards} == {path.name for path in (ROOT / "cards").iterdir()}
+    for name in cards:
+        assert len(name.parts) == 4, name
+        assert any(fnmatch(name.name, part) for part in PARTS), name
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the wheel, which finds its dependencies in the running one's."""
+    folder = tmp_path_factory.mktemp("venv")
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    options = ["--no-deps", "--no-index"]
+    subprocess.run([*PIP, "--python", python, "install", *options, wheel], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    # The folder alone is added: its .pth files, by which the checkout is found, are not read.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    return folder
+
+
+def run(environment: Path, *arguments: str) -> str:
+    variables = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "ZOO_"))}
+    command = [environment / "bin" / arguments[0], *arguments[1:]]
+    ran = subprocess.run(command, capture_output=True, text=True, env=variables, cwd=environment)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_installed(installed: Path) -> None:
+    script = "import zoo, zoo_convlstm; print(zoo.__file__, zoo_convlstm.__file__, sep='\\n')"
+    for path in run(installed, "python", "-c", script).splitlines():
+        assert Path(path).is_relative_to(installed)
+    plugins = json.loads(run(installed, "zoo", "plugins", "--json"))
+    assert {plugin["module"] for plugin in plugins} >= {
+        path.stem for path in (ROOT / "plugins").glob("*.py")
+    }
+    assert not any(plugin["error"] for plugin in plugins)
+    names = {model["name"] for model in json.loads(run(installed, "zoo", "list", "--json"))}
+    assert names >= {"ms-mklstm", *(p.parent.name for p in ROOT.glob("cards/*/model.safetensors"))}
+
+
+@pytest.mark.skipif(
+    not (ROOT / "cards" / "mslstm-mmnist" / "model.safetensors").is_file(),
+    reason="the default model of zoo demo is not in cards/",
+)
+def test_demo(installed: Path) -> None:
+    folder = Path(run(installed, "zoo", "pull", "mslstm-mmnist").strip())
+    assert folder.is_relative_to(installed)
+    errors = json.loads(run(installed, "zoo", "demo", "--json"))["forecast"]
+    assert errors["model"]["mse"] < errors["persistence"]["mse"]
+    assert (installed / "zoo-demo" / "demo.gif").stat().st_size > 0
