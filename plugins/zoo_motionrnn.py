@@ -2,7 +2,7 @@
 
 Given MIM's h′ and output gate o, k² fields of motion are tracked on a grid of half size:
 
-    e = 2×2 convolution of stride 2 of h′, C → C/4
+    e = 2×2 convolution of stride 2 of h′, C → C/4 (at least 1)
     u = σ(Wᵤ ∗ [e, F]);   r = σ(Wᵣ ∗ [e, F]);   q = tanh(W_q ∗ [e, r ⊙ F])
     D′ = D + α (F − D)                                            the trend, α = 0.5
     F′ = u ⊙ q + (1 − u) ⊙ F + D′                                 k² pairs (u, v) of pixels
@@ -39,7 +39,7 @@ class MotionGRU(nn.Module):
         self.alpha = alpha
         self.align_corners = align_corners
         self.published_order = published_order
-        narrow, flow = channels // 4, 2 * fields
+        narrow, flow = max(1, channels // 4), 2 * fields
         self.encode = nn.Conv2d(channels, narrow, 2, stride=2)
         self.gates = nn.Conv2d(narrow + flow, 2 * flow, 1)
         self.candidate = nn.Conv2d(narrow + flow, flow, 1)
@@ -63,9 +63,8 @@ class MotionGRU(nn.Module):
         w = warped * torch.sigmoid(self.mask(e)).unsqueeze(2)  # (B, k², C/4, h, w)
         if self.published_order:
             # The buffer (C/4, h, w, k²) read as (C/4·k², h, w), as checkpoints expect.
-            w = rearrange(w, "b j c h w -> b c h w j").reshape(
-                -1, w.shape[1] * w.shape[2], *w.shape[3:]
-            )
+            buffer = rearrange(w, "b j c h w -> b (c h w j)")
+            w = buffer.reshape(len(w), -1, *w.shape[3:])  # (B, C/4·k², h, w)
         else:
             w = rearrange(w, "b j c h w -> b (c j) h w")
         d = self.decode(self.mix(w))[..., :height, :width]
@@ -78,7 +77,7 @@ class MotionRNN(MIM):
 
     motion_kernel: k. align_corners: see :func:`zoo.warp`. published_order: how the published
     code lays out the warped features, for checkpoints trained with it.
-    Raises ZooError if in_channels is not channels, or channels are not a multiple of 4.
+    Raises ZooError if in_channels is not channels.
     """
 
     def __init__(
@@ -93,10 +92,10 @@ class MotionRNN(MIM):
         published_order: bool = False,
     ) -> None:
         super().__init__(in_channels, channels, place, kernel_size)
-        if in_channels != channels or channels % 4:
+        if in_channels != channels:
             raise zoo.ZooError(
                 f"layer {place.index} of MotionRNN has {in_channels} input and {channels} hidden "
-                "channels; make them equal and a multiple of 4"
+                "channels; it adds them, so make them equal"
             )
         self.fields = motion_kernel**2
         self.motion = (

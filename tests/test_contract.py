@@ -19,6 +19,21 @@ class TestEveryCell(CellContract):
         return request.param
 
 
+@pytest.mark.parametrize("law", ["steps_equal_the_rollout", "any_size", "no_parameter_is_dead"])
+@pytest.mark.parametrize("topology", ["noskip", "unet3plus", "full"])
+@pytest.mark.parametrize("cell", [name for name in architectures() if "-" not in name])
+def test_every_topology(cell, topology, law):
+    check(f"{topology}-{cell}", law, CellContract(), layers=6)
+
+
+def check(architecture, law, contract, layers=3):
+    """Run one check of a contract."""
+    test = getattr(contract, f"test_{law}")
+    offered = {"architecture": architecture, "size": (15, 22), "channels": 1, "patch": 1}
+    offered |= {"layers": layers, "model": contract.create(architecture, layers=layers)}
+    test(**{name: offered[name] for name in inspect.signature(test).parameters})
+
+
 class Sound(zoo.RecurrentCell):
     """A simple recurrent cell that keeps the contract, for the others to break."""
 
@@ -137,18 +152,14 @@ class AlwaysHasALoss(Sound):
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_a_cell_that_breaks_a_law_is_caught(cell, law, topology):
-    def check(cell):
-        class Contract(CellContract):
-            def create(self, architecture, layers=3, **sizes):
-                torch.manual_seed(0)
-                network = Network(cell, topology, hidden=4, **sizes)
-                return zoo.Forecaster(network, zoo.Config(cell="toy", **sizes)).eval()
+    class Contract(CellContract):
+        def create(self, architecture, layers=3, **sizes):
+            torch.manual_seed(0)
+            network = Network(made_of, topology, hidden=4, **sizes)
+            return zoo.Forecaster(network, zoo.Config(cell="toy", **sizes)).eval()
 
-        test = getattr(Contract(), f"test_{law}")
-        offered = {"architecture": "toy", "size": (15, 22), "channels": 1, "patch": 1, "layers": 3}
-        offered["model"] = Contract().create("toy")
-        test(**{name: offered[name] for name in inspect.signature(test).parameters})
-
-    check(Sound)
+    made_of = Sound
+    check("toy", law, Contract())
+    made_of = cell
     with pytest.raises((AssertionError, RuntimeError)):
-        check(cell)
+        check("toy", law, Contract())

@@ -81,6 +81,43 @@ def test_a_third_party_gets_both_architectures():
     assert model.config.plugin.model_dump() == {"distribution": "zoo-mean", "version": "1.0"}
 
 
+TOPOLOGY = """
+import zoo
+
+def hourglass(layers):
+    scales = (1,) + (2,) * (layers - 2) + (1,)
+    return zoo.Topology(scales, ((), *((j,) for j in range(layers - 1))))
+
+@zoo.hookimpl
+def zoo_topologies():
+    return {"hourglass": hourglass}
+"""
+
+
+def test_a_third_party_topology_serves_every_cell(install):
+    install("zoo-hourglass", TOPOLOGY)
+    model = zoo.create("hourglass-predrnn", hidden=4, layers=4)
+    assert model.network.topology.scales == (1, 2, 2, 1)
+    assert model.config.architecture == "hourglass-predrnn"
+    with pytest.raises(ZooError, match="no halvings"):
+        zoo.create("hourglass-predrnn", layers=4, halvings=1)
+    with pytest.raises(ZooError, match=r"'hourglas-predrnn' \(did you mean hourglass-predrnn"):
+        zoo.create("hourglas-predrnn")
+
+
+def test_two_topologies_of_one_name(install):
+    install("zoo-hourglass", TOPOLOGY)
+    install("zoo-other", TOPOLOGY, entry="other")
+    with pytest.raises(ZooError, match=r"zoo-hourglass .* and zoo-other .*pip uninstall"):
+        zoo.create("hourglass-predrnn")
+
+
+def test_a_cell_may_not_take_the_name_of_an_alias(install):
+    install("zoo-clash", CELL.replace('"mean"', '"mslstm"'))
+    with pytest.raises(ZooError, match=r"zoo-clash 1\.0 names a cell 'mslstm'"):
+        architectures()
+
+
 HOOK = "import zoo\n@zoo.hookimpl\ndef zoo_cells(): return "
 
 
@@ -94,6 +131,8 @@ HOOK = "import zoo\n@zoo.hookimpl\ndef zoo_cells(): return "
         ("import zoo\n@zoo.hookimpl\ndef zoo_celks(): return {}", "unknown hook 'zoo_celks'"),
         ("import zoo\n@zoo.hookimpl\ndef zoo_cells(more): return {}", "more"),
         (HOOK + "1 / 0", "ZeroDivisionError"),
+        (TOPOLOGY.replace('{"hourglass"', '{"mirror"'), "a name of the zoo's own"),
+        (TOPOLOGY.replace(": hourglass}", ": 3}"), "expected a function"),
         (HOOK + "['mean']", "zoo_cells() returned a list"),
         (HOOK + "{'mean': 3}", "zoo_cells() offers 'mean' = 3; expected a RecurrentCell"),
         (HOOK + "{'mean': zoo.ZooError}", "expected a RecurrentCell"),
@@ -130,7 +169,7 @@ def test_a_broken_plugin_does_not_harm_another(install):
 def test_two_plugins_that_claim_one_name(install):
     install("zoo-mean", CELL)
     install("zoo-other", CELL)
-    said = r"'mean' is claimed by zoo-mean \(zoo_mean\) and zoo-other \(zoo_other\); .*uninstall"
+    said = r"'mean' of cells is claimed by zoo-mean \(zoo_mean\) and zoo-other \(zoo_other\); keep"
     for ask in (architectures, lambda: zoo.create("mean"), lambda: zoo.create("ms-mean")):
         with pytest.raises(ZooError, match=said):
             ask()

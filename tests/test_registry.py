@@ -90,10 +90,10 @@ def test_unknown_names(name, said):
         ({"hidden": 0}, "hidden"),
         ({"kernel_size": "three"}, "cannot be built with {'kernel_size': 'three'}"),
         ({"kernel_size": -1}, "cannot be built with"),
-        ({"topology": "spiral"}, "topology='spiral' is not one of stack, mirror"),
-        ({"down": "drop"}, "down='drop' is not one of max, average"),
+        ({"topology": "spiral"}, "no topology is named 'spiral'; there are: stack, mirror"),
+        ({"down": "drop"}, "down='drop' is not one of max, average, conv"),
         ({"up": "lift"}, "up='lift' is not one of bilinear, nearest"),
-        ({"halvings": 1}, "a stack has no halvings"),
+        ({"halvings": 1}, "the topology 'stack' has no halvings"),
         ({"topology": "mirror", "halvings": 2}, "3 layers allow 0 to 1 halvings"),
         ({"hidden": [4, 4]}, "hidden has 2 numbers for 3 layers"),
     ],
@@ -117,7 +117,8 @@ def test_options_make_the_model():
     assert gates.weight.shape == (4 * 5, 2 + 5, 5, 5)
     assert model.network.embed.in_channels == 3 * 2 * 2
     assert model.network.topology.scales == (1, 2, 1)
-    assert model.network.resampling == {"down": "max", "up": "nearest"}
+    assert isinstance(model.network.resamplers["0_1"], torch.nn.MaxPool2d)
+    assert model.network.resamplers["1_2"].mode == "nearest"
     assert small("convlstm", topology="mirror").config.architecture == "ms-convlstm"
     assert small("ms-convlstm", halvings=0).network.topology.scales == (1, 1, 1)
 
@@ -140,7 +141,7 @@ def test_the_seed_fixes_the_weights():
 
 
 def test_a_cell_that_is_not_installed():
-    with refused("no installed plugin provides the cell 'convlst' (did you mean convlstm?)"):
+    with refused("no installed plugin provides the cell 'convlst' (did you mean convlstm, "):
         build(zoo.Config(cell="convlst"))
     source = {"distribution": "zoo-of-mine", "version": "1.2"}
     with refused("comes from zoo-of-mine 1.2, which does not provide it here; install it: pip"):

@@ -9,7 +9,7 @@ from torch import nn
 import zoo
 from zoo.errors import ZooError
 from zoo.network import Network
-from zoo.topology import DOWN, UP, Topology, mirror, resample, stack
+from zoo.topology import DOWN, UP, Topology, full, mirror, noskip, resampler, stack, unet3plus
 
 
 @st.composite
@@ -69,7 +69,7 @@ def test_a_mirror_has_room_for_its_halvings(layers, halvings):
 
 
 @pytest.mark.parametrize("layers", [1, 0, -1])
-@pytest.mark.parametrize("make", [stack, mirror])
+@pytest.mark.parametrize("make", [stack, mirror, noskip, unet3plus, full])
 def test_a_network_has_two_layers(make, layers):
     with pytest.raises(ZooError, match="at least 2 layers"):
         make(layers)
@@ -86,11 +86,16 @@ def test_a_network_has_two_layers(make, layers):
         ((1, 1), ((0,), (0,))),
         ((2, 1), ((), (0,))),
         ((1, 2), ((), (0,))),
+        ((1, 2, 3, 1), ((), (0,), (1,), (2,))),
     ],
 )
 def test_what_is_no_topology(scales, inputs):
-    with pytest.raises(ValueError, match="layer"):
+    with pytest.raises(ValueError, match=r"layer|scales"):
         Topology(scales, inputs)
+
+
+def resample(x, source, target, down="max", up="bilinear"):
+    return resampler(x.shape[1], source, target, down=down, up=up)(x)
 
 
 def test_resampling():
@@ -106,10 +111,31 @@ def test_resampling():
 
 @pytest.mark.parametrize("down", DOWN)
 @pytest.mark.parametrize("up", UP)
-def test_resampling_keeps_what_is_constant(down, up):
+def test_resampling_changes_size_alone(down, up):
     x = torch.full((2, 3, 4, 8), 0.5)
-    assert torch.equal(resample(x, 1, 4, down=down), torch.full((2, 3, 1, 2), 0.5))
-    assert torch.equal(resample(x, 4, 1, up=up), torch.full((2, 3, 16, 32), 0.5))
+    coarse, fine = resample(x, 1, 4, down=down), resample(x, 4, 1, up=up)
+    assert coarse.shape == (2, 3, 1, 2)
+    assert fine.shape == (2, 3, 16, 32)
+    for resampled, way in ((coarse, down), (fine, up)):
+        if way != "conv":  # what is constant stays so where no weights are learned
+            assert torch.equal(resampled, torch.full_like(resampled, 0.5))
+
+
+def test_the_published_ways_between_six_layers():
+    scales = (1, 2, 4, 4, 2, 1)
+    assert noskip(6) == Topology(scales, ((), (0,), (1,), (2,), (3,), (4,)))
+    assert unet3plus(6) == Topology(scales, ((), (0,), (1,), (2, 1, 0), (3, 1, 0), (4, 3, 0)))
+    assert full(6) == Topology(scales, ((), (0,), (1, 0), (2, 1, 0), (3, 2, 1, 0), (4, 3, 2, 1, 0)))
+
+
+@given(st.integers(2, 12), st.data())
+def test_every_layer_is_read(layers, data):
+    halvings = data.draw(st.integers(0, (layers - 1) // 2))
+    for make in (mirror, noskip, unet3plus, full):
+        topology = make(layers, halvings)
+        assert topology.scales == mirror(layers, halvings).scales
+        assert {i for sources in topology.inputs for i in sources} == set(range(layers - 1))
+        assert all(sources[0] == j for j, sources in enumerate(topology.inputs[1:]))
 
 
 class Recorder(zoo.RecurrentCell):

@@ -105,8 +105,10 @@ class Config(Validated):
 
     @property
     def architecture(self) -> str:
-        """The name of the architecture: `ms-<cell>` in a mirror, else the cell's."""
-        return f"ms-{self.cell}" if self.topology == "mirror" else self.cell
+        """The name of the architecture: `<cell>`, `ms-<cell>` or `<topology>-<cell>`."""
+        if self.topology == "stack":
+            return self.cell
+        return f"{'ms' if self.topology == 'mirror' else self.topology}-{self.cell}"
 
 
 def read_config(folder: Path) -> Config:

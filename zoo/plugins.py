@@ -11,9 +11,10 @@ from __future__ import annotations
 import functools
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -21,8 +22,9 @@ from zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from zoo.cell import RecurrentCell
+    from zoo.topology import Topology
 
-__all__ = ["Plugin", "find_cell", "hookimpl", "load_plugins"]
+__all__ = ["Plugin", "find_cell", "find_topology", "hookimpl", "load_plugins"]
 
 hookspec = pluggy.HookspecMarker("zoo")
 hookimpl = pluggy.HookimplMarker("zoo")
@@ -38,6 +40,14 @@ class Hooks:
         Each becomes two architectures, ``<name>`` and ``ms-<name>``.
         """
 
+    @hookspec
+    def zoo_topologies(self) -> dict[str, Callable[..., Topology]]:  # type: ignore[empty-body]
+        """The topologies of this plugin by name: functions of ``layers``.
+
+        One that also takes ``halvings`` is given the number that is asked for, if any is.
+        Each can be chosen for every cell: ``zoo.create("<name>-<cell>")``.
+        """
+
 
 @dataclass
 class Plugin:
@@ -48,6 +58,7 @@ class Plugin:
     distribution: str = "unknown"
     version: str = ""
     cells: dict[str, type[RecurrentCell]] = field(default_factory=dict)
+    topologies: dict[str, Callable[..., Topology]] = field(default_factory=dict)
     error: str = ""
 
     @property
@@ -74,14 +85,33 @@ def find_cell(name: str) -> tuple[type[RecurrentCell], Plugin] | None:
 
     Raises ZooError when two plugins claim the name.
     """
-    providers = [plugin for plugin in load_plugins() if name in plugin.cells]
+    plugin = _provider("cells", name)
+    return (plugin.cells[name], plugin) if plugin else None
+
+
+def find_topology(name: str) -> Callable[..., Topology] | None:
+    """The topology of that name, the zoo's own or a plugin's; None where nobody provides it.
+
+    Raises ZooError when two plugins claim the name.
+    """
+    from zoo.topology import TOPOLOGIES
+
+    if name in TOPOLOGIES:
+        return TOPOLOGIES[name]
+    plugin = _provider("topologies", name)
+    return plugin.topologies[name] if plugin else None
+
+
+def _provider(kind: str, name: str) -> Plugin | None:
+    """The one plugin that provides a name."""
+    providers = [plugin for plugin in load_plugins() if name in getattr(plugin, kind)]
     if len(providers) > 1:
         claims = " and ".join(f"{p.distribution} ({p.module})" for p in providers)
         raise ZooError(
-            f"the cell name {name!r} is claimed by {claims}; "
+            f"the name {name!r} of {kind} is claimed by {claims}; "
             f"keep one: pip uninstall {providers[-1].distribution}"
         )
-    return (providers[0].cells[name], providers[0]) if providers else None
+    return providers[0] if providers else None
 
 
 def _load(manager: pluggy.PluginManager, entry: EntryPoint) -> Plugin:
@@ -93,25 +123,47 @@ def _load(manager: pluggy.PluginManager, entry: EntryPoint) -> Plugin:
     try:
         manager.register(entry.load(), name=key)
         manager.check_pending()
-        for implementation in manager.hook.zoo_cells.get_hookimpls():
-            if implementation.plugin_name == key:
-                plugin.cells = _check_cells(implementation.function())
+        plugin.cells = _offered(manager.hook.zoo_cells, key, _check_cell)
+        plugin.topologies = _offered(manager.hook.zoo_topologies, key, _check_topology)
     except (Exception, SystemExit) as error:  # a plugin may fail in any way at all
         plugin.error = " ".join(f"{type(error).__name__}: {error}".split())
+        plugin.cells = {}
         if manager.has_plugin(key):
             manager.unregister(name=key)
     return plugin
 
 
-def _check_cells(cells: object) -> dict[str, type[RecurrentCell]]:
+def _offered(
+    hook: pluggy.HookCaller, key: str, check: Callable[[str, object], None]
+) -> dict[str, Any]:
+    """What one plugin returns from a hook, checked; {} where it does not implement it."""
+    for implementation in hook.get_hookimpls():
+        if implementation.plugin_name == key:
+            values = implementation.function()
+            if not isinstance(values, dict):
+                raise TypeError(f"{hook.name}() returned a {type(values).__name__}, not a dict")
+            for name, value in values.items():
+                # '-' would make names such as '<topology>-<cell>' and '<model>-<tag>' ambiguous.
+                if not (isinstance(name, str) and re.fullmatch(r"[a-z0-9_]+", name)):
+                    raise ValueError(
+                        f"{hook.name}() offers {name!r}; names are of a-z, 0-9 and '_'"
+                    )
+                check(name, value)
+            return values
+    return {}
+
+
+def _check_cell(name: str, cell: object) -> None:
     from zoo.cell import RecurrentCell
 
-    if not isinstance(cells, dict):
-        raise TypeError(f"zoo_cells() returned a {type(cells).__name__}; expected name -> class")
-    for name, cell in cells.items():
-        # '-' would make names of pretrained models ('<architecture>-<tag>') ambiguous.
-        if not (isinstance(name, str) and re.fullmatch(r"[a-z0-9_]+", name)):
-            raise ValueError(f"zoo_cells() offers {name!r}; names are of a-z, 0-9 and '_'")
-        if not (isinstance(cell, type) and issubclass(cell, RecurrentCell)):
-            raise TypeError(f"zoo_cells() offers {name!r} = {cell!r}; expected a RecurrentCell")
-    return cells
+    if not (isinstance(cell, type) and issubclass(cell, RecurrentCell)):
+        raise TypeError(f"zoo_cells() offers {name!r} = {cell!r}; expected a RecurrentCell")
+
+
+def _check_topology(name: str, topology: object) -> None:
+    from zoo.topology import TOPOLOGIES
+
+    if name in TOPOLOGIES or name == "ms":
+        raise ValueError(f"zoo_topologies() offers {name!r}, which is a name of the zoo's own")
+    if not callable(topology):
+        raise TypeError(f"zoo_topologies() offers {name!r} = {topology!r}; expected a function")

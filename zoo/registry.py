@@ -6,12 +6,13 @@ of a cell (in a mirrored pyramid of scales), for every cell that is installed.
 
 from __future__ import annotations
 
+import inspect
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from zoo.config import Config, nearest
 from zoo.errors import ZooError
-from zoo.plugins import find_cell, load_plugins
+from zoo.plugins import find_cell, find_topology, load_plugins
 
 # Names are known without torch; it is imported when a network is built.
 if TYPE_CHECKING:
@@ -19,7 +20,15 @@ if TYPE_CHECKING:
     from zoo.forecast import Forecaster
     from zoo.network import Network
 
-__all__ = ["ALIASES", "architectures", "build", "create", "list_models", "parse_architecture"]
+__all__ = [
+    "ALIASES",
+    "architectures",
+    "build",
+    "create",
+    "list_models",
+    "parse_architecture",
+    "topologies",
+]
 
 #: The names that the MS-LSTM paper (arXiv 2304.07724) gives its models.
 ALIASES = {
@@ -37,8 +46,21 @@ def architectures() -> list[str]:
     """The names of all architectures: two for every installed cell."""
     cells = sorted({cell for plugin in load_plugins() for cell in plugin.cells})
     for cell in cells:
-        find_cell(cell)  # raises where two plugins claim the name
+        found = find_cell(cell)  # raises where two plugins claim the name
+        if found and cell in ALIASES:
+            raise ZooError(
+                f"{found[1].source} names a cell {cell!r}, which stands for {ALIASES[cell]}; "
+                f"ask its author for another name, or: pip uninstall {found[1].distribution}"
+            )
     return [*cells, *(f"ms-{cell}" for cell in cells)]
+
+
+def topologies() -> list[str]:
+    """The names of all topologies: the zoo's own and those of installed plugins."""
+    from zoo.topology import TOPOLOGIES
+
+    found = sorted({name for plugin in load_plugins() for name in plugin.topologies})
+    return [*TOPOLOGIES, *found]
 
 
 def list_models(pattern: str = "*", *, pretrained: bool | None = None) -> list[str]:
@@ -63,10 +85,12 @@ def parse_architecture(name: str) -> tuple[str, str]:
 
     Raises ZooError, with the nearest names, where no installed plugin provides the cell.
     """
-    target = ALIASES.get(name, name)
-    topology, cell = ("mirror", target[3:]) if target.startswith("ms-") else ("stack", target)
-    if find_cell(cell) is None:
-        known = [*architectures(), *ALIASES]
+    *prefix, cell = ALIASES.get(name, name).split("-", maxsplit=1)
+    topology = {"": "stack", "ms": "mirror"}.get("".join(prefix), "".join(prefix))
+    if find_cell(cell) is None or find_topology(topology) is None:
+        named = architectures()
+        others = (f"{t}-{c}" for t in topologies() for c in named if "-" not in c)
+        known = [*named, *ALIASES, *others]
         raise ZooError(f"no model is named {name!r}{nearest(name, known)}; see: zoo list")
     return cell, topology
 
@@ -75,10 +99,11 @@ def create(name: str, **options: Any) -> Forecaster:
     """An untrained model of an architecture.
 
     Args:
-        name: an architecture or an alias, as :func:`list_models` gives them.
+        name: an architecture or an alias, as :func:`list_models` gives them; or
+            "<topology>-<cell>".
         options: the fields of :class:`zoo.Config` (hidden=32, layers=6, in_channels=1,
-            patch=1, halvings=None, down="max", up="bilinear", topology, data) and the cell's
-            own options, all as plain keywords.
+            patch=1, embed=True, topology, halvings, down="max", up="bilinear", data) and the
+            cell's own options, all as plain keywords.
 
     The weights are drawn from torch's global generator: ``torch.manual_seed`` fixes them.
     Raises ZooError for unknown names and options, and sizes that make no network.
@@ -119,21 +144,25 @@ def build(config: Config) -> Forecaster:
 
 def _build_network(config: Config, cell: type[RecurrentCell]) -> Network:
     from zoo.network import Network
-    from zoo.topology import DOWN, TOPOLOGIES, UP
+    from zoo.topology import DOWN, UP
 
-    for what, value, choices in (
-        ("topology", config.topology, TOPOLOGIES),
-        ("down", config.down, DOWN),
-        ("up", config.up, UP),
-    ):
+    for what, value, choices in (("down", config.down, DOWN), ("up", config.up, UP)):
         if value not in choices:
             raise ZooError(f"{what}={value!r} is not one of {', '.join(choices)}")
-    if config.topology == "mirror":
-        topology = TOPOLOGIES["mirror"](config.layers, config.halvings)
-    elif config.halvings is None:
-        topology = TOPOLOGIES[config.topology](config.layers)
+    options: dict[str, Any] = dict(config.options)
+    make = find_topology(config.topology)
+    if make is None:
+        known = topologies()
+        raise ZooError(
+            f"no topology is named {config.topology!r}{nearest(config.topology, known)}; "
+            f"there are: {', '.join(known)}"
+        )
+    if config.halvings is None:
+        topology = make(config.layers)
+    elif "halvings" in inspect.signature(make).parameters:
+        topology = make(config.layers, config.halvings)
     else:
-        raise ZooError(f"a {config.topology} has no halvings; leave halvings out, or use mirror")
+        raise ZooError(f"the topology {config.topology!r} has no halvings; leave halvings out")
     try:
         return Network(
             cell,
@@ -141,9 +170,10 @@ def _build_network(config: Config, cell: type[RecurrentCell]) -> Network:
             in_channels=config.in_channels,
             hidden=config.hidden,
             patch=config.patch,
+            embed=config.embed,
             down=config.down,
             up=config.up,
-            **config.options,
+            **options,
         )
     except (TypeError, ValueError, RuntimeError) as error:  # a cell's option of a wrong kind
         raise ZooError(

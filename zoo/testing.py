@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from zoo.cell import Place
+from zoo.errors import ZooError
 from zoo.forecast import Forecaster
 from zoo.hub import load, save
 from zoo.network import NetworkState
@@ -90,13 +91,13 @@ class CellContract:
         assert predictions.isfinite().all()
 
     def test_input_may_be_wider_than_the_layer(self, model: Forecaster) -> None:
-        """A cell takes in_channels ≠ channels, or refuses it with a ValueError about them."""
+        """A cell takes in_channels ≠ channels, or refuses it with a ZooError about them."""
         cell_class, _ = find_cell(model.config.cell) or pytest.fail("the cell is not installed")
         options = model.config.options
         x = torch.rand(2, 6, 8, 8)
         try:
             cell = cell_class.build(6, 4, Place(1, 3), **options)
-        except ValueError as error:
+        except ZooError as error:
             assert "channels" in str(error), f"an unclear refusal: {error}"  # noqa: PT017
             return
         offered = {

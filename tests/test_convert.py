@@ -1,0 +1,463 @@
+"""Checkpoints of the MS-RNN repository give the forecasts that they gave there."""
+
+import json
+import os
+import pickle
+import shutil
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import zoo
+from zoo.cli import zoo as command
+from zoo.convert import convert
+from zoo.convert.msrnn import CELLS
+from zoo.network import Network
+from zoo.plugins import find_cell
+from zoo.topology import TOPOLOGIES
+from zoo.weights import load_weights
+
+HERE = Path(__file__).parent / "golden"
+
+#: By the name that the metadata gives the published network.
+ARCHITECTURES = {
+    "ConvLSTM": "convlstm",
+    "TrajGRU": "trajgru",
+    "PredRNN": "predrnn",
+    "PredRNN++": "predrnnpp",
+    "PredRNN-V2": "predrnnv2",
+    "MIM": "mim",
+    "MotionRNN": "motionrnn",
+    "PrecipLSTM": "preciplstm",
+    "CMS-LSTM": "cmslstm",
+    "MoDeRNN": "modernn",
+    "MK-LSTM": "mklstm",
+}
+ARCHITECTURES |= {f"MS-{name}": f"ms-{arch}" for name, arch in ARCHITECTURES.items()}
+ARCHITECTURES |= {
+    "MS-LSTM": "mslstm",
+    "MS-ConvLSTM-WO-Skip": "noskip",
+    "MS-ConvLSTM-UNet3+": "unet3plus",
+    "MS-ConvLSTM-FC": "full",
+}
+
+
+def golden_files():
+    """Two files are here; where ZOO_GOLDEN is set, all that are there."""
+    folder = Path(os.environ["ZOO_GOLDEN"], "msrnn") if "ZOO_GOLDEN" in os.environ else HERE
+    files = sorted(folder.glob("*.safetensors"))
+    gone = [] if "ZOO_GOLDEN" in os.environ else ["ZOO_GOLDEN names no folder of further files"]
+    return [pytest.param(file, id=file.stem) for file in files] + [
+        pytest.param(None, id="others", marks=pytest.mark.skip(reason=why)) for why in gone
+    ]
+
+
+def arguments(metadata):
+    """How a golden file is converted."""
+    name = ARCHITECTURES[metadata["model"]]
+    if name in TOPOLOGIES:
+        return {"arch": "convlstm", "topology": name}
+    if name.endswith("preciplstm"):
+        return {"arch": name, "options": {"window": int(metadata["la_num"])}}
+    return {"arch": name}
+
+
+def read_golden(file):
+    with safe_open(file, "pt") as opened:
+        return {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata()  # noqa: SIM118
+
+
+def run(model, golden, metadata):
+    """All one-step outputs, (T−1, B, C, H, W), and the auxiliary loss."""
+    given = int(metadata["in_len"])
+    if metadata["feeding"].startswith("teacher"):
+        given = golden["__input__"].shape[1] - 1
+    frames = golden["__input__"][:, :given].to(next(model.parameters()).dtype)
+    with torch.no_grad():
+        outcome = model.rollout(frames, golden["__output__"].shape[0] + 1 - given)
+    return outcome.frames.transpose(0, 1), outcome.loss
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("file", golden_files())
+def test_a_converted_checkpoint_forecasts_as_it_did(file, dtype, tmp_path, record_property):
+    golden, metadata = read_golden(file)
+    converted = convert("msrnn", file, tmp_path / "model", **arguments(metadata))
+    model = zoo.load(f"local-dir:{tmp_path / 'model'}")
+    assert model.config == converted.config
+    if dtype == torch.float64:  # the file holds the sums of biases in float64
+        load_weights(model.double().network, tmp_path / "model" / "model.safetensors")
+    bound = 1e-9 if dtype == torch.float64 else 1e-4 if "Precip" in file.stem else 2e-5
+    outputs, _ = run(model, golden, metadata)
+    expected = golden["__output64__"]
+    assert outputs.shape == expected.shape
+    error = float((outputs - expected).abs().max() / expected.abs().max())
+    record_property("error", error)
+    assert error < bound
+    if "__decouple_loss__" in golden:
+        outputs, loss = run(model.train(), golden, metadata)
+        decouple = golden["__decouple64__"].sum(dim=(1, 3)).mean()  # (T−1, L, B, C)
+        torch.testing.assert_close(loss.mean().double(), 0.01 * decouple, rtol=bound, atol=0)
+        error = outputs - golden["__input__"][:, 1:].transpose(0, 1)
+        error = (error**2 + error.abs()).sum(dim=(2, 3, 4)).mean()
+        torch.testing.assert_close(error + loss.mean(), golden["__loss__"][0].to(dtype), **NEAR)
+
+
+NEAR = {"rtol": 1e-5, "atol": 0}  # the loss is in float32
+
+
+def publish(arch, topology="stack", stem="lstm", hidden=4, layers=6, **options):
+    """A random state dict as the repository would have it, made from our sizes and its table."""
+    cell, _ = find_cell(arch)
+    network = Network(cell, TOPOLOGIES[topology](layers), hidden=hidden, **options)
+    spec, published = CELLS[arch], {}
+    joins = spec.joins(f"rnns.{stem}", layers)
+    for name, tensor in network.state_dict().items():
+        module, _, kind = name.rpartition(".")
+        join = joins[module]
+        for part in join.parts:
+            shape = list(tensor.shape)
+            if join.axis == 0:
+                shape[0] //= len(join.parts)
+            elif kind == "weight":
+                shape[1] //= len(join.parts)
+            if part.gates:
+                shape[0] = shape[0] // len(part.keep) * len(part.gates)
+            published[f"{part.name}.{kind}"] = torch.randn(shape)
+    return published
+
+
+def write(path, tensors):
+    save_file(tensors, path) if path.suffix == ".safetensors" else torch.save(tensors, path)
+    return path
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("arch", CELLS)
+def test_every_network_is_converted(arch, topology, tmp_path):
+    stem = "lstm" if topology in ("stack", "mirror") else "lstms"
+    sizes = {"kernel_sizes": (3, 5)} if arch == "mklstm" else {"kernel_size": 5}
+    file = write(tmp_path / "f.pth", publish(arch, topology, stem, 8, in_channels=2, **sizes))
+    options = {"window": 3} if arch == "preciplstm" else {}
+    converted = convert(
+        "msrnn", file, tmp_path / "model", arch=arch, topology=topology, options=options
+    )
+    config = zoo.load(f"local-dir:{tmp_path / 'model'}").config
+    assert (config.cell, config.topology) == (arch, topology)
+    assert (config.hidden, config.in_channels, config.layers) == (8, 2, 6)
+    assert {**config.options, **sizes}.items() >= options.items()
+    assert config.options.get("kernel_size", 5) == 5
+    assert config.options.get("published_order", True)
+    assert config.data == zoo.Data()
+    assert all("gate f" in name for name in converted.dropped)
+
+
+def test_sizes_that_options_have_are_told_by_the_tensors(tmp_path):
+    for arch, option, value in (("trajgru", "links", 7), ("motionrnn", "motion_kernel", 5)):
+        file = write(tmp_path / f"{arch}.pth", publish(arch, hidden=8, **{option: value}))
+        config = convert("msrnn", file, tmp_path / arch, arch=arch).config
+        assert config.options[option] == value
+
+
+@pytest.fixture
+def published():
+    return publish("predrnn", layers=3)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda tensors: tensors,
+        OrderedDict,
+        lambda tensors: {f"module.{name}": tensor for name, tensor in tensors.items()},
+        lambda tensors: {"state_dict": tensors, "epoch": 3},
+        lambda tensors: {"model": {f"module.{n}": t for n, t in tensors.items()}, "step": 1},
+        lambda tensors: {"state_dict": {f"model.{n}": t for n, t in tensors.items()}},
+        lambda tensors: {n: torch.nn.Parameter(t) for n, t in tensors.items()},
+        # As they are where one buffer holds them all.
+        lambda tensors: dict(
+            zip(
+                tensors,
+                (
+                    flat.view(t.shape)
+                    for flat, t in zip(
+                        torch.cat([t.flatten() for t in tensors.values()]).split(
+                            [t.numel() for t in tensors.values()]
+                        ),
+                        tensors.values(),
+                        strict=True,
+                    )
+                ),
+                strict=True,
+            )
+        ),
+    ],
+    ids=["plain", "ordered", "ddp", "lightning", "accelerate", "model", "parameters", "flat"],
+)
+@pytest.mark.parametrize("suffix", ["pth", "pt", "ckpt"])
+def test_checkpoints_as_trainers_write_them(published, wrap, suffix, tmp_path):
+    plain = write(tmp_path / "plain.safetensors", published)
+    convert("msrnn", plain, tmp_path / "expected", arch="predrnn")
+    convert(
+        "msrnn", write(tmp_path / f"f.{suffix}", wrap(published)), tmp_path / "got", arch="predrnn"
+    )
+    expected, got = weights(tmp_path / "expected"), weights(tmp_path / "got")
+    assert expected.keys() == got.keys()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+def test_nothing_is_rounded(published, tmp_path):
+    convert("msrnn", write(tmp_path / "f.pth", published), tmp_path / "model", arch="predrnn")
+    got = weights(tmp_path / "model")
+    biases = [published[f"rnns.lstm.0._conv_{name}.bias"].double() for name in ("x2h", "h2h")]
+    assert torch.equal(got["layers.0.gates.bias"], sum(biases))
+    assert got["layers.0.gates.weight"].dtype == got["layers.0.mix.bias"].dtype == torch.float32
+
+
+def test_a_float64_file_stays_float64(published, tmp_path):
+    double = {name: tensor.double() for name, tensor in published.items()}
+    convert("msrnn", write(tmp_path / "f.pth", double), tmp_path / "model", arch="predrnn")
+    assert {tensor.dtype for tensor in weights(tmp_path / "model").values()} == {torch.float64}
+
+
+def test_random_numbers_are_left_alone(published, tmp_path):
+    file = write(tmp_path / "f.pth", published)
+    before = torch.get_rng_state()
+    convert("msrnn", file, tmp_path / "model", arch="predrnn")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("arch", "modules", "reason"),
+    [
+        ("predrnnpp", ["0._conv_x", "2._conv_z"], "highway"),
+        ("mim", ["0._conv_x2h_n", "0._conv_s2o"], "bottom layer"),
+        ("motionrnn", ["2._conv_u", "2._deconv_dec", "0._conv_diff2o"], ""),
+    ],
+)
+def test_weights_that_are_never_used_are_dropped(arch, modules, reason, tmp_path):
+    published = publish(arch, layers=3, hidden=8)
+    dead = [f"rnns.lstm.{module}.{kind}" for module in modules for kind in ("weight", "bias")]
+    file = write(tmp_path / "f.pth", published | {name: torch.zeros(3) for name in dead})
+    dropped = convert("msrnn", file, tmp_path / "model", arch=arch).dropped
+    whole = {name: why for name, why in dropped.items() if "gate" not in name}
+    assert sorted(whole) == sorted(dead)
+    assert all(reason in why for why in whole.values())
+    if arch != "predrnnpp":
+        assert "rnns.lstm.1._conv_x2h.bias, gate f" in dropped
+
+
+class Code:
+    def __reduce__(self):
+        return os.system, ("touch written",)
+
+
+def refuse(*words):
+    """Run the command, which must end with one line that has the words, and write nothing."""
+    before = sorted(Path().rglob("*"))
+    result = CliRunner().invoke(command, ["convert", *map(str, words[0])])
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    for word in words[1:]:
+        assert word in result.stderr
+    assert sorted(Path().rglob("*")) == before
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def bad_tensors(change):
+    tensors = publish("predrnn", layers=3)
+    change(tensors)
+    return tensors
+
+
+@pytest.mark.usefixtures("here")
+class TestBadInput:
+    def test_a_file_that_is_none(self):
+        refuse(["msrnn", "f.pth", "--arch", "predrnn", "-o", "out"], "f.pth", "no file")
+
+    @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+    @pytest.mark.parametrize("where", [lambda code: code, lambda code: {"state_dict": {"a": code}}])
+    def test_code(self, legacy, where):
+        torch.save(where(Code()), "f.pth", _use_new_zipfile_serialization=not legacy)
+        refuse(["msrnn", "f.pth", "--arch", "predrnn", "-o", "out"], "f.pth", "code", "system")
+
+    def test_a_bare_pickle_with_code(self):
+        Path("f.pth").write_bytes(pickle.dumps(Code()))
+        refuse(["msrnn", "f.pth", "--arch", "predrnn", "-o", "out"], "f.pth")
+
+    @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+    @pytest.mark.parametrize("kept", [0, 1, 20, 500, 2000, -1])
+    def test_a_truncated_file(self, published, suffix, kept):
+        file = write(Path(f"f.{suffix}"), published)
+        file.write_bytes(file.read_bytes()[:kept])
+        refuse(["msrnn", file, "--arch", "predrnn", "-o", "out"], str(file), "damaged")
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            None,
+            {},
+            [1, 2],
+            {"a": 1},
+            {"state_dict": {"a": "b"}},
+            {"embed.conv_embed.weight": torch.ones(3, dtype=torch.long)},
+            torch.zeros(3),
+        ],
+        ids=["none", "empty", "list", "number", "words", "integers", "tensor"],
+    )
+    def test_no_weights(self, content):
+        torch.save(content, "f.pth")
+        refuse(["msrnn", "f.pth", "--arch", "predrnn", "-o", "out"], "f.pth", "state dict")
+
+    def test_another_code_base(self):
+        write(Path("f.pth"), {"cell_list.0.conv_x.0.weight": torch.zeros(4, 4, 3, 3)})
+        refuse(
+            ["msrnn", "f.pth", "--arch", "predrnn", "-o", "out"], "MS-RNN repository", "cell_list"
+        )
+
+    @pytest.mark.parametrize(("arch", "prefix"), [(a, p) for a in CELLS for p in ("", "ms-")])
+    def test_a_wrong_architecture(self, arch, prefix):
+        write(Path("f.pth"), publish(arch, layers=3, hidden=8))
+        for other in CELLS:
+            if other != arch:
+                words = ["msrnn", "f.pth", "--arch", prefix + other, "-o", "out"]
+                refuse(words, f"look like those of {arch}, not", f"--arch {prefix}{arch}\n")
+
+    def test_names_that_are_none(self):
+        write(Path("f.pth"), publish("predrnn", layers=3))
+        refuse(["msrnn", "f.pth", "--arch", "predrn", "-o", "out"], "did you mean predrnn")
+        refuse(["msrn", "f.pth", "--arch", "predrnn", "-o", "out"], "did you mean msrnn")
+        words = ["msrnn", "f.pth", "--arch", "predrnn", "--topology", "mirrored", "-o", "out"]
+        refuse(words, "topology", "mirror, noskip")
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (
+                lambda t: t.pop("rnns.lstm.1._conv_h2h.bias"),
+                ["missing: rnns.lstm.1._conv_h2h.bias"],
+            ),
+            (lambda t: t.pop("embed.conv_embed.weight"), ["embed.conv_embed.weight is missing"]),
+            (
+                lambda t: t.update({"rnns.lstm.1.norm.weight": torch.ones(3)}),
+                ["not understood: rnns.lstm.1.norm.weight"],
+            ),
+            (
+                lambda t: t.update({"rnns.lstm.2._conv_c_m.bias": torch.ones(3)}),
+                ["another shape: rnns.lstm.2._conv_c_m.bias [3]", "[4]"],
+            ),
+            (
+                lambda t: t.update({"rnns.lstm.2._conv_h2h.bias": torch.ones(1)}),
+                [
+                    "another shape: rnns.lstm.2._conv_x2h.bias [16] and rnns.lstm.2._conv_h2h.bias [1]"
+                ],
+            ),
+            (
+                lambda t: t.update({"rnns.lstm.0._conv_x2h.weight": torch.ones(3)}),
+                ["rnns.lstm.0._conv_x2h.weight", "[3]"],
+            ),
+            (
+                lambda t: [t.pop(name) for name in list(t) if ".1." in name],
+                ["missing: rnns.lstm.1.", "more"],
+            ),
+            (
+                lambda t: t.update({"rnns.lstm.4096._conv_c_m.bias": torch.ones(4)}),
+                ["layers", "256"],
+            ),
+        ],
+        ids=["bias", "embed", "unknown", "shape", "broadcast", "axes", "layer", "layers"],
+    )
+    def test_tensors_that_do_not_fit(self, change, words):
+        write(Path("f.pth"), bad_tensors(change))
+        refuse(["msrnn", "f.pth", "--arch", "predrnn", "-o", "out"], "f.pth", *words)
+
+    def test_a_window_that_nobody_tells(self):
+        write(Path("f.pth"), publish("preciplstm", layers=3))
+        words = ["msrnn", "f.pth", "--arch", "preciplstm", "-o", "out"]
+        refuse(words, "--set window=")
+
+    def test_a_topology_that_nobody_tells(self):
+        write(Path("f.pth"), publish("convlstm", stem="lstms"))
+        words = ["msrnn", "f.pth", "--arch", "ms-convlstm", "-o", "out"]
+        refuse(words, "--topology noskip, unet3plus or full")
+
+    @pytest.mark.parametrize(
+        ("setting", "words"),
+        [
+            ("hidden=5", ["hidden=5 contradicts 4"]),
+            ("kernel_size=5", ["kernel_size=5 contradicts 3"]),
+            ("kernal=5", ["no option 'kernal'"]),
+            ("down=conv", ["resamplers.0_1.weight"]),
+            ("down=narrow", ["down='narrow'"]),
+            ("halvings=5", ["halvings"]),
+            ('data={"low": 2}', ["low"]),
+        ],
+    )
+    def test_settings_that_do_not_fit(self, published, setting, words):
+        write(Path("f.pth"), published)
+        refuse(["msrnn", "f.pth", "--arch", "ms-predrnn", "--set", setting, "-o", "out"], *words)
+
+    def test_a_folder_of_something_else(self, published):
+        write(Path("f.pth"), published)
+        Path("out").mkdir()
+        Path("out/thesis.txt").write_text("mine")
+        refuse(["msrnn", "f.pth", "--arch", "predrnn", "-o", "out"], "thesis.txt")
+        refuse(["msrnn", "f.pth", "--arch", "predrnn", "-o", "f.pth"], "is a file")
+
+
+@pytest.mark.usefixtures("here")
+class TestCommand:
+    def test_what_is_told(self):
+        published = publish("predrnnpp", layers=3)
+        published |= {"rnns.lstm.2._conv_x.bias": torch.zeros(8)}
+        write(Path("f.pth"), published)
+        words = ["convert", "msrnn", "f.pth", "--arch", "ms-predrnnpp", "-o", "out/model"]
+        words += ["--set", "halvings=1", "--set", 'data={"unit": "dBZ", "high": 70}']
+        result = CliRunner().invoke(command, words, catch_exceptions=False)
+        assert result.exit_code == 0
+        assert "rnns.lstm.2._conv_x.bias" in result.output
+        assert "highway" in result.output
+        assert "ms-predrnnpp, 3 layers of 4" in result.output
+        config = zoo.load("local-dir:out/model").config
+        assert (config.halvings, config.data.unit, config.data.high) == (1, "dBZ", 70)
+        # Again, into the same folder.
+        result = CliRunner().invoke(command, [*words, "--json"], catch_exceptions=False)
+        told = json.loads(result.output)
+        assert list(told["dropped"]) == ["rnns.lstm.2._conv_x.bias"]
+        assert told["config"]["architecture" if "architecture" in told["config"] else "cell"]
+        assert sorted(path.name for path in Path("out/model").iterdir()) == [
+            "config.json",
+            "model.safetensors",
+        ]
+
+    def test_a_setting_without_a_value(self):
+        words = ["convert", "msrnn", "f.pth", "--arch", "predrnn", "--set", "window", "-o", "out"]
+        result = CliRunner().invoke(command, words)
+        assert result.exit_code == 2
+        assert "OPTION=VALUE" in result.output
+
+
+def test_a_golden_file_through_the_command(tmp_path):
+    file = shutil.copy(HERE / "MS-LSTM.safetensors", tmp_path)
+    words = ["convert", "msrnn", file, "--arch", "mslstm", "-o", str(tmp_path / "model")]
+    assert CliRunner().invoke(command, words, catch_exceptions=False).exit_code == 0
+    golden, metadata = read_golden(file)
+    model = zoo.load(f"local-dir:{tmp_path / 'model'}")
+    assert model.config.architecture == "ms-mklstm"
+    outputs, _ = run(model, golden, metadata)
+    expected = golden["__output64__"]
+    assert (outputs - expected).abs().max() < 2e-5 * expected.abs().max()
