@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from zoo.cli.card import card
+from zoo.cli.convert import convert
 from zoo.cli.demo import demo
 from zoo.cli.eval import eval_
 from zoo.cli.info import info
@@ -49,7 +50,7 @@ def zoo() -> None:
     """
 
 
-for command in (list_, info, pull, predict, eval_, train, demo, plugins, card):
+for command in (list_, info, pull, predict, eval_, train, demo, convert, plugins, card):
     zoo.add_command(command)
 
 

@@ -1,0 +1,77 @@
+"""zoo convert: weights trained with other people's code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zoo.cli.common import as_json, print_json, print_table
+
+
+@click.command()
+@click.argument("dialect")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--arch", required=True, metavar="NAME", help="The architecture; see: zoo list.")
+@click.option("--topology", help="How its layers are stacked, if --arch does not name it.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="OPTION=VALUE",
+    help="What no tensor tells, such as window=30; the value as JSON, or a word.",
+)
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The model's folder."
+)
+@as_json
+def convert(
+    dialect: str,
+    file: Path,
+    arch: str,
+    topology: str | None,
+    settings: tuple[str, ...],
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Make a model's folder of FILE, a checkpoint (.pth, .ckpt, .safetensors) of other code.
+
+    DIALECT is whose code: msrnn (the MS-RNN repository). Sizes are read from the tensors; no
+    code in FILE is run. Lists the tensors that are dropped, which the model never used.
+    """
+    from zoo.convert import convert as convert_checkpoint
+
+    options = dict(_parse_setting(setting) for setting in settings)
+    converted = convert_checkpoint(
+        dialect, file, output, arch=arch, topology=topology, options=options
+    )
+    config, dropped = converted.config, converted.dropped
+    parameters = sum(tensor.numel() for tensor in converted.tensors.values())
+    if as_json:
+        print_json(
+            {
+                "folder": str(output),
+                "config": config.model_dump(mode="json"),
+                "parameters": parameters,
+                "dropped": dropped,
+            }
+        )
+        return
+    if dropped:
+        print_table(["dropped", "because"], [list(row) for row in dropped.items()])
+    click.echo(
+        f"{config.architecture}, {config.layers} layers of {config.hidden}, {parameters:,} "
+        f"parameters: local-dir:{output}"
+    )
+
+
+def _parse_setting(setting: str) -> tuple[str, Any]:
+    name, equals, value = setting.partition("=")
+    if not (name and equals):
+        raise click.BadParameter(f"{setting!r} is no OPTION=VALUE", param_hint="--set")
+    try:
+        return name, json.loads(value)
+    except (ValueError, RecursionError):
+        return name, value

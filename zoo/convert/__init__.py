@@ -1,0 +1,82 @@
+"""Weights that were trained with other people's code, brought in.
+
+A dialect is what knows how one code base names and shapes its tensors: a function in a module
+of its own, listed in :data:`DIALECTS`, that turns them into a config and tensors of ours. It
+is data more than code (:mod:`zoo.convert.dialect`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.config import nearest
+from zoo.convert import msrnn
+from zoo.convert.dialect import Converted, Dialect
+from zoo.convert.reading import read_tensors
+from zoo.errors import ZooError
+from zoo.hub import WEIGHTS, save
+from zoo.registry import build
+
+__all__ = ["DIALECTS", "convert"]
+
+DIALECTS: dict[str, Dialect] = {"msrnn": msrnn.translate}
+
+
+def convert(
+    dialect: str,
+    file: str | Path,
+    folder: str | Path,
+    *,
+    arch: str,
+    topology: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Converted:
+    """Write the model's folder, for `local-dir:`, that a checkpoint's tensors make.
+
+    Args:
+        dialect: whose code made the checkpoint, one of :data:`DIALECTS`.
+        file: .pth, .pt, .ckpt or .safetensors; no code in it is run.
+        folder: a new or empty one, or that of an earlier conversion, which is overwritten.
+        arch: the architecture, as for :func:`zoo.create`.
+        topology: if it is not the one that `arch` names.
+        options: what no tensor tells, as for :func:`zoo.create`.
+
+    Every tensor is stored in the dtype that it has in the file, and the sum of several (the
+    biases of convolutions that are one here) in float64, so that nothing is rounded.
+
+    Returns the config, our tensors, and those of the file that were dropped, with the reason.
+    Raises ZooError, and writes nothing, for a file that cannot be read, tensors that do not
+    make that architecture (named), options that are missing or contradict the tensors, and a
+    folder that holds something else.
+    """
+    if dialect not in DIALECTS:
+        raise ZooError(
+            f"there is no dialect {dialect!r}{nearest(dialect, DIALECTS)}; "
+            f"it is one of: {', '.join(DIALECTS)}"
+        )
+    folder = Path(folder)
+    _check_folder(folder)
+    published = read_tensors(Path(file))
+    try:
+        converted = DIALECTS[dialect](published, arch, topology, dict(options or {}))
+    except ZooError as error:
+        raise ZooError(f"{file}: {error}") from None
+    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
+        model = build(converted.config)
+    model.network.load_state_dict(converted.tensors, assign=True)
+    save(model, folder)
+    return converted
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ZooError(f"{folder} is a file; name a new folder")
+    others = {path.name for path in folder.glob("*")} - {"config.json", WEIGHTS}
+    if others:
+        raise ZooError(
+            f"{folder} holds {min(others)!r}, which is not of a conversion; name a new folder"
+        )

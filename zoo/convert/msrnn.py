@@ -1,0 +1,291 @@
+"""The dialect of the MS-RNN repository, github.com/mazhf/MS-RNN: all of its networks.
+
+Its state dicts hold `embed.conv_embed`, `fc.conv_fc` and, for layer N, `rnns.lstm.N.*`, or
+`rnns.lstms.N.*` in the networks without skips, UNet3+ and FC. No tensor tells the topology.
+
+A table below has a line for each module of ours and names the published ones that it joins.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.config import Config
+from zoo.convert.dialect import Converted, Join, Part, fit, inputs, outputs, some
+from zoo.errors import ZooError
+from zoo.registry import CREATE_FIELDS, parse_architecture
+
+__all__ = ["CELLS", "translate"]
+
+#: From the name of a module of layer 0 to the shape of its weight.
+Shapes = Callable[[str], torch.Size]
+
+NETWORK = {"embed": inputs("embed.conv_embed"), "head": inputs("fc.conv_fc")}
+LAYER = re.compile(r"rnns\.(lstms?)\.(\d{1,4})\.(.+)")
+
+
+def _kernel(name: str) -> Callable[[Shapes], int]:
+    """How a module tells the size of its kernel."""
+    return lambda shapes: shapes(name)[-1]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A cell as that repository stores it.
+
+    layer: our modules of a layer; with "0." before the name, of the bottom layer.
+    network: our modules that the layers share.
+    told: the options of ours that tensors tell.
+    fixed: those that are the same in all of its networks.
+    asked: those that no tensor tells, numbers of 1 or more, with a hint.
+    """
+
+    layer: dict[str, Join]
+    network: dict[str, Join] = field(default_factory=dict)
+    told: dict[str, Callable[[Shapes], Any]] = field(
+        default_factory=lambda: {"kernel_size": _kernel("_conv_x2h")}
+    )
+    fixed: dict[str, Any] = field(default_factory=dict)
+    asked: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def modules(self) -> set[str]:
+        """The names of all published modules."""
+        joins = (NETWORK | self.network | self.layer).values()
+        return {part.name for join in joins for part in join.parts}
+
+    def joins(self, stem: str, layers: int) -> dict[str, Join]:
+        """Our modules of the whole network."""
+        joins = NETWORK | self.network
+        for j in range(layers):
+            for name, join in self.layer.items():
+                where, _, below = name.partition(".")
+                if where == "0" and j == 0:
+                    joins[f"layers.0.{below}"] = join.under(f"{stem}.0.")
+                elif where != "0":
+                    joins.setdefault(f"layers.{j}.{name}", join.under(f"{stem}.{j}."))
+        return joins
+
+
+GATES = {"gates": inputs("_conv_x2h", "_conv_h2h")}
+
+PREDRNN = GATES | {
+    "memory_gates": inputs("_conv_x2h_m", "_conv_m2h_m"),
+    "output_gate": inputs("_conv_c2o", "_conv_m2o"),
+    "mix": inputs("_conv_c_m"),
+}
+
+_BOTTOM = "the bottom layer has no MIM-N and MIM-S"
+_ABOVE = "above the bottom layer MIM-S takes the place of the forget gate"
+MIM = PREDRNN | {
+    "0.gates": PREDRNN["gates"],
+    "gates": inputs(
+        Part("_conv_x2h", "ifgo", keep="igo"), Part("_conv_h2h", "ifgo", keep="igo"), unused=_ABOVE
+    ),
+    "n_gates": inputs("_conv_x2h_n", "_conv_n2h_n", unused=_BOTTOM),
+    "n_output": inputs("_conv_diff2o", "_conv_n2o", unused=_BOTTOM),
+    "s_gates": inputs("_conv_x2h_s", "_conv_c2h_s", unused=_BOTTOM),
+    "s_output": inputs("_conv_s2o", unused=_BOTTOM),
+}
+
+_TOP = "the last layer has no MotionGRU"
+MOTIONRNN = MIM | {
+    "motion.encode": inputs("_conv_enc", unused=_TOP),
+    "motion.gates": outputs("_conv_u", "_conv_r", unused=_TOP),
+    "motion.candidate": inputs("_conv_z", unused=_TOP),
+    "motion.mask": inputs("_conv_hm", unused=_TOP),
+    "motion.mix": inputs("_conv_dec", unused=_TOP),
+    "motion.decode": inputs("_deconv_dec", unused=_TOP),
+    "motion.gate": inputs("_conv_g", unused=_TOP),
+}
+
+TRAJGRU = {
+    "gates": inputs("_conv_x2h"),
+    "flow_hidden": inputs("_conv_x2f", "_conv_h2f"),
+    "flow": inputs("_conv_flow"),
+    "project": inputs("project"),
+}
+
+PREDRNNPP = {
+    "highway.gates": inputs(
+        "_conv_x", "_conv_z", unused="only the layer above the bottom one has a highway"
+    ),
+    "gates": inputs("_conv_x_h_c"),
+    "memory_gates": inputs("_conv_x_c_m"),
+    "memory_mix": inputs("_conv_m"),
+    "output_gate": inputs("_conv_o"),
+    "mix": inputs("_conv_c_m"),
+}
+
+PRECIPLSTM = GATES | {
+    "attention.qkv": outputs("LA.conv1", "LA.conv2", "LA.conv3"),
+    "attention_mix": inputs("_conv_x_x_att"),
+    "memory_gates": inputs("_conv_x2h_m", "_conv_m2h_m"),
+    "spatial_gates": inputs("_conv_x2h_ms", "_conv_ms2h_ms"),
+    "temporal_gates": inputs("_conv_x2h_mt", "_conv_mt2h_mt"),
+    "output_gate": inputs("_conv_c2o", "_conv_ms2o", "_conv_mt2o", "_conv_m2o"),
+    "mix": inputs("c_m_ms_mt"),
+}
+
+CMSLSTM = GATES | {
+    "look_at_h": inputs("convQ"),
+    "look_at_x": inputs("convR"),
+    **{
+        f"attentions.{i}.qkv": outputs(
+            *(f"SEBlock.stages.{i}.f_{what}" for what in ("query", "key", "value"))
+        )
+        for i in range(3)
+    },
+    "combine": inputs("SEBlock.conv_bn"),
+    "mix": inputs("SEBlock.w_z"),
+    "expression": inputs("SEBlock.w_z2h", "SEBlock.w_h2h"),
+}
+
+MODERNN = GATES | {
+    "look_at_h.convs.0": inputs("conv33_H"),
+    "look_at_h.convs.1": inputs("conv55_H"),
+    "look_at_h.convs.2": inputs("conv77_H"),
+    "look_at_x.convs.0": inputs("conv33_X"),
+    "look_at_x.convs.1": inputs("conv55_X"),
+    "look_at_x.convs.2": inputs("conv77_X"),
+}
+
+MKLSTM = {
+    "gates.0": inputs("_conv_x2h_3", "_conv_h2h_3"),
+    "gates.1": inputs("_conv_x2h_5", "_conv_h2h_5"),
+    "output_gates.0": inputs("_conv_c2o_3"),
+    "output_gates.1": inputs("_conv_c2o_5"),
+    "mix": inputs("_conv_out"),
+}
+
+CELLS = {
+    "convlstm": Published(GATES),
+    "trajgru": Published(
+        TRAJGRU,
+        told={
+            "kernel_size": _kernel("_conv_x2h"),
+            "links": lambda shapes: shapes("_conv_flow")[0] // 2,
+        },
+    ),
+    "predrnn": Published(PREDRNN),
+    "predrnnv2": Published(PREDRNN, network={"shared": inputs("rnns.adapter")}),
+    "predrnnpp": Published(PREDRNNPP, told={"kernel_size": _kernel("_conv_x_h_c")}),
+    "mim": Published(MIM),
+    "motionrnn": Published(
+        MOTIONRNN,
+        told={
+            "kernel_size": _kernel("_conv_x2h"),
+            "motion_kernel": lambda shapes: math.isqrt(shapes("_conv_hm")[0]),
+        },
+        fixed={"published_order": True},
+    ),
+    "preciplstm": Published(
+        PRECIPLSTM, asked={"window": "the side of the attention's window, 30 in the paper"}
+    ),
+    "cmslstm": Published(CMSLSTM),
+    "modernn": Published(MODERNN),
+    "mklstm": Published(
+        MKLSTM,
+        told={"kernel_sizes": lambda shapes: [shapes(f"_conv_x2h_{k}")[-1] for k in (3, 5)]},
+    ),
+}
+
+
+def translate(
+    published: dict[str, Tensor], arch: str, topology: str | None, options: dict[str, Any]
+) -> Converted:
+    """The dialect, as :data:`zoo.convert.dialect.Dialect` says."""
+    cell, named = parse_architecture(arch)
+    if cell not in CELLS:
+        raise ZooError(f"the dialect msrnn has no {cell}; it has: {', '.join(CELLS)}")
+    topology = options.pop("topology", topology)
+    stem, layers = _layers(published)
+    _check_cell(published, cell, topology or named)
+    if stem == "rnns.lstms" and topology is None and named in ("stack", "mirror"):
+        raise ZooError(
+            "its keys rnns.lstms.* are those of a network without skips, UNet3+ or FC, and no "
+            "tensor tells which; pass --topology noskip, unet3plus or full"
+        )
+    config = _config(published, cell, topology or named, options, stem, layers)
+    return fit(config, published, CELLS[cell].joins(stem, layers))
+
+
+def _layers(published: Mapping[str, Tensor]) -> tuple[str, int]:
+    """What stands before the index of a layer, and the number of layers."""
+    found = [match for name in published if (match := LAYER.fullmatch(name))]
+    stems = {match[1] for match in found}
+    if len(stems) != 1:
+        raise ZooError(
+            "it is no network of the MS-RNN repository, whose keys are embed.*, rnns.lstm.N.* or "
+            f"rnns.lstms.N.*, and fc.*; it has {some(published)}"
+        )
+    return f"rnns.{stems.pop()}", 1 + max(int(match[2]) for match in found)
+
+
+def _check_cell(published: Mapping[str, Tensor], cell: str, topology: str) -> None:
+    """Refuse tensors that are rather those of another cell."""
+    found = set()
+    for name in published:
+        module = name.rpartition(".")[0]
+        match = LAYER.fullmatch(module)
+        found.add(match[3] if match else module)
+
+    def likeness(name: str) -> float:
+        modules = CELLS[name].modules
+        return len(found & modules) / len(found | modules)
+
+    likely = max(CELLS, key=likeness)
+    if likeness(likely) > likeness(cell):
+        meant = Config(cell=likely, topology=topology).architecture
+        raise ZooError(f"its keys look like those of {likely}, not {cell}; pass --arch {meant}")
+
+
+def _config(
+    published: Mapping[str, Tensor],
+    cell: str,
+    topology: str,
+    options: dict[str, Any],
+    stem: str,
+    layers: int,
+) -> Config:
+    """The config that the tensors tell, completed by the options."""
+
+    def shape(name: str) -> torch.Size:
+        weight = published.get(f"{name}.weight")
+        if weight is None:
+            raise ZooError(f"{name}.weight is missing")
+        if weight.ndim != 4:
+            raise ZooError(f"{name}.weight is {list(weight.shape)}; expected four axes")
+        return weight.shape
+
+    spec = CELLS[cell]
+    hidden, in_channels = shape("embed.conv_embed")[:2]
+    told = {
+        "hidden": hidden,
+        "in_channels": in_channels,
+        "layers": layers,
+        **{name: tell(lambda part: shape(f"{stem}.0.{part}")) for name, tell in spec.told.items()},
+    }
+    for name in options.keys() & told.keys():
+        if options[name] != told[name]:
+            raise ZooError(
+                f"{name}={options[name]} contradicts {told[name]}, which its tensors tell; "
+                f"leave out {name}"
+            )
+    for name, hint in spec.asked.items():
+        number = options.get(name)
+        if type(number) is not int or number < 1:
+            got = f"got {number!r}" if name in options else "no tensor tells it"
+            raise ZooError(f"{name} is {hint}; {got}: pass --set {name}=NUMBER")
+    values = told | spec.fixed | options
+    given = {key: value for key, value in values.items() if key in CREATE_FIELDS}
+    own = {key: value for key, value in values.items() if key not in CREATE_FIELDS}
+    given |= {"cell": cell, "topology": topology, "options": own}
+    return Config.parse(given, source="the sizes")
