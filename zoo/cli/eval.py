@@ -63,7 +63,7 @@ def eval_(
     if save:
         with atomic_path(folder / "metrics.json") as temporary:
             temporary.write_text(json.dumps(kept | report, indent=2) + "\n")
-    shown = model if ":" in model else folder.name
+    shown = model if model.startswith("hf-hub:") else folder.resolve().name
     if as_json:
         print_json({"model": shown, **report})
         return

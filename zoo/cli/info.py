@@ -39,7 +39,10 @@ def info(model: str, as_json: bool) -> None:
             near = nearest(model, [*list_models(), *ALIASES])
             raise ZooError(f"no model is named {model!r}{near}; see: zoo list") from None
         forecaster = load(model)
-        facts |= {"name": model if ":" in model else folder.name, "folder": str(folder)}
+        facts |= {
+            "name": model if model.startswith("hf-hub:") else folder.resolve().name,
+            "folder": str(folder),
+        }
         if metrics := read_metrics(folder):
             facts["metrics"] = metrics
     facts["parameters"] = sum(p.numel() for p in forecaster.parameters())
