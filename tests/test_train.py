@@ -188,11 +188,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(noise_root: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (
-            "batch_size",
-            "batchsize",
-            r"unknown key 'train.batchsize' \(did you mean train.batch_size",
-        ),
+        ("batch_size", "batchsize", r"unknown key 'train.batchsize' \(did you mean .*batch_size"),
         ("[data]", "[dataset]", r"unknown key 'dataset' \(did you mean .*data"),
         ("steps = 12", "steps = 0", r"train.steps: .*greater than or equal to 1"),
         ("steps = 12", "", r"train.steps is missing"),

@@ -10,8 +10,6 @@ from typing import Any
 
 import click
 
-from zoo.errors import ZooError
-
 __all__ = [
     "as_json",
     "data_option",
@@ -19,7 +17,6 @@ __all__ = [
     "print_json",
     "print_metrics",
     "print_table",
-    "read_metrics",
 ]
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -29,23 +26,6 @@ data_option = click.option(
     type=click.Path(path_type=Path),
     help="The folder of the data sets; by default that of ZOO_DATA, or ./data.",
 )
-
-
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """What was measured of the model in a folder, {} where nothing was.
-
-    Raises ZooError where metrics.json is not a JSON object.
-    """
-    path = folder / "metrics.json"
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ZooError(f"{path} cannot be read as JSON: {error}") from None
-    if not isinstance(metrics, dict):
-        raise ZooError(f"{path} holds no JSON object; measure the model again: zoo eval --save")
-    return metrics
 
 
 def print_json(value: Any) -> None:

@@ -13,7 +13,6 @@ from zoo.cli.common import (
     device_option,
     print_json,
     print_metrics,
-    read_metrics,
 )
 
 
@@ -48,7 +47,7 @@ def eval_(
     """
     from zoo.atomic import atomic_path
     from zoo.evaluate import evaluate
-    from zoo.hub import load, pull
+    from zoo.hub import load, pull, read_metrics
 
     folder, forecaster = pull(model), load(model, device=device)
     kept = read_metrics(folder) if save else {}
@@ -64,11 +63,12 @@ def eval_(
     if save:
         with atomic_path(folder / "metrics.json") as temporary:
             temporary.write_text(json.dumps(kept | report, indent=2) + "\n")
+    shown = model if model.startswith("hf-hub:") else folder.resolve().name
     if as_json:
-        print_json({"model": folder.name, **report})
+        print_json({"model": shown, **report})
         return
     name = report["data"]["name"]
-    click.echo(f"{folder.name} on {report['data']['sequences']:,} test sequences of {name}")
+    click.echo(f"{shown} on {report['data']['sequences']:,} test sequences of {name}")
     scores = {protocol: report[protocol] for protocol in ("forecast", "all-steps")}
     frames: dict[str, dict[str, dict[str, float]]] = {}
     given = report["data"]["input_frames"]
@@ -77,4 +77,4 @@ def eval_(
             who: {metric: values[given - 1 + lead] for metric, values in by_metric.items()}
             for who, by_metric in report["per_frame"].items()
         }
-    print_metrics(frames | scores, folder.name)
+    print_metrics(frames | scores, shown)

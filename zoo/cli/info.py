@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from zoo.cli.common import as_json, print_json, print_metrics, read_metrics
+from zoo.cli.common import as_json, print_json, print_metrics
 
 
 @click.command()
@@ -19,7 +19,7 @@ def info(model: str, as_json: bool) -> None:
     """
     from zoo.config import nearest
     from zoo.errors import ZooError
-    from zoo.hub import load, pretrained_models, pull
+    from zoo.hub import load, pretrained_models, pull, read_metrics
     from zoo.registry import ALIASES, create, list_models
 
     facts: dict[str, Any] = {"name": ALIASES.get(model, model)}
@@ -39,7 +39,10 @@ def info(model: str, as_json: bool) -> None:
             near = nearest(model, [*list_models(), *ALIASES])
             raise ZooError(f"no model is named {model!r}{near}; see: zoo list") from None
         forecaster = load(model)
-        facts |= {"name": folder.name, "folder": str(folder)}
+        facts |= {
+            "name": model if model.startswith("hf-hub:") else folder.resolve().name,
+            "folder": str(folder),
+        }
         if metrics := read_metrics(folder):
             facts["metrics"] = metrics
     facts["parameters"] = sum(p.numel() for p in forecaster.parameters())

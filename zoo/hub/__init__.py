@@ -8,10 +8,11 @@ Face Hub is another. Loading runs no code from a folder and unpickles nothing.
 from __future__ import annotations
 
 import functools
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.atomic import atomic_path, make_folder
 from zoo.config import Config, nearest, read_config
@@ -20,7 +21,7 @@ from zoo.errors import ZooError
 if TYPE_CHECKING:
     from zoo.forecast import Forecaster
 
-__all__ = ["builtin_folder", "load", "pretrained_models", "pull", "save"]
+__all__ = ["builtin_folder", "load", "pretrained_models", "pull", "read_metrics", "save"]
 
 WEIGHTS = "model.safetensors"
 
@@ -89,6 +90,23 @@ def load(ref: str, pretrained: bool | str = True, *, device: str = "cpu") -> For
         return model.eval().to(device)
     except (RuntimeError, AssertionError) as error:  # torch's two words for "no such device"
         raise ZooError(f"the device {device!r} cannot be used: {error}") from None
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """What was measured of the model in a folder, {} where nothing was.
+
+    Raises ZooError where metrics.json is not a JSON object.
+    """
+    path = folder / "metrics.json"
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ZooError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(metrics, dict):
+        raise ZooError(f"{path} holds no JSON object; measure the model again: zoo eval --save")
+    return metrics
 
 
 def save(model: Forecaster, folder: str | Path) -> Path:

@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from zoo.atomic import atomic_path
 from zoo.config import Config, read_config
 from zoo.errors import ZooError
+from zoo.hub import read_metrics
 
 __all__ = ["models_table", "write_card"]
 
@@ -40,7 +41,7 @@ def write_card(folder: Path) -> Path:
 
     Raises ZooError where config.json, recipe.toml or metrics.json is absent or not measured.
     """
-    config, metrics = read_config(folder), _read_metrics(folder)
+    config, metrics = read_config(folder), _measured(folder)
     recipe = folder / "recipe.toml"
     if not recipe.is_file():
         raise ZooError(f"{folder} has no recipe.toml: put there what made the model")
@@ -58,7 +59,7 @@ def models_table(folder: Path) -> str:
 
     Models stand together only where their data and protocol are the same.
     """
-    measured = [(f.parent, _read_metrics(f.parent)) for f in folder.glob("*/metrics.json")]
+    measured = [(f.parent, _measured(f.parent)) for f in folder.glob("*/metrics.json")]
     measured.sort(key=lambda one: one[1]["forecast"]["model"]["mse"])
     rows = [_row(f"[{f.name}](cards/{f.name}/README.md)", m, "model") for f, m in measured]
     if measured:
@@ -66,17 +67,13 @@ def models_table(folder: Path) -> str:
     return "\n".join([_head("model"), *rows])
 
 
-def _read_metrics(folder: Path) -> dict[str, Any]:
-    path = folder / "metrics.json"
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ZooError(f"{path} cannot be read: {error}") from None
+def _measured(folder: Path) -> dict[str, Any]:
+    metrics = read_metrics(folder)
     for key in ("training", "data", "forecast", "all-steps"):
         if key not in metrics:
             raise ZooError(
-                f"{path} has no {key!r}; it comes from zoo train and zoo eval --save "
-                f"local-dir:{folder}"
+                f"{folder / 'metrics.json'} has no {key!r}; it comes from zoo train and "
+                f"zoo eval local-dir:{folder} --save"
             )
     return metrics
 

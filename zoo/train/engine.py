@@ -19,13 +19,15 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
 from torch.utils.data import DataLoader
 
 from zoo.atomic import atomic_folder, atomic_path, make_folder
-from zoo.config import Data
+from zoo.config import Data, nearest
 from zoo.data import open_dataset
 from zoo.errors import ZooError
 from zoo.forecast import Forecaster, scheduled_sampling
@@ -33,7 +35,7 @@ from zoo.hub import save
 from zoo.progress import progress_bar
 from zoo.registry import create
 from zoo.train.objective import Objective
-from zoo.train.recipe import Recipe, read_recipe
+from zoo.train.recipe import Recipe, TrainRecipe, read_recipe
 
 __all__ = ["Outcome", "train"]
 
@@ -80,8 +82,9 @@ def train(
     finite (the last checkpoint stays).
     """
     recipe = read_recipe(recipe_path)
-    checkpoints = _prepare_folder(run, recipe, recipe_path, resume)
     settings = recipe.train
+    # What was set in this process by a run before, its precision, would be kept.
+    AcceleratorState._reset_state()
     accelerator = Accelerator(
         mixed_precision="no" if settings.precision == "fp32" else settings.precision,
         # A recipe's batch is that of all processes, so it means the same on any number.
@@ -103,20 +106,12 @@ def train(
         objective = objective.to(memory_format=torch.channels_last)
     if settings.compile:
         model.network.compile()
-    optimizer = create_optimizer_v2(objective, opt=settings.optimizer, lr=settings.lr)
+    optimizer = _create_optimizer(objective, settings)
     loader: Any = DataLoader(dataset, batch_size=settings.batch_size, shuffle=False)
     objective, optimizer, loader = accelerator.prepare(objective, optimizer, loader)
-    # timm's schedules are functions of the number of the step: nothing of them is saved.
-    schedule, _ = create_scheduler_v2(
-        optimizer,
-        sched="cosine" if settings.schedule == "constant" else settings.schedule,
-        num_epochs=settings.steps,
-        warmup_epochs=settings.warmup_steps,
-        warmup_prefix=False,
-        min_lr=settings.lr if settings.schedule == "constant" else 0.0,
-        step_on_epochs=False,
-        updates_per_epoch=1,
-    )
+    schedule = _create_schedule(optimizer, settings)
+    # Only now, so that a recipe that cannot be carried out leaves no folder.
+    checkpoints = _prepare_folder(run, recipe, recipe_path, resume)
     done = Outcome(0, settings.steps, 0.0, float("nan"))
     if checkpoints:
         accelerator.load_state(str(checkpoints[-1]))
@@ -192,6 +187,30 @@ def _create_model(recipe: Recipe, size: tuple[int, int]) -> Forecaster:
     )
     options: dict[str, Any] = dict(recipe.model)
     return create(options.pop("name"), **options, data=data.model_dump())
+
+
+def _create_optimizer(objective: Objective, settings: TrainRecipe) -> torch.optim.Optimizer:
+    known = [str(name) for name in list_optimizers()]
+    if settings.optimizer.lower() not in known:
+        near = nearest(settings.optimizer, known)
+        raise ZooError(f"timm has no optimizer {settings.optimizer!r}{near}")
+    return create_optimizer_v2(objective, opt=settings.optimizer, lr=settings.lr)
+
+
+def _create_schedule(optimizer: torch.optim.Optimizer, settings: TrainRecipe) -> Scheduler:
+    """A schedule of timm's: a function of the number of the step, so nothing of it is saved."""
+    constant = settings.schedule == "constant"
+    schedule, _ = create_scheduler_v2(
+        optimizer,
+        sched="cosine" if constant else settings.schedule,
+        num_epochs=settings.steps,
+        warmup_epochs=settings.warmup_steps,
+        warmup_prefix=False,
+        min_lr=settings.lr if constant else 0.0,
+        step_on_epochs=False,
+        updates_per_epoch=1,
+    )
+    return schedule
 
 
 def _fed_frames(recipe: Recipe, step: int) -> torch.Tensor:
