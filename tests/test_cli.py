@@ -138,7 +138,7 @@ def test_list(place: Path) -> None:
 
 
 def test_list_selects(place: Path) -> None:
-    names = [row["name"] for row in json.loads(succeed("list", "ms-c*", "--json"))]
+    names = [row["name"] for row in json.loads(succeed("list", "ms-co*", "--json"))]
     assert names == ["ms-convlstm"]
     names = [row["name"] for row in json.loads(succeed("list", "--pretrained", "--json"))]
     assert names == ["mslstm-tiny"]

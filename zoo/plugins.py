@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Plugin", "find_cell", "find_topology", "hookimpl", "load_plugins"]
 
+DISTRIBUTION = "spatiotemporal-zoo"
+
 hookspec = pluggy.HookspecMarker("zoo")
 hookimpl = pluggy.HookimplMarker("zoo")
 
@@ -103,13 +105,14 @@ def find_topology(name: str) -> Callable[..., Topology] | None:
 
 
 def _provider(kind: str, name: str) -> Plugin | None:
-    """The one plugin that provides a name."""
+    """The one plugin that has a name among its `kind`, "cells" or "topologies"."""
     providers = [plugin for plugin in load_plugins() if name in getattr(plugin, kind)]
     if len(providers) > 1:
         claims = " and ".join(f"{p.distribution} ({p.module})" for p in providers)
+        others = [p.distribution for p in providers if p.distribution != DISTRIBUTION]
         raise ZooError(
-            f"the name {name!r} of {kind} is claimed by {claims}; "
-            f"keep one: pip uninstall {providers[-1].distribution}"
+            f"the name {name!r} is claimed by {claims}, each with {kind} of its own; "
+            f"keep one: pip uninstall {others[-1]}"
         )
     return providers[0] if providers else None
 
