@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -219,3 +220,19 @@ def test_a_model_of_the_hub_that_is_in_the_cache(tmp_path, folder):
     refs = ["org/name", "org/name@main", f"org/name@{commit}"]
     lines, errors = offline(tmp_path, TELL.format(refs=refs))
     assert lines == [str(cache / "snapshots" / commit)] * 3, errors
+
+
+def test_loaded_in_the_precision_it_was_saved_in(tmp_path):
+    model = zoo.create("convlstm", hidden=2, layers=2)
+    ref = f"local-dir:{zoo.save(model, tmp_path / 'single')}"
+    exact = f"local-dir:{zoo.save(model.double(), tmp_path / 'double')}"
+    half = f"local-dir:{zoo.save(model.half(), tmp_path / 'half')}"
+    for name, dtype, expected in (
+        (ref, None, torch.float32),
+        (exact, None, torch.float64),
+        (half, None, torch.float32),
+        (ref, torch.bfloat16, torch.bfloat16),
+    ):
+        loaded = zoo.load(name, dtype=dtype)
+        assert {p.dtype for p in loaded.parameters()} == {expected}
+        assert loaded.predict(np.zeros((2, 8, 8), np.float32), 1).shape == (1, 8, 8)

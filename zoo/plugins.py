@@ -109,10 +109,11 @@ def _provider(kind: str, name: str) -> Plugin | None:
     providers = [plugin for plugin in load_plugins() if name in getattr(plugin, kind)]
     if len(providers) > 1:
         claims = " and ".join(f"{p.distribution} ({p.module})" for p in providers)
-        others = [p.distribution for p in providers if p.distribution != DISTRIBUTION]
+        # Whoever came after the zoo's own cells has to give way.
+        last = max(providers, key=lambda p: p.distribution != DISTRIBUTION)
         raise ZooError(
             f"the name {name!r} is claimed by {claims}, each with {kind} of its own; "
-            f"keep one: pip uninstall {others[-1]}"
+            f"keep one: pip uninstall {last.distribution}"
         )
     return providers[0] if providers else None
 

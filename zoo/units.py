@@ -64,7 +64,9 @@ def unscale(x: Tensor, data: Data, like: Frames) -> Frames:
         x = x.squeeze(0)  # (1, T, C, H, W) to (T, C, H, W)
     if like.ndim == 3:
         x = x.squeeze(1)  # (T, 1, H, W) to (T, H, W)
-    return x.cpu().numpy() if isinstance(like, np.ndarray) else x.to(like.device)
+    if isinstance(like, np.ndarray):
+        return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()  # numpy has none
+    return x.to(like.device)
 
 
 def _to_tensor(frames: Tensor | np.ndarray) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
@@ -13,7 +14,7 @@ from torch import nn
 from zoo.atomic import atomic_path
 from zoo.errors import ZooError
 
-__all__ = ["check_weights", "load_weights", "save_weights"]
+__all__ = ["check_weights", "load_weights", "save_weights", "some"]
 
 #: What weights may be stored as.
 DTYPES = ("F64", "F32", "F16", "BF16")
@@ -27,9 +28,10 @@ def save_weights(module: nn.Module, path: Path) -> None:
         temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
 
 
-def check_weights(module: nn.Module, path: Path) -> None:
+def check_weights(module: nn.Module, path: Path) -> torch.dtype:
     """Compare the tensors of a safetensors file with a module's, without reading their data.
 
+    Returns the precision to compute in: float64 where all are stored so, else float32.
     Raises ZooError where the file is absent or corrupt, or its tensors do not fit (named).
     """
     with _open(path) as file:
@@ -38,8 +40,10 @@ def check_weights(module: nn.Module, path: Path) -> None:
         _compare({name: tuple(t.shape) for name, t in module.state_dict().items()}, found, path)
         if wrong := sorted(n for n, part in slices.items() if part.get_dtype() not in DTYPES):
             raise ZooError(
-                f"{path} holds weights of other types than {', '.join(DTYPES)}: {_some(wrong)}"
+                f"{path} holds weights of other types than {', '.join(DTYPES)}: {some(wrong)}"
             )
+        exact = all(part.get_dtype() == "F64" for part in slices.values())
+        return torch.float64 if exact else torch.float32
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -71,17 +75,18 @@ def _compare(
 ) -> None:
     problems = []
     if missing := sorted(expected.keys() - found.keys()):
-        problems.append(f"missing: {_some(missing)}")
+        problems.append(f"missing: {some(missing)}")
     if unknown := sorted(found.keys() - expected.keys()):
-        problems.append(f"not of this model: {_some(unknown)}")
+        problems.append(f"not of this model: {some(unknown)}")
     if differing := sorted(n for n in expected.keys() & found.keys() if expected[n] != found[n]):
         shapes = [f"{n} {list(found[n])} (expected {list(expected[n])})" for n in differing]
-        problems.append(f"of another shape: {_some(shapes)}")
+        problems.append(f"of another shape: {some(shapes)}")
     if problems:
         raise ZooError(f"{path} does not fit its config.json; {'; '.join(problems)}")
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
+    """The first names, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,8 +12,9 @@ from torch import Tensor
 from zoo.config import Config
 from zoo.errors import ZooError
 from zoo.registry import build
+from zoo.weights import some
 
-__all__ = ["Converted", "Dialect", "Join", "Part", "fit", "inputs", "outputs", "some"]
+__all__ = ["Converted", "Dialect", "Join", "Part", "fit", "inputs", "outputs"]
 
 
 class Converted(NamedTuple):
@@ -144,10 +145,3 @@ def _left_over(
         elif unread := [gate for gate in part.gates if gate not in read[source]]:
             dropped[f"{source}, gate {', '.join(unread)}"] = reason
     return dropped, unknown
-
-
-def some(names: Iterable[str]) -> str:
-    """The first names, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more

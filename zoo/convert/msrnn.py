@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from zoo.config import Config
-from zoo.convert.dialect import Converted, Join, Part, fit, inputs, outputs, some
+from zoo.convert.dialect import Converted, Join, Part, fit, inputs, outputs
 from zoo.errors import ZooError
 from zoo.registry import CREATE_FIELDS, parse_architecture
+from zoo.weights import some
 
 __all__ = ["CELLS", "translate"]
 

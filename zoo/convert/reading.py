@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from zoo.convert.dialect import some
 from zoo.errors import ZooError
+from zoo.weights import some
 
 __all__ = ["read_tensors"]
 

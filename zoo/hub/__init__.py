@@ -19,6 +19,8 @@ from zoo.config import Config, nearest, read_config
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
+    import torch
+
     from zoo.forecast import Forecaster
 
 __all__ = ["builtin_folder", "load", "pretrained_models", "pull", "read_metrics", "save"]
@@ -63,12 +65,19 @@ def pull(ref: str, pretrained: bool | str = True) -> Path:
     return builtin_folder() / _find(ref, pretrained)
 
 
-def load(ref: str, pretrained: bool | str = True, *, device: str = "cpu") -> Forecaster:
+def load(
+    ref: str,
+    pretrained: bool | str = True,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> Forecaster:
     """A pretrained model, ready to forecast.
 
     Args:
         ref, pretrained: as for :func:`pull`.
         device: where to put it.
+        dtype: what to compute in; by default float32, or float64 if it was saved so.
 
     Raises ZooError for an unknown reference, an invalid config, weights that do not fit it,
     and a plugin that is not installed.
@@ -83,8 +92,8 @@ def load(ref: str, pretrained: bool | str = True, *, device: str = "cpu") -> For
     from zoo.weights import check_weights, load_weights
 
     with torch.device("meta"):  # no config takes memory that its weights do not fill
-        check_weights(build(config).network, folder / WEIGHTS)
-    model = build(config)
+        stored = check_weights(build(config).network, folder / WEIGHTS)
+    model = build(config).to(dtype or stored)
     load_weights(model.network, folder / WEIGHTS)
     try:
         return model.eval().to(device)
