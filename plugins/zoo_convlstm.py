@@ -9,18 +9,40 @@ without the paper's peepholes, as the MS-RNN papers use it.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import zoo
 
 
 class ConvLSTM(zoo.RecurrentCell):
-    """State: h, c, each (B, channels, H, W). The output is h′."""
+    """State: h, c, each (B, channels, H, W). The output is h′.
 
-    def __init__(self, in_channels: int, channels: int, kernel_size: int = 3) -> None:
+    bias: b. forget_bias: a number added to f. norm: layer normalisation after the convolutions
+    of x and of h, which are then two; needs the size of the frames.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        kernel_size: int = 3,
+        bias: bool = True,
+        forget_bias: float = 0.0,
+        norm: bool = False,
+        size: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__(in_channels, channels)
-        self.gates = nn.Conv2d(in_channels + channels, 4 * channels, kernel_size, padding="same")
+        self.forget_bias = forget_bias
+        self.norm = norm
+        conv = partial(zoo.convolution, kernel_size=kernel_size, bias=bias, norm=norm, size=size)
+        if norm:
+            self.x_gates = conv(in_channels, 4 * channels)
+            self.h_gates = conv(channels, 4 * channels)
+        else:
+            self.gates = conv(in_channels + channels, 4 * channels)
 
     def init_state(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Zeros."""
@@ -29,8 +51,12 @@ class ConvLSTM(zoo.RecurrentCell):
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> zoo.Step:
         """One step of the equations above."""
         h, c = state
-        i, f, g, o = self.gates(torch.cat([x, h], dim=1)).chunk(4, dim=1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        if self.norm:
+            gates = self.x_gates(x) + self.h_gates(h)
+        else:
+            gates = self.gates(torch.cat([x, h], dim=1))
+        i, f, g, o = gates.chunk(4, dim=1)
+        c = torch.sigmoid(f + self.forget_bias) * c + torch.sigmoid(i) * torch.tanh(g)
         h = torch.sigmoid(o) * torch.tanh(c)
         return zoo.Step(h, (h, c))
 

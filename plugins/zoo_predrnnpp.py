@@ -17,6 +17,9 @@ layer has one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -26,9 +29,9 @@ import zoo
 class GradientHighway(nn.Module):
     """The gradient highway unit, which keeps the width of its input."""
 
-    def __init__(self, channels: int, kernel_size: int) -> None:
+    def __init__(self, channels: int, conv: Callable[[int, int], nn.Module]) -> None:
         super().__init__()
-        self.gates = nn.Conv2d(2 * channels, 2 * channels, kernel_size, padding="same")
+        self.gates = conv(2 * channels, 2 * channels)
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         """z′."""
@@ -38,22 +41,32 @@ class GradientHighway(nn.Module):
 
 
 class PredRNNpp(zoo.RecurrentCell):
-    """State: h, c, and z in layer 1; memory: m; each (B, channels, H, W). The output is h′."""
+    """State: h, c, and z in layer 1; memory: m; each (B, channels, H, W). The output is h′.
+
+    bias: of all convolutions. forget_bias: a number added to both f. norm: layer normalisation
+    after the k×k convolutions; needs the size of the frames.
+    """
 
     def __init__(
-        self, in_channels: int, channels: int, place: zoo.Place, kernel_size: int = 3
+        self,
+        in_channels: int,
+        channels: int,
+        place: zoo.Place,
+        kernel_size: int = 3,
+        bias: bool = True,
+        forget_bias: float = 0.0,
+        norm: bool = False,
+        size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(in_channels, channels)
-
-        def conv(inputs: int, outputs: int, k: int = kernel_size) -> nn.Conv2d:
-            return nn.Conv2d(inputs, outputs, k, padding="same")
-
-        self.highway = GradientHighway(in_channels, kernel_size) if place.index == 1 else None
+        self.forget_bias = forget_bias
+        conv = partial(zoo.convolution, kernel_size=kernel_size, bias=bias, norm=norm, size=size)
+        self.highway = GradientHighway(in_channels, conv) if place.index == 1 else None
         self.gates = conv(in_channels + 2 * channels, 3 * channels)
         self.memory_gates = conv(in_channels + 2 * channels, 3 * channels)
-        self.memory_mix = conv(channels, channels, 1)
+        self.memory_mix = nn.Conv2d(channels, channels, 1, bias=bias)
         self.output_gate = conv(in_channels + 2 * channels, channels)
-        self.mix = conv(2 * channels, channels, 1)
+        self.mix = nn.Conv2d(2 * channels, channels, 1, bias=bias)
 
     def init_state(self, x: Tensor) -> tuple[Tensor, ...]:
         """Zeros."""
@@ -68,9 +81,10 @@ class PredRNNpp(zoo.RecurrentCell):
             x = self.highway(x, z[0])
             z = [x]
         i, f, g = self.gates(torch.cat([x, h, c], dim=1)).chunk(3, dim=1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        c = torch.sigmoid(f + self.forget_bias) * c + torch.sigmoid(i) * torch.tanh(g)
         i, f, g = self.memory_gates(torch.cat([x, c, m], dim=1)).chunk(3, dim=1)
-        m = torch.sigmoid(f) * torch.tanh(self.memory_mix(m)) + torch.sigmoid(i) * torch.tanh(g)
+        f = torch.sigmoid(f + self.forget_bias)
+        m = f * torch.tanh(self.memory_mix(m)) + torch.sigmoid(i) * torch.tanh(g)
         o = torch.tanh(self.output_gate(torch.cat([x, c, m], dim=1)))
         h = o * torch.tanh(self.mix(torch.cat([c, m], dim=1)))
         return zoo.Step(h, (h, c, *z), memory=m)

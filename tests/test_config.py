@@ -26,6 +26,7 @@ CONFIGS = st.builds(
     hidden=COUNT | st.lists(COUNT, min_size=1).map(tuple),
     layers=st.integers(2, 256),
     patch=st.integers(1, 256),
+    size=st.none() | st.tuples(COUNT, COUNT),
     halvings=st.none() | st.integers(0, 16),
     options=st.dictionaries(st.text(), JSON | st.tuples(st.integers())),
     data=st.builds(

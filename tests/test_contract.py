@@ -1,6 +1,7 @@
 """Every installed cell keeps the contract, and cells that break it are caught."""
 
 import inspect
+from typing import ClassVar
 
 import pytest
 import torch
@@ -24,6 +25,55 @@ class TestEveryCell(CellContract):
     def create(self, architecture, **sizes):
         options = OPTIONS.get(architecture.removeprefix("ms-"), {})
         return super().create(architecture, **options, **sizes)
+
+
+class TestPublishedOptions(CellContract):
+    """What other published networks add to their cells: norms, no bias, a forget bias, patches."""
+
+    options: ClassVar = {
+        "norm": True,
+        "size": [8, 8],
+        "patch": 2,
+        "embed": False,
+        "kernel_size": 3,
+    }
+
+    @pytest.fixture(params=["", "ms-"], ids=["stack", "mirror"])
+    def topology(self, request):
+        return request.param
+
+    @pytest.fixture(
+        params=["convlstm", "predrnn", "predrnnv2", "predrnnpp", "openstl_predrnnpp", "openstl_mim"]
+    )
+    def architecture(self, request, topology):
+        return topology + request.param
+
+    def create(self, architecture, **sizes):
+        own = {} if "openstl" in architecture else {"bias": False, "forget_bias": 1.0}
+        model = super().create(architecture, **own, **sizes)
+        for module in model.modules():
+            if isinstance(module, nn.LayerNorm):  # at 1 the network is chaotic: rounding grows
+                nn.init.constant_(module.weight, 0.25)
+        return model
+
+    def test_any_size(self, architecture):
+        """The weights of normalisation are for one size, which may be one that is padded."""
+        for size, patch, channels in (((9, 14), 4, 3), ((5, 6), 1, 1)):
+            sizes = {"size": size, "patch": patch, "in_channels": channels}
+            model = self.create(architecture, **sizes)
+            assert model(torch.rand(2, 2, channels, *size), 2).shape == (2, 3, channels, *size)
+            other = torch.rand(2, 2, channels, size[0] + 1, size[1])
+            with pytest.raises(zoo.ZooError, match=f"frames are {size[0] + 1}×{size[1]}; .*"):
+                model(other, 2)
+
+    def test_the_frames_must_be_known(self, architecture):
+        with pytest.raises(zoo.ZooError, match=r"size=\[HEIGHT, WIDTH\]"):
+            self.create(architecture, size=None)
+
+    def test_without_normalisation(self, architecture):
+        model = self.create(architecture, norm=False, size=None)
+        assert model(torch.rand(1, 2, 1, 9, 14), 1).shape == (1, 2, 1, 9, 14)
+        assert not any(name.endswith("bias") for name, _ in model.named_parameters())
 
 
 @pytest.mark.parametrize("law", ["steps_equal_the_rollout", "any_size", "no_parameter_is_dead"])

@@ -15,6 +15,7 @@ from zoo.plugins import hookimpl
 if TYPE_CHECKING:
     from zoo.cell import Place, RecurrentCell, Step
     from zoo.config import Config, Data
+    from zoo.convolving import convolution
     from zoo.forecast import Forecaster
     from zoo.hub import load, pull, save
     from zoo.registry import create, list_models
@@ -30,6 +31,7 @@ __all__ = [
     "Step",
     "Topology",
     "ZooError",
+    "convolution",
     "create",
     "hookimpl",
     "list_models",
@@ -49,6 +51,7 @@ _HOMES = {
     "RecurrentCell": "zoo.cell",
     "Step": "zoo.cell",
     "Topology": "zoo.topology",
+    "convolution": "zoo.convolving",
     "create": "zoo.registry",
     "list_models": "zoo.registry",
     "load": "zoo.hub",

@@ -43,14 +43,15 @@ class Step(NamedTuple):
     output: (B, channels, H, W), the input of the layers above.
     state: what this layer is given back at the next step.
     memory: (B, channels, H, W), for cells that name `memory`: it rises to the next layer,
-        and from the top layer to the bottom layer of the next step.
+        and from the top layer to the bottom layer of the next step. Below the top it may be
+        a pytree of several such tensors.
     loss: (B,), an auxiliary loss of each sample, weighted as it is to enter the training
         loss; cells that have one return it when ``self.training`` and None otherwise.
     """
 
     output: Tensor
     state: State
-    memory: Tensor | None = None
+    memory: State = None
     loss: Tensor | None = None
 
 
@@ -66,9 +67,10 @@ class RecurrentCell(nn.Module):
       skip connections; zero at the first step, None in the bottom layer.
     * ``shared``: the module that :meth:`make_shared` made for all layers of the network.
 
-    ``__init__`` takes ``in_channels`` and ``channels``, and ``place`` (:class:`Place`) if it
-    names it. Its other arguments are the cell's options: they need defaults that JSON can
-    hold, and become arguments of :func:`zoo.create`.
+    ``__init__`` takes ``in_channels`` and ``channels``, and if it names them ``place``
+    (:class:`Place`) and ``size``, the (height, width) of its grid where the network is made for
+    frames of one size, else None. Its other arguments are the cell's options: they need defaults
+    that JSON can hold, and become arguments of :func:`zoo.create`.
 
     A cell moves nothing between devices, draws no random numbers and has no control flow
     that depends on data, so that it runs under torch.compile and torch.export.
@@ -113,12 +115,20 @@ class RecurrentCell(nn.Module):
         return {
             name: parameter.default
             for name, parameter in inspect.signature(cls).parameters.items()
-            if name not in ("in_channels", "channels", "place")
+            if name not in ("in_channels", "channels", "place", "size")
         }
 
     @classmethod
-    def build(cls, in_channels: int, channels: int, place: Place, **options: Any) -> RecurrentCell:
-        """Make one layer, telling it its place if its ``__init__`` asks for that."""
-        if "place" in inspect.signature(cls).parameters:
-            options["place"] = place
+    def build(
+        cls,
+        in_channels: int,
+        channels: int,
+        place: Place,
+        size: tuple[int, int] | None = None,
+        **options: Any,
+    ) -> RecurrentCell:
+        """Make one layer, telling it its place and size if its ``__init__`` asks for them."""
+        asked = inspect.signature(cls).parameters
+        told = {"place": place, "size": size}
+        options |= {name: value for name, value in told.items() if name in asked}
         return cls(in_channels, channels, **options)

@@ -85,7 +85,10 @@ class PluginSource(Validated):
 
 
 class Config(Validated):
-    """A model: the arguments of :func:`zoo.create`, its data, and where its cell came from."""
+    """A model: the arguments of :func:`zoo.create`, its data, and where its cell came from.
+
+    size: of the frames, where the model is made for no other.
+    """
 
     format: Literal[1] = 1
     cell: str
@@ -95,6 +98,7 @@ class Config(Validated):
     layers: Annotated[int, Field(ge=2, le=256, strict=True)] = 6
     patch: Annotated[int, Field(ge=1, le=256, strict=True)] = 1
     embed: bool = True
+    size: tuple[Count, Count] | None = None
     halvings: Annotated[int, Field(ge=0, le=16, strict=True)] | None = None
     down: str = "max"
     up: str = "bilinear"

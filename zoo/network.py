@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from zoo.cell import Place, RecurrentCell, State
 from zoo.errors import ZooError
@@ -40,6 +41,8 @@ class Network(nn.Module):
         hidden: channels of every layer, or one number a layer.
         patch: side of the squares of pixels that become channels before the embedding, so
             that every grid is that much smaller; 1 is the papers' network.
+        size: height and width of the frames, for cells with weights for every pixel (those of
+            layer normalisation): frames of another size are then refused.
         embed: whether the pixels of a patch pass a 1×1 convolution to the bottom layer; without
             it they are its input, and the last convolution has no bias.
         down, up: how feature maps move between grids (:mod:`zoo.topology`).
@@ -58,6 +61,7 @@ class Network(nn.Module):
         hidden: int | Sequence[int] = 32,
         patch: int = 1,
         embed: bool = True,
+        size: tuple[int, int] | None = None,
         down: str = "max",
         up: str = "bilinear",
         **options: Any,
@@ -68,6 +72,7 @@ class Network(nn.Module):
         _check_channels(cell, topology, channels)
         self.topology = topology
         self.patch = patch
+        self.size = size
         pixels = in_channels * patch**2
         self.embed = nn.Conv2d(pixels, channels[0], 1) if embed else nn.Identity()
         self.layers = nn.ModuleList(
@@ -75,6 +80,7 @@ class Network(nn.Module):
                 channels[topology.inputs[j][0]] if j else (channels[0] if embed else pixels),
                 channels[j],
                 Place(j, depth),
+                size and self._grid(size, topology.scales[j]),
                 **options,
             )
             for j in range(depth)
@@ -101,11 +107,20 @@ class Network(nn.Module):
         return cast(list[RecurrentCell], list(self.layers))
 
     def init_state(self, frame: Tensor) -> NetworkState:
-        """The state before the first frame: zeros, for frames like `frame` (B, C, H, W)."""
-        height, width = (-(-n // self._multiple) * self.topology.factor for n in frame.shape[-2:])
+        """The state before the first frame: zeros, for frames like `frame` (B, C, H, W).
+
+        Raises ZooError for frames of another size, where the network is made for one.
+        """
+        height, width = frame.shape[-2:]
+        if self.size and (height, width) != tuple(self.size):
+            raise ZooError(
+                f"frames are {height}×{width}; the weights of this model are for each pixel of "
+                f"{self.size[0]}×{self.size[1]}: give frames of that size"
+            )
 
         def zeros(channels: int, scale: int) -> Tensor:
-            return frame.new_zeros(frame.shape[0], channels, height // scale, width // scale)
+            grid = self._grid((height, width), scale)
+            return frame.new_zeros(frame.shape[0], channels, *grid)
 
         cells, scales = self.cells, self.topology.scales
         states, below = [], []
@@ -131,12 +146,12 @@ class Network(nn.Module):
         for j, cell in enumerate(self.cells):
             arriving = None
             if j > 0:
-                x, *others = (self._resample(outputs[i], i, j) for i in self.topology.inputs[j])
+                x, *others = (self._resampler(i, j)(outputs[i]) for i in self.topology.inputs[j])
                 x = sum(others, start=x)
                 if memory is not None:
-                    memory = self._resample(memory, j - 1, j)
+                    memory = pytree.tree_map(self._resampler(j - 1, j), memory)
                 if "below" in self.asks_for:
-                    arriving = self._resample(outputs[j - 1], j - 1, j)
+                    arriving = self._resampler(j - 1, j)(outputs[j - 1])
             offered = {"memory": memory, "below": state.below[j], "shared": self.shared}
             step = cell(x, state.layers[j], **{name: offered[name] for name in self.asks_for})
             outputs.append(step.output)
@@ -152,8 +167,13 @@ class Network(nn.Module):
     def _multiple(self) -> int:
         return self.patch * self.topology.factor
 
-    def _resample(self, x: Tensor, source: int, target: int) -> Tensor:
-        return self.resamplers[f"{source}_{target}"](x)
+    def _grid(self, size: tuple[int, int], scale: int) -> tuple[int, int]:
+        """The size of a layer's grid for frames of a size: padded, and divided."""
+        height, width = (-(-n // self._multiple) * self.topology.factor // scale for n in size)
+        return height, width
+
+    def _resampler(self, source: int, target: int) -> nn.Module:
+        return self.resamplers[f"{source}_{target}"]
 
     def _to_grid(self, frame: Tensor) -> Tensor:
         height, width = frame.shape[-2:]

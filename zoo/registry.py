@@ -171,6 +171,7 @@ def _build_network(config: Config, cell: type[RecurrentCell]) -> Network:
             hidden=config.hidden,
             patch=config.patch,
             embed=config.embed,
+            size=config.size,
             down=config.down,
             up=config.up,
             **options,

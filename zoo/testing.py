@@ -93,10 +93,10 @@ class CellContract:
     def test_input_may_be_wider_than_the_layer(self, model: Forecaster) -> None:
         """A cell takes in_channels ≠ channels, or refuses it with a ZooError about them."""
         cell_class, _ = find_cell(model.config.cell) or pytest.fail("the cell is not installed")
-        options = model.config.options
+        options: dict[str, Any] = dict(model.config.options)
         x = torch.rand(2, 6, 8, 8)
         try:
-            cell = cell_class.build(6, 4, Place(1, 3), **options)
+            cell = cell_class.build(6, 4, Place(1, 3), size=(8, 8), **options)
         except ZooError as error:
             assert "channels" in str(error), f"an unclear refusal: {error}"  # noqa: PT017
             return
@@ -197,7 +197,7 @@ class CellContract:
             weights = dict(zip(names, values, strict=True))
             return torch.func.functional_call(model, weights, (frames, 2))
 
-        frames = _frames(2, size=(4, 4)).double().requires_grad_()
+        frames = _frames(2, size=model.config.size or (4, 4)).double().requires_grad_()
         # Fast: one random direction in place of every number by itself.
         assert torch.autograd.gradcheck(predict, (frames, *parameters), fast_mode=True)
 

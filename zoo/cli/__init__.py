@@ -9,6 +9,7 @@ import click
 
 from zoo.cli.card import card
 from zoo.cli.convert import convert
+from zoo.cli.cost import cost
 from zoo.cli.demo import demo
 from zoo.cli.eval import eval_
 from zoo.cli.info import info
@@ -50,7 +51,7 @@ def zoo() -> None:
     """
 
 
-for command in (list_, info, pull, predict, eval_, train, demo, convert, plugins, card):
+for command in (list_, info, pull, predict, eval_, train, demo, convert, cost, plugins, card):
     zoo.add_command(command)
 
 

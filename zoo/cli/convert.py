@@ -21,7 +21,7 @@ from zoo.cli.common import as_json, print_json, print_table
     "settings",
     multiple=True,
     metavar="OPTION=VALUE",
-    help="What no tensor tells, such as window=30; the value as JSON, or a word.",
+    help="What no tensor tells, such as in_channels=3; the value as JSON, or a word.",
 )
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="The model's folder."
@@ -38,8 +38,17 @@ def convert(
 ) -> None:
     """Make a model's folder of FILE, a checkpoint (.pth, .ckpt, .safetensors) of other code.
 
-    DIALECT is whose code: msrnn (the MS-RNN repository). Sizes are read from the tensors; no
-    code in FILE is run. Lists the tensors that are dropped, which the model never used.
+    DIALECT is whose code: msrnn (the MS-RNN repository), openstl (OpenSTL), predrnn (thuml's
+    predrnn-pytorch). Sizes are read from the tensors; no code in FILE is run. Lists the tensors
+    that are dropped, which the model never used.
+
+    \b
+    zoo convert msrnn FILE --arch ms-predrnn -o DIR
+    zoo convert msrnn FILE --arch preciplstm --set window=30 -o DIR
+    zoo convert openstl FILE --arch predrnn --set in_channels=3 -o DIR
+
+    Dialects openstl and predrnn: --arch is convlstm, predrnn, predrnnv2, predrnnpp or mim; frames
+    have one channel unless --set in_channels=NUMBER says otherwise.
     """
     from zoo.convert import convert as convert_checkpoint
 

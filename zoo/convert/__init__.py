@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from zoo.config import nearest
-from zoo.convert import msrnn
+from zoo.convert import msrnn, openstl
 from zoo.convert.dialect import Converted, Dialect
 from zoo.convert.reading import read_tensors
 from zoo.errors import ZooError
@@ -23,7 +23,11 @@ from zoo.registry import build
 
 __all__ = ["DIALECTS", "convert"]
 
-DIALECTS: dict[str, Dialect] = {"msrnn": msrnn.translate}
+DIALECTS: dict[str, Dialect] = {
+    "msrnn": msrnn.translate,
+    "openstl": openstl.openstl,
+    "predrnn": openstl.predrnn,
+}
 
 
 def convert(
@@ -44,6 +48,9 @@ def convert(
         arch: the architecture, as for :func:`zoo.create`.
         topology: if it is not the one that `arch` names.
         options: what no tensor tells, as for :func:`zoo.create`.
+
+    A cell that another code base computes otherwise than the papers is a cell of its own: the
+    dialect `openstl` makes `openstl_mim` of "mim", and `openstl_predrnnpp` of "predrnnpp".
 
     Every tensor is stored in the dtype that it has in the file, and the sum of several (the
     biases of convolutions that are one here) in float64, so that nothing is rounded.

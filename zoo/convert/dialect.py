@@ -11,10 +11,21 @@ from torch import Tensor
 
 from zoo.config import Config
 from zoo.errors import ZooError
-from zoo.registry import build
+from zoo.registry import CREATE_FIELDS, build
 from zoo.weights import some
 
-__all__ = ["Converted", "Dialect", "Join", "Part", "fit", "inputs", "outputs"]
+__all__ = [
+    "Converted",
+    "Dialect",
+    "Join",
+    "Part",
+    "check_cell",
+    "complete",
+    "fit",
+    "inputs",
+    "outputs",
+    "shape_of",
+]
 
 
 class Converted(NamedTuple):
@@ -87,6 +98,59 @@ def inputs(*parts: str | Part, unused: str = "") -> Join:
 def outputs(*parts: str | Part, unused: str = "") -> Join:
     """Modules that read the same input: one that gives all their outputs."""
     return Join(tuple(Part(p) if isinstance(p, str) else p for p in parts), 0, unused)
+
+
+def check_cell(found: set[str], modules: Mapping[str, set[str]], arch: str, topology: str) -> None:
+    """Refuse published modules that are rather those of another architecture.
+
+    `modules` has those of every architecture of the dialect by its name.
+    """
+
+    def likeness(name: str) -> float:
+        return len(found & modules[name]) / len(found | modules[name])
+
+    likely = max(modules, key=likeness)
+    if likeness(likely) > likeness(arch):
+        meant = Config(cell=likely, topology=topology).architecture
+        raise ZooError(f"its keys look like those of {likely}, not {arch}; pass --arch {meant}")
+
+
+def shape_of(published: Mapping[str, Tensor], module: str, axes: int = 4) -> torch.Size:
+    """The shape of a module's weight, which is a convolution's unless `axes` is another number.
+
+    Raises ZooError where it is missing or has another number of axes.
+    """
+    weight = published.get(f"{module}.weight")
+    if weight is None:
+        raise ZooError(f"{module}.weight is missing")
+    if weight.ndim != axes:
+        expected = {3: "three", 4: "four"}[axes]
+        raise ZooError(f"{module}.weight is {list(weight.shape)}; expected {expected} axes")
+    return weight.shape
+
+
+def complete(
+    cell: str,
+    topology: str,
+    told: Mapping[str, Any],
+    fixed: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> Config:
+    """The config of what the tensors tell, what is the same in all networks, and the options.
+
+    Raises ZooError where an option contradicts the tensors.
+    """
+    for name in options.keys() & told.keys():
+        if options[name] != told[name]:
+            raise ZooError(
+                f"{name}={options[name]} contradicts {told[name]}, which its tensors tell; "
+                f"leave out {name}"
+            )
+    values = {**told, **fixed, **options}
+    given = {key: value for key, value in values.items() if key in CREATE_FIELDS}
+    own = {key: value for key, value in values.items() if key not in CREATE_FIELDS}
+    given |= {"cell": cell, "topology": topology, "options": own}
+    return Config.parse(given, source="the sizes")
 
 
 def fit(config: Config, published: Mapping[str, Tensor], joins: Mapping[str, Join]) -> Converted:

@@ -18,9 +18,19 @@ import torch
 from torch import Tensor
 
 from zoo.config import Config
-from zoo.convert.dialect import Converted, Join, Part, fit, inputs, outputs
+from zoo.convert.dialect import (
+    Converted,
+    Join,
+    Part,
+    check_cell,
+    complete,
+    fit,
+    inputs,
+    outputs,
+    shape_of,
+)
 from zoo.errors import ZooError
-from zoo.registry import CREATE_FIELDS, parse_architecture
+from zoo.registry import parse_architecture
 from zoo.weights import some
 
 __all__ = ["CELLS", "translate"]
@@ -238,14 +248,7 @@ def _check_cell(published: Mapping[str, Tensor], cell: str, topology: str) -> No
         match = LAYER.fullmatch(module)
         found.add(match[3] if match else module)
 
-    def likeness(name: str) -> float:
-        modules = CELLS[name].modules
-        return len(found & modules) / len(found | modules)
-
-    likely = max(CELLS, key=likeness)
-    if likeness(likely) > likeness(cell):
-        meant = Config(cell=likely, topology=topology).architecture
-        raise ZooError(f"its keys look like those of {likely}, not {cell}; pass --arch {meant}")
+    check_cell(found, {name: spec.modules for name, spec in CELLS.items()}, cell, topology)
 
 
 def _config(
@@ -259,12 +262,7 @@ def _config(
     """The config that the tensors tell, completed by the options."""
 
     def shape(name: str) -> torch.Size:
-        weight = published.get(f"{name}.weight")
-        if weight is None:
-            raise ZooError(f"{name}.weight is missing")
-        if weight.ndim != 4:
-            raise ZooError(f"{name}.weight is {list(weight.shape)}; expected four axes")
-        return weight.shape
+        return shape_of(published, name)
 
     spec = CELLS[cell]
     hidden, in_channels = shape("embed.conv_embed")[:2]
@@ -274,19 +272,9 @@ def _config(
         "layers": layers,
         **{name: tell(lambda part: shape(f"{stem}.0.{part}")) for name, tell in spec.told.items()},
     }
-    for name in options.keys() & told.keys():
-        if options[name] != told[name]:
-            raise ZooError(
-                f"{name}={options[name]} contradicts {told[name]}, which its tensors tell; "
-                f"leave out {name}"
-            )
     for name, hint in spec.asked.items():
         number = options.get(name)
         if type(number) is not int or number < 1:
             got = f"got {number!r}" if name in options else "no tensor tells it"
             raise ZooError(f"{name} is {hint}; {got}: pass --set {name}=NUMBER")
-    values = told | spec.fixed | options
-    given = {key: value for key, value in values.items() if key in CREATE_FIELDS}
-    own = {key: value for key, value in values.items() if key not in CREATE_FIELDS}
-    given |= {"cell": cell, "topology": topology, "options": own}
-    return Config.parse(given, source="the sizes")
+    return complete(cell, topology, told, spec.fixed, options)

@@ -20,7 +20,7 @@ __all__ = ["read_tensors"]
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net_param")
 
 #: What wrappers put before every name: DDP, torch.compile, Lightning.
-PREFIXES = ("module.", "_orig_mod.", "model.")
+PREFIXES = ("module.", "_orig_mod.", "model.", "method.")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

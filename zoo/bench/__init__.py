@@ -1,0 +1,1 @@
+"""What models cost, beside what was published of them."""
