@@ -122,7 +122,7 @@ class MotionRNN(MIM):
         step, o = self.advance(x, tuple(mim_state), memory, below)
         moved, flow, trend = self.motion(step.output, flow, trend)
         h = moved + (1 - o) * x
-        return step._replace(output=h, state=(flow, trend, h, *step.state[1:]))
+        return zoo.Step(h, (flow, trend, h, *step.state[1:]), memory=step.memory)
 
 
 @zoo.hookimpl

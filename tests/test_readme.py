@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 
 from zoo.cli import zoo as command
 from zoo.data import data_root
@@ -31,6 +33,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One folder for all snippets, which build upon one another."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "cards").symlink_to(CARDS)
+    published = load_file(ROOT / "tests" / "golden" / "MS-PredRNN.safetensors")
+    weights = {name: tensor for name, tensor in published.items() if not name.startswith("__")}
+    torch.save(weights, folder / "checkpoint.pth")
     yield folder
     load_plugins.cache_clear()
 

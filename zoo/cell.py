@@ -76,7 +76,7 @@ class RecurrentCell(nn.Module):
     that depends on data, so that it runs under torch.compile and torch.export.
     """
 
-    asks_for: ClassVar[frozenset[str]] = frozenset()  # which of the above `forward` names
+    asks_for: ClassVar[tuple[str, ...]] = ()  # which of the above `forward` names
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class RecurrentCell(nn.Module):
                     f"{cls.__name__}.forward takes ({', '.join(names)}); expected (x, state) "
                     f"and then any of {', '.join(sorted(offered))}"
                 )
-            cls.asks_for = frozenset(names[2:])
+            cls.asks_for = tuple(names[2:])
 
     def init_state(self, x: Tensor) -> State:
         """The state before the first step, for inputs like `x` (whose values do not matter)."""

@@ -90,7 +90,7 @@ class Network(nn.Module):
         self.asks_for = cell.asks_for
         # The memory and `below` take the same ways as the outputs, from each layer to the next.
         edges = {(i, j) for j, sources in enumerate(topology.inputs) for i in sources}
-        if self.asks_for & {"memory", "below"}:
+        if "memory" in self.asks_for or "below" in self.asks_for:
             edges |= {(j - 1, j) for j in range(1, depth)}
         self.resamplers = nn.ModuleDict(
             {
