@@ -7,8 +7,10 @@ import textwrap
 import warnings
 
 import pytest
+import torch
 
 import zoo
+from zoo.convert import convert
 from zoo.errors import ZooError
 from zoo.plugins import load_plugins
 from zoo.registry import architectures
@@ -105,6 +107,31 @@ def test_a_third_party_topology_serves_every_cell(install):
         zoo.create("hourglas-predrnn")
 
 
+DIALECT = """
+import zoo
+from zoo.convert.dialect import Converted
+
+def mine(tensors, arch, topology, options):
+    config = zoo.Config(cell=arch, hidden=2, layers=2)
+    return Converted(config, dict(tensors), {})
+
+@zoo.hookimpl
+def zoo_dialects():
+    return {"mine": mine}
+"""
+
+
+def test_a_third_party_dialect_converts(install, tmp_path):
+    install("zoo-mine", DIALECT)
+    model = zoo.create("convlstm", hidden=2, layers=2)
+    torch.save(model.network.state_dict(), tmp_path / "theirs.pth")
+    convert("mine", tmp_path / "theirs.pth", tmp_path / "ours", arch="convlstm")
+    frames = torch.rand(1, 3, 1, 8, 8)
+    assert torch.equal(zoo.load(f"local-dir:{tmp_path / 'ours'}")(frames, 2), model(frames, 2))
+    with pytest.raises(ZooError, match=r"no dialect 'mina' \(did you mean mine"):
+        convert("mina", tmp_path / "theirs.pth", tmp_path / "other", arch="convlstm")
+
+
 def test_two_topologies_of_one_name(install):
     install("zoo-hourglass", TOPOLOGY)
     install("zoo-other", TOPOLOGY, entry="other")
@@ -133,6 +160,7 @@ HOOK = "import zoo\n@zoo.hookimpl\ndef zoo_cells(): return "
         (HOOK + "1 / 0", "ZeroDivisionError"),
         (TOPOLOGY.replace('{"hourglass"', '{"mirror"'), "a name of the zoo's own"),
         (TOPOLOGY.replace(": hourglass}", ": 3}"), "expected a function"),
+        (DIALECT.replace('{"mine"', '{"openstl"'), "a name of the zoo's own"),
         (HOOK + "['mean']", "zoo_cells() returned a list"),
         (HOOK + "{'mean': 3}", "zoo_cells() offers 'mean' = 3; expected a RecurrentCell"),
         (HOOK + "{'mean': zoo.ZooError}", "expected a RecurrentCell"),

@@ -22,9 +22,10 @@ from zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from zoo.cell import RecurrentCell
+    from zoo.convert.dialect import Dialect
     from zoo.topology import Topology
 
-__all__ = ["Plugin", "find_cell", "find_topology", "hookimpl", "load_plugins"]
+__all__ = ["Plugin", "find_cell", "find_dialect", "find_topology", "hookimpl", "load_plugins"]
 
 DISTRIBUTION = "spatiotemporal-zoo"
 
@@ -50,6 +51,14 @@ class Hooks:
         Each can be chosen for every cell: ``zoo.create("<name>-<cell>")``.
         """
 
+    @hookspec
+    def zoo_dialects(self) -> dict[str, Dialect]:  # type: ignore[empty-body]
+        """The dialects of this plugin by name: functions that read a foreign checkpoint.
+
+        Each is a function of (tensors by name, architecture, topology or None, options) that
+        returns a :class:`zoo.convert.dialect.Converted`, for ``zoo convert``.
+        """
+
 
 @dataclass
 class Plugin:
@@ -61,6 +70,7 @@ class Plugin:
     version: str = ""
     cells: dict[str, type[RecurrentCell]] = field(default_factory=dict)
     topologies: dict[str, Callable[..., Topology]] = field(default_factory=dict)
+    dialects: dict[str, Dialect] = field(default_factory=dict)
     error: str = ""
 
     @property
@@ -104,6 +114,15 @@ def find_topology(name: str) -> Callable[..., Topology] | None:
     return plugin.topologies[name] if plugin else None
 
 
+def find_dialect(name: str) -> Dialect | None:
+    """The dialect of that name from a plugin; None where nobody provides it.
+
+    Raises ZooError when two plugins claim the name.
+    """
+    plugin = _provider("dialects", name)
+    return plugin.dialects[name] if plugin else None
+
+
 def _provider(kind: str, name: str) -> Plugin | None:
     """The one plugin that has a name among its `kind`, "cells" or "topologies"."""
     providers = [plugin for plugin in load_plugins() if name in getattr(plugin, kind)]
@@ -129,9 +148,10 @@ def _load(manager: pluggy.PluginManager, entry: EntryPoint) -> Plugin:
         manager.check_pending()
         plugin.cells = _offered(manager.hook.zoo_cells, key, _check_cell)
         plugin.topologies = _offered(manager.hook.zoo_topologies, key, _check_topology)
+        plugin.dialects = _offered(manager.hook.zoo_dialects, key, _check_dialect)
     except (Exception, SystemExit) as error:  # a plugin may fail in any way at all
         plugin.error = " ".join(f"{type(error).__name__}: {error}".split())
-        plugin.cells = {}
+        plugin.cells, plugin.topologies = {}, {}
         if manager.has_plugin(key):
             manager.unregister(name=key)
     return plugin
@@ -167,7 +187,17 @@ def _check_cell(name: str, cell: object) -> None:
 def _check_topology(name: str, topology: object) -> None:
     from zoo.topology import TOPOLOGIES
 
-    if name in TOPOLOGIES or name == "ms":
-        raise ValueError(f"zoo_topologies() offers {name!r}, which is a name of the zoo's own")
-    if not callable(topology):
-        raise TypeError(f"zoo_topologies() offers {name!r} = {topology!r}; expected a function")
+    _check_function("zoo_topologies", name, topology, own={*TOPOLOGIES, "ms"})
+
+
+def _check_dialect(name: str, dialect: object) -> None:
+    from zoo.convert import DIALECTS
+
+    _check_function("zoo_dialects", name, dialect, own=set(DIALECTS))
+
+
+def _check_function(hook: str, name: str, value: object, *, own: set[str]) -> None:
+    if name in own:
+        raise ValueError(f"{hook}() offers {name!r}, which is a name of the zoo's own")
+    if not callable(value):
+        raise TypeError(f"{hook}() offers {name!r} = {value!r}; expected a function")

@@ -1,8 +1,8 @@
 """Weights that were trained with other people's code, brought in.
 
 A dialect is what knows how one code base names and shapes its tensors: a function in a module
-of its own, listed in :data:`DIALECTS`, that turns them into a config and tensors of ours. It
-is data more than code (:mod:`zoo.convert.dialect`).
+of its own, listed in :data:`DIALECTS` or offered by a plugin, that turns them into a config and
+tensors of ours. It is data more than code (:mod:`zoo.convert.dialect`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from zoo.convert.dialect import Converted, Dialect
 from zoo.convert.reading import read_tensors
 from zoo.errors import ZooError
 from zoo.hub import WEIGHTS, save
+from zoo.plugins import find_dialect, load_plugins
 from zoo.registry import build
 
 __all__ = ["DIALECTS", "convert"]
@@ -42,7 +43,7 @@ def convert(
     """Write the model's folder, for `local-dir:`, that a checkpoint's tensors make.
 
     Args:
-        dialect: whose code made the checkpoint, one of :data:`DIALECTS`.
+        dialect: whose code made the checkpoint, one of :data:`DIALECTS` or a plugin's.
         file: .pth, .pt, .ckpt or .safetensors; no code in it is run.
         folder: a new or empty one, or that of an earlier conversion, which is overwritten.
         arch: the architecture, as for :func:`zoo.create`.
@@ -60,16 +61,18 @@ def convert(
     make that architecture (named), options that are missing or contradict the tensors, and a
     folder that holds something else.
     """
-    if dialect not in DIALECTS:
+    translate = DIALECTS.get(dialect) or find_dialect(dialect)
+    if translate is None:
+        known = [*DIALECTS, *(name for plugin in load_plugins() for name in plugin.dialects)]
         raise ZooError(
-            f"there is no dialect {dialect!r}{nearest(dialect, DIALECTS)}; "
-            f"it is one of: {', '.join(DIALECTS)}"
+            f"there is no dialect {dialect!r}{nearest(dialect, known)}; "
+            f"it is one of: {', '.join(known)}"
         )
     folder = Path(folder)
     _check_folder(folder)
     published = read_tensors(Path(file))
     try:
-        converted = DIALECTS[dialect](published, arch, topology, dict(options or {}))
+        converted = translate(published, arch, topology, dict(options or {}))
     except ZooError as error:
         raise ZooError(f"{file}: {error}") from None
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
