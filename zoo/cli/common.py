@@ -14,6 +14,8 @@ __all__ = [
     "as_json",
     "data_option",
     "device_option",
+    "parse_setting",
+    "parse_size",
     "print_json",
     "print_metrics",
     "print_table",
@@ -62,3 +64,24 @@ def print_metrics(scores: dict[str, dict[str, dict[str, float]]], name: str) -> 
 
 
 DIGITS = {"mse": 2, "mae": 2, "ssim": 3, "psnr": 2}
+
+
+def parse_size(size: str | None) -> tuple[int, int] | None:
+    """HEIGHTxWIDTH as two numbers."""
+    if size is None:
+        return None
+    height, _, width = size.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise click.BadParameter(f"{size!r} is no HEIGHTxWIDTH, such as 64x64", param_hint="--size")
+    return int(height), int(width)
+
+
+def parse_setting(setting: str) -> tuple[str, Any]:
+    """OPTION=VALUE, the value as JSON or as it stands."""
+    name, equals, value = setting.partition("=")
+    if not (name and equals):
+        raise click.BadParameter(f"{setting!r} is no OPTION=VALUE", param_hint="--set")
+    try:
+        return name, json.loads(value)
+    except (ValueError, RecursionError):
+        return name, value

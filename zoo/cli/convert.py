@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import click
 
-from zoo.cli.common import as_json, print_json, print_table
+from zoo.cli.common import as_json, parse_setting, print_json, print_table
 
 
 @click.command()
@@ -52,7 +50,7 @@ def convert(
     """
     from zoo.convert import convert as convert_checkpoint
 
-    options = dict(_parse_setting(setting) for setting in settings)
+    options = dict(parse_setting(setting) for setting in settings)
     converted = convert_checkpoint(
         dialect, file, output, arch=arch, topology=topology, options=options
     )
@@ -74,13 +72,3 @@ def convert(
         f"{config.architecture}, {config.layers} layers of {config.hidden}, {parameters:,} "
         f"parameters: local-dir:{output}"
     )
-
-
-def _parse_setting(setting: str) -> tuple[str, Any]:
-    name, equals, value = setting.partition("=")
-    if not (name and equals):
-        raise click.BadParameter(f"{setting!r} is no OPTION=VALUE", param_hint="--set")
-    try:
-        return name, json.loads(value)
-    except (ValueError, RecursionError):
-        return name, value

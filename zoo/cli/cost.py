@@ -7,9 +7,14 @@ from typing import Any
 import click
 
 from zoo.bench.published import TABLES, Task
-from zoo.cli.common import as_json, device_option, print_json, print_table
-from zoo.cli.convert import _parse_setting
-from zoo.cli.predict import _parse_size
+from zoo.cli.common import (
+    as_json,
+    device_option,
+    parse_setting,
+    parse_size,
+    print_json,
+    print_table,
+)
 
 
 @click.command()
@@ -59,10 +64,10 @@ def cost(
         return
     if name is None:
         raise click.UsageError("which model? Give its NAME, or --table")
-    config = find_config(name, dict(_parse_setting(setting) for setting in settings))
+    config = find_config(name, dict(parse_setting(setting) for setting in settings))
     data = config.data
     task = Task(
-        _parse_size(size) or config.size or data.size or (64, 64),
+        parse_size(size) or config.size or data.size or (64, 64),
         given or data.input_frames or 10,
         horizon or data.horizon or 10,
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.common import as_json, device_option, print_json
+from zoo.cli.common import as_json, device_option, parse_size, print_json
 
 
 @click.command()
@@ -40,7 +40,7 @@ def predict(
     check_writable(output)
     forecaster = load(model, device=device)
     config = forecaster.config
-    frames = read_frames(input, channels=config.in_channels, size=_parse_size(size))
+    frames = read_frames(input, channels=config.in_channels, size=parse_size(size))
     there = frames.shape[-4]  # T of (T, C, H, W) and of (B, T, C, H, W)
     if input_frames is not None and there < input_frames:
         raise ZooError(f"{input} has {there} frames; --input-frames asks for {input_frames}")
@@ -52,12 +52,3 @@ def predict(
         print_json({"output": str(output), "input": past.shape, "forecast": forecast.shape})
     else:
         click.echo(f"{output}: {forecast.shape[-4]} frames that follow {past.shape[-4]}", err=True)
-
-
-def _parse_size(size: str | None) -> tuple[int, int] | None:
-    if size is None:
-        return None
-    height, _, width = size.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise click.BadParameter(f"{size!r} is no HEIGHTxWIDTH, such as 64x64", param_hint="--size")
-    return int(height), int(width)

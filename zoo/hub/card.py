@@ -14,6 +14,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from zoo.atomic import atomic_path
+from zoo.bench.published import TABLES
 from zoo.config import Config, read_config
 from zoo.errors import ZooError
 from zoo.hub import read_metrics
@@ -21,17 +22,6 @@ from zoo.hub import read_metrics
 __all__ = ["models_table", "write_card"]
 
 METRICS = {"mse": ("MSE", 2), "mae": ("MAE", 2), "ssim": ("SSIM", 3), "psnr": ("PSNR", 2)}
-
-#: Of the MS-LSTM paper (arXiv 2304.07724), Moving MNIST, averaged over all steps.
-PUBLISHED = {
-    "convlstm": {"mse": 90.36, "mae": 142.5, "ssim": 0.810},
-    "predrnn": {"mse": 66.17, "mae": 118.0, "ssim": 0.845},
-    "ms-convlstm": {"mse": 63.90},
-    "mklstm": {"mse": 67.70},
-    "ms-mklstm": {"mse": 52.63, "mae": 97.9, "ssim": 0.879},
-}
-
-DATASETS = {"mmnist": "Moving MNIST"}
 
 FAILS = "## Where it fails\n"
 
@@ -79,7 +69,7 @@ def _measured(folder: Path) -> dict[str, Any]:
 
 
 def _front_matter(name: str, config: Config, metrics: dict[str, Any]) -> ModelCardData:
-    dataset = DATASETS.get(metrics["data"]["name"], metrics["data"]["name"])
+    dataset = _title(metrics)
     results = [
         EvalResult(
             task_type="video-prediction",
@@ -111,7 +101,7 @@ def _text(
     fails: str,
 ) -> str:
     data, training = metrics["data"], metrics["training"]
-    dataset = DATASETS.get(data["name"], data["name"])
+    dataset = _title(metrics)
     given, horizon = data["input_frames"], data["horizon"]
     size = "×".join(map(str, config.data.size or ()))
     parts = [
@@ -156,6 +146,12 @@ def _text(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _title(metrics: dict[str, Any]) -> str:
+    """The data set's name in full."""
+    name: str = metrics["data"]["name"]
+    return TABLES[name].title if name in TABLES else name
+
+
 def _head(first: str) -> str:
     labels = [label for label, _ in METRICS.values()]
     columns = [first, *(f"{x} forecast" for x in labels), *(f"{x} all steps" for x in labels)]
@@ -189,16 +185,16 @@ def _siblings(folder: Path, metrics: dict[str, Any]) -> str:
 
 
 def _published(config: Config, metrics: dict[str, Any]) -> str:
-    if metrics["data"]["name"] != "mmnist" or config.architecture not in PUBLISHED:
-        return ""
-    figures = ", ".join(
-        f"{METRICS[metric][0]} {value:g}"
-        for metric, value in PUBLISHED[config.architecture].items()
-    )
-    return (
-        f"Published for this architecture (arXiv 2304.07724, all steps; full-size grids, a much "
-        f"larger budget, other test sequences): {figures}."
-    )
+    """What the MS-LSTM paper reports of the architecture on this data set, if it does."""
+    rows = TABLES[metrics["data"]["name"]].rows if metrics["data"]["name"] in TABLES else ()
+    for row in rows:
+        if row.architecture == config.architecture:
+            figures = ", ".join(f"{METRICS[m][0]} {v[0]:g}" for m, v in row.scores.items())
+            return (
+                f"Published for this architecture (arXiv 2304.07724, all steps; full-size grids, "
+                f"a much larger budget, other test sequences): {figures}."
+            )
+    return ""
 
 
 def _fails(path: Path) -> str:
