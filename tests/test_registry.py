@@ -146,3 +146,9 @@ def test_a_cell_that_is_not_installed():
     source = {"distribution": "zoo-of-mine", "version": "1.2"}
     with refused("comes from zoo-of-mine 1.2, which does not provide it here; install it: pip"):
         build(zoo.Config(cell="mine", plugin=source))
+
+
+def test_an_architecture_brings_in_its_pretrained_models():
+    assert "mslstm-mmnist" in zoo.list_models("ms-*", pretrained=True)
+    assert zoo.list_models("mslstm", pretrained=True) == ["mslstm-mmnist"]
+    assert "mslstm-mmnist" not in zoo.list_models("ms-c*")

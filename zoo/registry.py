@@ -67,16 +67,24 @@ def list_models(pattern: str = "*", *, pretrained: bool | None = None) -> list[s
     """Names of models that match a pattern such as "ms-*".
 
     Architectures with ``pretrained=False``, models with weights with True, both by default.
-    An alias that matches brings in what it stands for.
+    An alias that matches brings in what it stands for, an architecture its pretrained models.
     """
     from zoo.hub import pretrained_models
 
+    aliased = {target for alias, target in ALIASES.items() if fnmatchcase(alias, pattern)}
+
+    def matches(architecture: str) -> bool:
+        return architecture in aliased or fnmatchcase(architecture, pattern)
+
     names: set[str] = set()
     if pretrained is not True:
-        aliased = {target for alias, target in ALIASES.items() if fnmatchcase(alias, pattern)}
-        names |= {a for a in architectures() if a in aliased or fnmatchcase(a, pattern)}
+        names |= {architecture for architecture in architectures() if matches(architecture)}
     if pretrained is not False:
-        names |= {name for name in pretrained_models() if fnmatchcase(name, pattern)}
+        names |= {
+            name
+            for name, config in pretrained_models().items()
+            if fnmatchcase(name, pattern) or matches(config.architecture)
+        }
     return sorted(names)
 
 
