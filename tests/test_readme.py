@@ -3,6 +3,7 @@
 `python tests/test_readme.py` writes the table anew.
 """
 
+import json
 import re
 import shlex
 import subprocess
@@ -17,6 +18,8 @@ from safetensors.torch import load_file
 
 from zoo.cli import zoo as command
 from zoo.data import data_root
+from zoo.errors import ZooError
+from zoo.hub import read_metrics
 from zoo.hub.card import models_table
 from zoo.plugins import load_plugins
 
@@ -83,6 +86,18 @@ def install(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_table() -> None:
     assert written() == TEXT, "the cards have changed: python tests/test_readme.py"
+
+
+def test_figures_of_different_data_are_not_set_side_by_side(tmp_path: Path) -> None:
+    metrics = read_metrics(CARDS / "convlstm-mmnist")
+    for name, sequences in (("a", 10_000), ("b", 10_000), ("c", 100)):
+        (tmp_path / name).mkdir()
+        metrics["data"]["sequences"] = sequences
+        (tmp_path / name / "metrics.json").write_text(json.dumps(metrics))
+        if name == "b":
+            assert models_table(tmp_path).count("\n") == 4
+    with pytest.raises(ZooError, match="measured on other data or frames"):
+        models_table(tmp_path)
 
 
 def written() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.config import Config, nearest
@@ -25,6 +26,7 @@ __all__ = [
     "architectures",
     "build",
     "create",
+    "find_folder",
     "list_models",
     "parse_architecture",
     "topologies",
@@ -101,6 +103,22 @@ def parse_architecture(name: str) -> tuple[str, str]:
         known = [*named, *ALIASES, *others]
         raise ZooError(f"no model is named {name!r}{nearest(name, known)}; see: zoo list")
     return cell, topology
+
+
+def find_folder(ref: str) -> Path:
+    """The folder of a pretrained model, as :func:`zoo.pull` gives it.
+
+    Where a name means none, the ZooError offers architectures among the nearest names, too.
+    """
+    from zoo.hub import pull
+
+    try:
+        return pull(ref)
+    except ZooError:
+        if ":" in ref:  # a place, where no name of ours can have been meant
+            raise
+        near = nearest(ref, [*list_models(), *ALIASES])
+        raise ZooError(f"no model is named {ref!r}{near}; see: zoo list") from None
 
 
 def create(name: str, **options: Any) -> Forecaster:

@@ -25,10 +25,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
 from zoo.bench.published import DIFFERENCES, TABLES, Published, Task
-from zoo.config import Config, nearest, read_config
+from zoo.config import Config, read_config
 from zoo.errors import ZooError
-from zoo.hub import pull
-from zoo.registry import ALIASES, build, create, list_models, parse_architecture
+from zoo.registry import build, create, find_folder, parse_architecture
 
 __all__ = [
     "CONVENTION",
@@ -109,13 +108,7 @@ def find_config(name: str, options: dict[str, Any] | None = None) -> Config:
     try:
         parse_architecture(name)
     except ZooError:
-        try:
-            folder = pull(name)
-        except ZooError:
-            if ":" in name:  # a place, where no name of ours can have been meant
-                raise
-            near = nearest(name, [*list_models(), *ALIASES])
-            raise ZooError(f"no model is named {name!r}{near}; see: zoo list") from None
+        folder = find_folder(name)
         if options:
             raise ZooError(
                 f"{name} is a trained model, whose options stand in its config; "

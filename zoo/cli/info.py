@@ -17,10 +17,8 @@ def info(model: str, as_json: bool) -> None:
 
     Of an architecture, the options are the defaults, and its pretrained models are named.
     """
-    from zoo.config import nearest
-    from zoo.errors import ZooError
-    from zoo.hub import load, pretrained_models, pull, read_metrics
-    from zoo.registry import ALIASES, create, list_models
+    from zoo.hub import load, pretrained_models, read_metrics
+    from zoo.registry import ALIASES, create, find_folder, list_models
 
     facts: dict[str, Any] = {"name": ALIASES.get(model, model)}
     if facts["name"] in list_models(pretrained=False):
@@ -31,13 +29,7 @@ def info(model: str, as_json: bool) -> None:
             if config.architecture == facts["name"]
         ]
     else:
-        try:
-            folder = pull(model)
-        except ZooError:
-            if ":" in model:  # a place, where no name of ours can have been meant
-                raise
-            near = nearest(model, [*list_models(), *ALIASES])
-            raise ZooError(f"no model is named {model!r}{near}; see: zoo list") from None
+        folder = find_folder(model)
         forecaster = load(model)
         facts |= {
             "name": model if model.startswith("hf-hub:") else folder.resolve().name,

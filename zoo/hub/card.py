@@ -47,9 +47,15 @@ def write_card(folder: Path) -> Path:
 def models_table(folder: Path) -> str:
     """A Markdown table of the measured models in a folder of models, best forecast first.
 
-    Models stand together only where their data and protocol are the same.
+    Models stand together only where their data and protocol are the same; else a ZooError.
     """
     measured = [(f.parent, _measured(f.parent)) for f in folder.glob("*/metrics.json")]
+    for other, metrics in measured[1:]:
+        if metrics["data"] != measured[0][1]["data"]:
+            raise ZooError(
+                f"{other.name} and {measured[0][0].name} were measured on other data or frames; "
+                "measure both alike: zoo eval --save"
+            )
     measured.sort(key=lambda one: one[1]["forecast"]["model"]["mse"])
     rows = [_row(f"[{f.name}](cards/{f.name}/README.md)", m, "model") for f, m in measured]
     if measured:
