@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 import zoo
 import zoo.hub
 from zoo.cli import zoo as command
-from zoo.plugins import load_plugins
+from zoo.plugins import forget
 
 DATA = {"name": "mmnist", "size": (64, 64), "input_frames": 3, "horizon": 2}
 
@@ -391,9 +391,9 @@ def installed(
     """A folder of distributions, installed until the test ends."""
     folder = tmp_path_factory.mktemp("site")
     monkeypatch.syspath_prepend(folder)
-    load_plugins.cache_clear()
+    forget()
     yield folder
-    load_plugins.cache_clear()
+    forget()
 
 
 def test_two_plugins_that_claim_one_name(installed: Path) -> None:

@@ -37,7 +37,12 @@ CONFIGS = st.builds(
         size=st.none() | st.tuples(COUNT, COUNT),
         horizon=st.none() | COUNT,
     ),
-    plugin=st.none() | st.builds(PluginSource, distribution=st.text(), version=st.text()),
+    plugin=st.none()
+    | st.builds(
+        PluginSource,
+        distribution=st.from_regex(r"\A[a-z]([a-z._-]*[a-z])?\Z"),
+        version=st.from_regex(r"\A[0-9.a-z+]{0,9}\Z"),
+    ),
 )
 
 
@@ -107,6 +112,15 @@ def test_a_config_is_frozen():
         ({"cell": "c", "data": {"high": float("inf")}}, "data.high"),
         ({"cell": "c", "data": {"size": [4]}}, "data.size"),
         ({"cell": "c", "plugin": {"distribution": "x"}}, "plugin.version is missing"),
+        (
+            {"cell": "c", "plugin": {"distribution": "x; rm -rf ~", "version": "1"}},
+            "plugin.distribution",
+        ),
+        (
+            {"cell": "c", "plugin": {"distribution": "x", "version": "1 --index-url y"}},
+            "plugin.version",
+        ),
+        ({"cell": "c", "topology_plugin": {"distribution": "-e."}}, "topology_plugin.distribution"),
         ({"cell": "c", "format": 2}, "format"),
         ([], "the whole"),
         (None, "the whole"),

@@ -137,8 +137,8 @@ def test_a_folder_that_lacks_a_file(folder):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"cell": "mine"}, "does not provide it here; install it: pip install spatiotemporal-zoo"),
-        ({"cell": "mine", "plugin": None}, "no installed plugin provides the cell 'mine'"),
+        ({"cell": "mine"}, "does not provide it; pip install spatiotemporal-zoo=="),
+        ({"cell": "mine", "plugin": None}, "no cell is named 'mine'"),
         ({"hidden": 3}, "does not fit its config.json; of another shape: embed.bias [2]"),
         ({"layers": 4}, "missing: layers.3.gates.bias"),
         ({"layers": 2}, "not of this model: layers.2.gates.bias"),

@@ -78,16 +78,20 @@ class Data(Validated):
 
 
 class PluginSource(Validated):
-    """The distribution that provided a model's cell when it was saved."""
+    """The distribution that provided a model's cell or topology when it was saved.
 
-    distribution: str
-    version: str
+    Both become part of a command that is shown to be typed, and are nothing else than names.
+    """
+
+    distribution: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")]
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9.!+_-]*$", max_length=80)]
 
 
 class Config(Validated):
-    """A model: the arguments of :func:`zoo.create`, its data, and where its cell came from.
+    """A model: the arguments of :func:`zoo.create`, its data, and where its parts came from.
 
     size: of the frames, where the model is made for no other.
+    plugin, topology_plugin: who provided the cell, and the topology where it is not the zoo's.
     """
 
     format: Literal[1] = 1
@@ -106,6 +110,7 @@ class Config(Validated):
     options: Annotated[dict[str, JsonValue], BeforeValidator(to_jsonable_python)] = {}
     data: Data = Data()
     plugin: PluginSource | None = None
+    topology_plugin: PluginSource | None = None
 
     @property
     def architecture(self) -> str:
