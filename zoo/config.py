@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -25,9 +25,12 @@ from pydantic_core import to_jsonable_python
 
 from zoo.errors import ZooError
 
-__all__ = ["Config", "Data", "PluginSource", "Validated", "nearest", "read_config"]
+__all__ = ["Config", "Data", "PluginSource", "Validated", "nearest", "read_config", "read_json"]
 
 Self = TypeVar("Self", bound="Validated")
+
+#: Bytes of a JSON file in a model's folder; a config has some hundred, metrics some thousand.
+LARGEST = 4 << 20
 
 #: Sizes are bounded so that a config from anywhere cannot ask for absurd amounts of memory.
 Count = Annotated[int, Field(ge=1, le=4096, strict=True)]
@@ -120,18 +123,28 @@ class Config(Validated):
         return f"{'ms' if self.topology == 'mirror' else self.topology}-{self.cell}"
 
 
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a model's folder.
+
+    Raises ZooError where it is absent, too large to be one, or not JSON.
+    """
+    try:
+        if path.exists() and path.stat().st_size > LARGEST:
+            raise ZooError(f"{path} has more than {LARGEST:,} bytes; it is no file of a model")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ZooError(f"{path.parent} is not a model folder: it has no {path.name}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ZooError(f"{path} cannot be read as JSON: {error}") from None
+
+
 def read_config(folder: Path) -> Config:
     """Read and validate config.json of a model's folder.
 
     Raises ZooError where it is absent, not JSON, or not a config of this version.
     """
     path = folder / "config.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ZooError(f"{folder} is not a model folder: it has no config.json") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ZooError(f"{path} cannot be read as JSON: {error}") from None
+    values = read_json(path)
     if isinstance(values, dict) and values.get("format", 1) != 1:
         raise ZooError(
             f"{path} has format {values['format']!r}, this zoo reads 1; "

@@ -91,8 +91,8 @@ def list_models(pattern: str = "*", *, pretrained: bool | None = None) -> list[s
     if pretrained is not False:
         names |= {
             name
-            for name, config in pretrained_models().items()
-            if fnmatchcase(name, pattern) or matches(config.architecture)
+            for name, model in pretrained_models().items()
+            if fnmatchcase(name, pattern) or matches(model.architecture)
         }
     return sorted(names)
 

@@ -16,7 +16,9 @@ from zoo.cli.info import info
 from zoo.cli.list import list_
 from zoo.cli.plugins import plugins
 from zoo.cli.predict import predict
+from zoo.cli.publish import publish
 from zoo.cli.pull import pull
+from zoo.cli.search import search
 from zoo.cli.train import train
 from zoo.errors import ZooError
 
@@ -25,7 +27,10 @@ __all__ = ["COMMANDS", "main"]
 #: The zoo's own commands by name.
 COMMANDS: dict[str, click.Command] = {
     str(command.name): command
-    for command in (list_, info, pull, predict, eval_, train, demo, convert, cost, plugins, card)
+    for command in (
+        *(list_, search, info, pull, predict, eval_, train, demo, convert, cost),
+        *(card, publish, plugins),
+    )
 }
 
 
