@@ -8,12 +8,14 @@ from typing import Any
 import click
 
 from zoo.cli.card import card
+from zoo.cli.check import check
 from zoo.cli.convert import convert
 from zoo.cli.cost import cost
 from zoo.cli.demo import demo
 from zoo.cli.eval import eval_
 from zoo.cli.info import info
 from zoo.cli.list import list_
+from zoo.cli.new import new
 from zoo.cli.plugins import plugins
 from zoo.cli.predict import predict
 from zoo.cli.publish import publish
@@ -29,7 +31,7 @@ COMMANDS: dict[str, click.Command] = {
     str(command.name): command
     for command in (
         *(list_, search, info, pull, predict, eval_, train, demo, convert, cost),
-        *(card, publish, plugins),
+        *(card, publish, new, check, plugins),
     )
 }
 
