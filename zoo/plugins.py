@@ -241,7 +241,7 @@ def forget() -> None:
 
 def _is_named_for(entry: str, kind: Kind, name: str) -> bool:
     """Whether an entry point's name tells that it provides `name`."""
-    return entry == name or (kind == "pretrained" and name.startswith(f"{entry}-"))
+    return entry == name or (kind == "pretrained" and entry in name.split("-"))
 
 
 def _clash(kind: Kind, name: str, providers: list[Plugin]) -> str:

@@ -15,7 +15,7 @@ from torch import nn
 from zoo.atomic import atomic_path
 from zoo.errors import ZooError
 
-__all__ = ["check_weights", "load_weights", "save_weights", "some"]
+__all__ = ["fit_weights", "load_weights", "save_weights", "some"]
 
 #: What weights may be stored as.
 DTYPES = ("F64", "F32", "F16", "BF16")
@@ -30,7 +30,7 @@ def save_weights(module: nn.Module, path: Path) -> None:
         temporary.write_bytes(save(tensors, metadata=metadata))
 
 
-def check_weights(module: nn.Module, path: Path) -> torch.dtype:
+def fit_weights(module: nn.Module, path: Path) -> torch.dtype:
     """Compare the tensors of a safetensors file with a module's, without reading their data.
 
     Returns the precision to compute in: float64 where all are stored so, else float32.
@@ -54,7 +54,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
     Raises ZooError where the file is absent or corrupt, its tensors do not fit (named), or they
     are not those that it was saved with.
     """
-    check_weights(module, path)
+    fit_weights(module, path)
     with _open(path) as file:
         tensors = {name: file.get_tensor(name) for name in module.state_dict()}
         saved = (file.metadata() or {}).get("sha256")

@@ -8,7 +8,6 @@ runs no code from a folder and unpickles nothing.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import warnings
@@ -25,12 +24,13 @@ from zoo.hub.places import (
     Folder,
     Hub,
     Listed,
+    Plugins,
     UnreachableError,
+    bring,
     check_parts,
+    check_weights,
     open_hub,
-    snapshot,
 )
-from zoo.plugins import find
 
 if TYPE_CHECKING:
     import torch
@@ -59,13 +59,14 @@ def builtin_folder() -> Path:
 
 
 def hubs(hub: str | Sequence[str] | None = None) -> list[Hub]:
-    """The hubs in the order in which they are asked: the built-in models, then those named.
+    """The hubs in the order in which they are asked: the built-in models, those named, plugins'.
 
     hub: as ``ZOO_HUB`` lists them, separated by commas, or a sequence; by default ZOO_HUB.
     """
     named = hub or os.environ.get("ZOO_HUB", "")
     places = named.split(",") if isinstance(named, str) else named
-    return [Folder(builtin_folder()), *(open_hub(p.strip()) for p in places if p.strip())]
+    others = [open_hub(place.strip()) for place in places if place.strip()]
+    return [Folder(builtin_folder()), *others, Plugins()]
 
 
 def pretrained_models(hub: str | Sequence[str] | None = None) -> dict[str, Listed]:
@@ -98,10 +99,8 @@ def pull(
     table) means these weights and no others. Raises ZooError where there is no such model, it
     cannot be had, or its weights differ.
     """
-    if ref.startswith("local-dir:"):
-        return _local_dir(ref.removeprefix("local-dir:"))
-    if ref.startswith(("hf-hub:", "hf://")):
-        return snapshot(ref.removeprefix("hf-hub:").removeprefix("hf://"))
+    if ref.startswith(("local-dir:", "hf-hub:", "hf://")):
+        return bring(ref)
     wanted = ref if pretrained is True else f"{ref}-{pretrained}"
     names: set[str] = set()
     unreachable = []
@@ -116,9 +115,6 @@ def pull(
                 return _checked(name, found)
         except UnreachableError as error:
             unreachable.append(str(error))
-    if known := find("pretrained", wanted):
-        model, plugin = known
-        return _checked(wanted, pull(model.ref), model.sha256, plugin.source)
     also = "".join(f"; {error}" for error in unreachable)
     raise ZooError(
         f"there are no weights for {wanted!r}{nearest(wanted, names)}{also}; see: zoo list"
@@ -151,10 +147,10 @@ def load(
     import torch
 
     from zoo.registry import build
-    from zoo.weights import check_weights, load_weights
+    from zoo.weights import fit_weights, load_weights
 
     with torch.device("meta"):  # no config takes memory that its weights do not fill
-        stored = check_weights(build(config).network, folder / WEIGHTS)
+        stored = fit_weights(build(config).network, folder / WEIGHTS)
     model = build(config).to(dtype or stored)
     load_weights(model.network, folder / WEIGHTS)
     try:
@@ -215,18 +211,10 @@ def _find(wanted: str, models: list[Listed], *, any_tag: bool) -> str | None:
     return next(first, None) if any_tag and architecture else None
 
 
-def _checked(name: str, folder: Path, expected: str = "", told_by: str = "SHA256SUMS") -> Path:
+def _checked(name: str, folder: Path) -> Path:
     """The folder, unless the weights that are known by this name are others."""
-    expected = expected or _known_weights().get(name, "")
-    check_parts(folder, [folder / WEIGHTS])
-    if expected:
-        with (folder / WEIGHTS).open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != expected:
-            raise ZooError(
-                f"{folder / WEIGHTS} is not {name}: it has sha256 {found[:12]}…, {told_by} says "
-                f"{expected[:12]}…; pull it again, or if you want these: local-dir:{folder}"
-            )
+    if sha256 := _known_weights().get(name):
+        check_weights(folder, name, sha256, "SHA256SUMS")
     return folder
 
 
@@ -236,10 +224,3 @@ def _known_weights() -> dict[str, str]:
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     sums = (line.split() for line in lines)
     return {file.partition("/")[0]: sha256 for sha256, file in sums}
-
-
-def _local_dir(path: str) -> Path:
-    folder = Path(os.path.expanduser(path))  # Path.expanduser raises for an unknown ~user
-    if not folder.is_dir():
-        raise ZooError(f"there is no folder {folder}; give local-dir: the folder of a model")
-    return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from zoo.atomic import atomic_folder, make_folder
 from zoo.config import read_config
 from zoo.errors import ZooError
+from zoo.plugins import find, names
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -26,11 +28,13 @@ __all__ = [
     "Hub",
     "HuggingFace",
     "Listed",
+    "Plugins",
     "UnreachableError",
+    "bring",
     "check_parts",
+    "check_weights",
     "open_hub",
     "search",
-    "snapshot",
 ]
 
 WEIGHTS = "model.safetensors"
@@ -59,7 +63,7 @@ class Listed(NamedTuple):
 
 
 class Hub(Protocol):
-    """A place that holds models by name."""
+    """A place that holds models by name, in which nothing can be published by default."""
 
     def models(self) -> list[Listed]:
         """The models that are there, by name."""
@@ -69,6 +73,7 @@ class Hub(Protocol):
 
     def publish(self, folder: Path, name: str, files: list[Path]) -> str:
         """Put files of a model's folder there, all or none, and return the address."""
+        raise ZooError("nothing can be published there")
 
 
 def open_hub(place: str) -> Hub:
@@ -81,7 +86,7 @@ def open_hub(place: str) -> Hub:
     return HuggingFace(organisation)
 
 
-class Folder:
+class Folder(Hub):
     """A hub that is a folder with a folder for each model; nothing in it is copied."""
 
     def __init__(self, path: Path) -> None:
@@ -123,7 +128,7 @@ class Folder:
         return str(target)
 
 
-class HuggingFace:
+class HuggingFace(Hub):
     """A hub that is an account on the Hugging Face Hub, or on the server of ``HF_ENDPOINT``."""
 
     def __init__(self, organisation: str) -> None:
@@ -143,7 +148,7 @@ class HuggingFace:
         if not NAME.fullmatch(name.partition("@")[0]):
             return None
         try:
-            return snapshot(f"{self.organisation}/{name}")
+            return _snapshot(f"{self.organisation}/{name}")
         except _NotThereError:
             return None
 
@@ -195,11 +200,46 @@ class HuggingFace:
         return listed
 
 
+class Plugins(Hub):
+    """The models that installed plugins know; each says where its weights are."""
+
+    def models(self) -> list[Listed]:
+        """What they offer, of every plugin."""
+        listed = []
+        for name in names("pretrained"):
+            cell, *rest = name.split("-")
+            architecture = f"{cell}-{rest[0]}" if cell == "ms" and rest else cell
+            listed.append(Listed(name, architecture, "", "plugins"))
+        return listed
+
+    def pull(self, name: str) -> Path | None:
+        """Bring a model from where its plugin says, if the weights are those that it knows."""
+        if (found := find("pretrained", name)) is None:
+            return None
+        model, plugin = found
+        folder = bring(model.ref)
+        check_weights(folder, name, model.sha256, plugin.source)
+        return folder
+
+
 class _NotThereError(ZooError):
     """There is no such repository."""
 
 
-def snapshot(path: str) -> Path:
+def bring(ref: str) -> Path:
+    """The folder that ``local-dir:PATH`` or ``hf-hub:org/name@revision`` means, brought here.
+
+    Raises ZooError where there is none.
+    """
+    if ref.startswith("local-dir:"):
+        folder = Path(os.path.expanduser(ref.removeprefix("local-dir:")))  # may have no such ~user
+        if not folder.is_dir():
+            raise ZooError(f"there is no folder {folder}; give local-dir: the folder of a model")
+        return folder
+    return _snapshot(ref.removeprefix("hf-hub:").removeprefix("hf://"))
+
+
+def _snapshot(path: str) -> Path:
     """The folder of ``org/name`` or ``org/name@revision``, brought to the client's cache.
 
     Raises ZooError where it is not there, cannot be had, or is no model of the zoo.
@@ -255,6 +295,17 @@ def check_parts(folder: Path, files: list[Path]) -> None:
             raise ZooError(f"{file} is a link to {target}, outside its folder; put the file there")
         if target.exists() and not target.is_file():
             raise ZooError(f"{file} is no regular file; put the model's file there")
+
+
+def check_weights(folder: Path, name: str, sha256: str, told_by: str) -> None:
+    """Raise ZooError if a model's weights are not those that are known by its name."""
+    check_parts(folder, [folder / WEIGHTS])
+    found = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    if found != sha256:
+        raise ZooError(
+            f"{folder / WEIGHTS} is not {name}: it has sha256 {found[:12]}…, {told_by} says "
+            f"{sha256[:12]}…; pull it again, or if you want these: local-dir:{folder}"
+        )
 
 
 @contextmanager

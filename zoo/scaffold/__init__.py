@@ -55,7 +55,7 @@ def new_project(name: str, folder: Path | None = None) -> tuple[Path, str]:
             target = temporary / place
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(_renamed(source.read_text("utf-8"), names), encoding="utf-8")
-        _write_card(temporary / "cards" / f"{cell}-mmnist" / "README.md")
+        _write_card(temporary / "cards" / f"ms-{cell}-mmnist" / "README.md")
     return folder, cell
 
 

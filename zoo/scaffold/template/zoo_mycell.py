@@ -47,12 +47,12 @@ def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
     return {"mycell": MyCell}
 
 
-# Weights that you have published become loadable by name, `zoo.load("mycell-mmnist")`, with:
+# Weights that you have published become loadable by name, `zoo.load("ms-mycell-mmnist")`, with:
 #
 # @zoo.hookimpl
 # def zoo_pretrained():
 #     return {
-#         "mycell-mmnist": zoo.Pretrained(
-#             "hf-hub:me/mycell-mmnist", sha256="what sha256sum prints of model.safetensors"
+#         "ms-mycell-mmnist": zoo.Pretrained(
+#             "hf-hub:me/ms-mycell-mmnist", sha256="what sha256sum prints of model.safetensors"
 #         )
 #     }
