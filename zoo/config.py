@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -33,7 +34,8 @@ Self = TypeVar("Self", bound="Validated")
 LARGEST = 4 << 20
 
 #: Sizes are bounded so that a config from anywhere cannot ask for absurd amounts of memory.
-Count = Annotated[int, Field(ge=1, le=4096, strict=True)]
+LARGEST_COUNT = 4096
+Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT, strict=True)]
 
 
 class Validated(BaseModel):
@@ -48,6 +50,16 @@ class Validated(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             raise ZooError(f"{source}: {_explain(cls, error)}") from None
+
+
+def _check_numbers(value: JsonValue) -> JsonValue:
+    """Whole numbers, such as sizes and iterations, are bounded in a cell's options as well."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for one in inner:
+        _check_numbers(one)
+    if isinstance(value, int) and abs(value) > LARGEST_COUNT:
+        raise ValueError(f"{value} is beyond ±{LARGEST_COUNT}")
+    return value
 
 
 class Data(Validated):
@@ -110,7 +122,9 @@ class Config(Validated):
     down: str = "max"
     up: str = "bilinear"
     # As JSON holds them, so that a config is the same before and after it was saved.
-    options: Annotated[dict[str, JsonValue], BeforeValidator(to_jsonable_python)] = {}
+    options: Annotated[
+        dict[str, JsonValue], BeforeValidator(to_jsonable_python), AfterValidator(_check_numbers)
+    ] = {}
     data: Data = Data()
     plugin: PluginSource | None = None
     topology_plugin: PluginSource | None = None

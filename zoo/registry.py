@@ -210,7 +210,9 @@ def _build_network(config: Config, cell: type[RecurrentCell], topology: Topology
             up=config.up,
             **options,
         )
-    except (TypeError, ValueError, RuntimeError) as error:  # a cell's option of a wrong kind
+    except ZooError:
+        raise
+    except Exception as error:  # a cell may do anything with an option of a wrong kind
         raise ZooError(
             f"{config.architecture} cannot be built with {config.options}: {error}"
         ) from error
