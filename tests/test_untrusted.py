@@ -213,7 +213,6 @@ def test_a_link_is_not_published(folder, tmp_path, part):
         "model/",
         "C:\\model",
         "-x",
-        ".",
     ],
 )
 def test_a_name_leads_nowhere_else(folder, tmp_path, name):

@@ -236,8 +236,5 @@ def _absent(kind: Kind, name: str, source: PluginSource | None) -> str:
         return f"{told} fails here: {broken[0]}; mend it, or: pip install {wanted}"
     if here:
         return f"{told} is {here[0].version} here and does not provide it; pip install {wanted}"
-    if os.environ.get("ZOO_PLUGINS"):
-        return (
-            f"{told} ZOO_PLUGINS leaves out or is not installed; unset it, or: pip install {wanted}"
-        )
-    return f"{told} is not installed; install it: pip install {wanted}"
+    left_out = " (or left out by ZOO_PLUGINS)" if os.environ.get("ZOO_PLUGINS") else ""
+    return f"{told} is not installed{left_out}; install it: pip install {wanted}"
