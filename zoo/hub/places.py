@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -312,7 +313,10 @@ def check_weights(folder: Path, name: str, sha256: str, told_by: str) -> None:
 def _told(what: str, done: str) -> Iterator[None]:
     """Whatever the client of the Hub raises, as a ZooError of one line."""
     from huggingface_hub import errors
+    from huggingface_hub.utils import disable_progress_bars
 
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     try:
         yield
     except errors.HFValidationError as error:
