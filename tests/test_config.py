@@ -13,7 +13,10 @@ from zoo.errors import ZooError
 
 COUNT = st.integers(1, 4096)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-4096, 4096) | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers(-4096, 4096)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=5,
