@@ -350,5 +350,5 @@ def _told(what: str, done: str) -> Iterator[None]:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         kind = ZooError if isinstance(error, OSError) and error.errno else UnreachableError
         raise kind(
-            f"{what} cannot be {done} ({reason}); try again, what has come is kept"
+            f"{what} cannot be {done} ({reason}); try again"
         ) from error
