@@ -17,6 +17,7 @@ from zoo.cli.list import list_
 from zoo.cli.plugins import plugins
 from zoo.cli.predict import predict
 from zoo.cli.pull import pull
+from zoo.cli.runs import runs
 from zoo.cli.train import train
 from zoo.errors import ZooError
 
@@ -51,7 +52,7 @@ def zoo() -> None:
     """
 
 
-for command in (list_, info, pull, predict, eval_, train, demo, convert, cost, plugins, card):
+for command in (list_, info, pull, predict, eval_, train, runs, demo, convert, cost, plugins, card):
     zoo.add_command(command)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -66,6 +67,8 @@ def train(
         data_root=data_dir,
         settings=given,
     )
+    if os.environ.get("RANK", "0") != "0":  # one of several processes tells
+        return
     if as_json:
         print_json({"run": str(run), "finished": outcome.finished, **vars(outcome)})
     elif outcome.finished:

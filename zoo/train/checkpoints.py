@@ -159,7 +159,9 @@ def verify(checkpoint: Path) -> str | None:
 
 def _without_prefix(models: list[nn.Module], weights: list[dict], place: str) -> None:
     for number, state in enumerate(weights):
-        weights[number] = {name.removeprefix("module."): value for name, value in state.items()}
+        weights[number] = {
+            name.removeprefix("module."): tensor.contiguous() for name, tensor in state.items()
+        }
 
 
 def _checksums(folder: Path) -> dict[str, str]:

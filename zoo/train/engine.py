@@ -13,7 +13,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,6 +103,7 @@ def train(
     AcceleratorState._reset_state()
     with _lost_processes():
         accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),  # else several processes on CPUs are alone
             mixed_precision="no" if recipe.train.precision == "fp32" else recipe.train.precision,
             log_with=list(recipe.watch.trackers) or None,
             project_dir=run,
@@ -206,7 +207,7 @@ class _Training:
         self.objective.train()
 
         started, before, mean = time.monotonic(), done.seconds, _Mean()
-        with _stop_signals() as stopped, progress_bar("training", self.steps, done.step) as bar:
+        with _stop_signals() as stopped, self._progress(done.step) as bar:
 
             def leave() -> bool:
                 minutes = (time.monotonic() - started) / 60
@@ -219,7 +220,7 @@ class _Training:
                     done.skipped += 1
                     log.write(done.step + 1, skipped=done.skipped, sequences=step.bad)
                     if settings.nonfinite == "stop":
-                        raise ZooError(_not_finite(done.step, step, checkpoints.all()))
+                        raise ZooError(_not_finite(done.step + 1, step, checkpoints.all()))
                 else:
                     mean.add(step.loss)
                 done.step += 1
@@ -245,6 +246,12 @@ class _Training:
         if done.finished:
             self._finish(run, done, checkpoints)
         return done
+
+    def _progress(self, step: int) -> AbstractContextManager[Callable[[int, str], None]]:
+        """A bar of one of the processes."""
+        if self.accelerator.is_main_process:
+            return progress_bar("training", self.steps, step)
+        return nullcontext(lambda done, note: None)
 
     def _step(self, number: int, sequences: Tensor, leave: Callable[[], bool]) -> _Step:
         """One step: `sequences` are the rows of this process."""

@@ -41,7 +41,7 @@ Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
-Options = Annotated[dict[str, JsonValue], Field(default_factory=dict)]
+Options = dict[str, JsonValue]
 
 #: The losses in which more is better; of all others less is.
 RISING = ("ssim", "psnr")
@@ -60,7 +60,7 @@ class DataRecipe(Validated):
     input_frames: Count = 10
     horizon: Count = 10
     seed: Natural = 0
-    options: Options
+    options: Options = Field(default_factory=dict)
     workers: Natural = 0
 
 
@@ -183,12 +183,12 @@ class TrainRecipe(Validated):
     epochs: Positive | None = None
     batch_size: Count = 4
     optimizer: str = "adam"
-    optimizer_options: Options
+    optimizer_options: Options = Field(default_factory=dict)
     lr: Rate = 3e-4
-    lr_parts: Annotated[dict[str, Rate], Field(default_factory=dict)]
+    lr_parts: dict[str, Rate] = Field(default_factory=dict)
     freeze: tuple[str, ...] = ()
     schedule: Literal["constant", "cosine", "tanh", "step", "multistep", "poly"] = "constant"
-    schedule_options: Options
+    schedule_options: Options = Field(default_factory=dict)
     warmup_steps: Natural = 0
     clip_norm: Rate | None = None
     sampling_steps: Natural | None = None
@@ -237,7 +237,7 @@ class EvaluationRecipe(Validated):
 
     every: Positive | None = None
     split: str = "test"
-    options: Options
+    options: Options = Field(default_factory=dict)
     sequences: Positive = 100
     batch_size: Count = 16
     metric: Literal["mse", "mae", "ssim", "psnr"] = "mse"
@@ -276,7 +276,7 @@ class Recipe(Validated):
     """
 
     init: str | None = None
-    model: Options
+    model: Options = Field(default_factory=dict)
     data: DataRecipe
     loss: LossRecipe = LossRecipe()
     sampling: SamplingRecipe = SamplingRecipe()
@@ -297,6 +297,10 @@ class Recipe(Validated):
                 "train.sampling_steps is of scheduled sampling; give sampling.forecast its `until`"
             )
         return self
+
+    def flat(self) -> dict[str, Any]:
+        """All values by their dotted keys, such as "train.lr", as JSON holds them."""
+        return _flat(self.model_dump(mode="json"))
 
 
 def read_recipe(path: Path, settings: Iterable[tuple[str, Any]] = ()) -> Recipe:
@@ -348,9 +352,8 @@ def write_recipe(recipe: Recipe) -> str:
 
 def differences(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
     """The dotted keys in which two recipes differ, with the values of both."""
-    values = [_flat(recipe.model_dump(mode="json")) for recipe in (one, other)]
-    keys = dict.fromkeys([*values[0], *values[1]])
-    pairs = {key: (values[0].get(key), values[1].get(key)) for key in keys}
+    first, second = one.flat(), other.flat()
+    pairs = {key: (first.get(key), second.get(key)) for key in first | second}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
