@@ -5,11 +5,13 @@ import multiprocessing
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
+from zoo.errors import ZooError
 from zoo.train.engine import train
 
 # Children are forked from a process that has imported torch once.
@@ -67,6 +69,9 @@ def free_port() -> int:
         return listening.getsockname()[1]
 
 
+MENDABLE = "start all of them again with --resume"
+
+
 def one_of(rank: int, world: int, port: int, arguments: tuple, options: dict) -> None:
     """What torchrun starts: one of several processes of a run."""
     os.environ |= {
@@ -79,7 +84,10 @@ def one_of(rank: int, world: int, port: int, arguments: tuple, options: dict) ->
         "OMP_NUM_THREADS": "1",
     }
     torch.set_num_threads(1)
-    outcome = train(*arguments, **options)
+    try:
+        outcome = train(*arguments, **options)
+    except ZooError as error:
+        sys.exit(2 if MENDABLE in str(error) else 4)
     sys.exit(0 if outcome.finished else 3)
 
 
@@ -100,6 +108,14 @@ def train_together(world: int, *arguments: object, **options: object) -> list[in
     for child in children:
         child.join()
     return [child.exitcode for child in children]
+
+
+def train_until_step(run: Path, step: int) -> None:
+    """Wait until a run has the checkpoint of a step or a later one."""
+    deadline = time.monotonic() + 60
+    while not any(int(p.name[-8:]) >= step for p in run.glob("checkpoints/step-*")):
+        assert time.monotonic() < deadline, "the run has not come so far"
+        time.sleep(0.02)
 
 
 def replaced(*pairs: tuple[str, str], more: str = "") -> str:

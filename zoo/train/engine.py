@@ -500,12 +500,10 @@ def _lost_processes() -> Iterator[None]:
     """Tell in one line that another process of the run is gone."""
     try:
         yield
-    except torch.distributed.DistBackendError as error:  # of nccl
-        raise ZooError(_LOST.format(error)) from error
     except RuntimeError as error:  # gloo has no error of its own
-        if "gloo" not in str(error):
+        lost = isinstance(error, torch.distributed.DistBackendError) or "gloo" in str(error)
+        if not lost:
             raise
-        raise ZooError(_LOST.format(error)) from error
-
-
-_LOST = "another process of the run is lost ({}); start all again with --resume"
+        raise ZooError(
+            "another process of the run is lost; start all of them again with --resume"
+        ) from error

@@ -60,7 +60,8 @@ class Objective(nn.Module):
         pixelwise = self.loss.l2 * error.square() + self.loss.l1 * error.abs()
         if len(self.weights):
             pixelwise = (
-                pixelwise * self.weights[torch.bucketize(truth, self.thresholds, right=True)]
+                pixelwise
+                * self.weights[torch.bucketize(truth.contiguous(), self.thresholds, right=True)]
             )
         pixelwise = pixelwise.where(there[:, 1:], 0)
         losses = pixelwise.sum(dim=(2, 3, 4)).mean(dim=1)

@@ -44,13 +44,18 @@ class Order:
         here = range(self.length)[number * self.batch_size : (number + 1) * self.batch_size]
         if not self.shuffle:
             return list(here)
-        order = _permutation(self.length, self.seed * 2**32 + epoch)
+        order = _permutation(self.length, self.seed, epoch)
         return order[here.start : here.stop].tolist()
 
 
 @functools.lru_cache(maxsize=2)
-def _permutation(length: int, seed: int) -> Tensor:
-    return torch.randperm(length, generator=torch.Generator().manual_seed(seed))
+def _permutation(length: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(length, generator=_generator(seed, epoch))
+
+
+def _generator(seed: int, number: int) -> torch.Generator:
+    """A generator for each pair of numbers. Of its seed torch reads the lower 32 bits alone."""
+    return torch.Generator().manual_seed((seed * 0x9E3779B1 + number) % 2**32)
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,9 @@ def fed_frames(recipe: Recipe, step: int, steps: int) -> Tensor:
     inputs, forecast = recipe.sampling.curves(steps, settings.sampling_steps)
     probability = torch.full((data.input_frames + data.horizon - 1,), forecast.at(step, steps))
     probability[: data.input_frames] = inputs.at(step, steps)
-    generator = torch.Generator().manual_seed(settings.seed * 2**32 + step)
-    fed = torch.rand(settings.batch_size, len(probability), generator=generator) < probability
+    drawn = torch.rand(
+        settings.batch_size, len(probability), generator=_generator(settings.seed, step)
+    )
+    fed = drawn < probability
     fed[:, 0] = True
     return fed
