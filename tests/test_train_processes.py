@@ -166,6 +166,7 @@ def test_two_hosts_go_on_after_a_process_was_killed(
     os.kill(starts[0]["pid"], signal.SIGKILL)
     for agent in hosts:
         agent.join(120)
+        agent.kill()
     assert [agent.exitcode for agent in hosts] == [0, 0]
     starts = json.loads((run / "run.json").read_text())["starts"]
     assert [start["processes"] for start in starts] == [2, 2]
@@ -174,8 +175,9 @@ def test_two_hosts_go_on_after_a_process_was_killed(
 
 
 def host(address: str, port: int, arguments: tuple, options: dict) -> None:
-    """What ``torchrun --nnodes 2 --max-restarts 3`` is on one host, without a new Python."""
+    """What ``torchrun --nnodes 2 --max-restarts 3`` is on one host."""
     os.environ["OMP_NUM_THREADS"] = "1"
+    processes.set_forkserver_preload(["zoo.train.engine"])  # of this process, for its workers
     config = LaunchConfig(
         min_nodes=2,
         max_nodes=2,
@@ -184,7 +186,7 @@ def host(address: str, port: int, arguments: tuple, options: dict) -> None:
         rdzv_backend="c10d",
         rdzv_endpoint=f"127.0.0.1:{port}",
         max_restarts=3,
-        start_method="fork",
+        start_method="forkserver",
         local_addr=address,
     )
     elastic_launch(config, worker)(arguments, options)
