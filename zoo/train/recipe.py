@@ -121,9 +121,9 @@ class Curve(Validated):
         until = steps if self.until is None else self.until
         if step >= until:
             return self.end
-        passed = max(0, step - self.begin) / (until - self.begin)
-        if passed == 0:
+        if step <= self.begin:
             return self.start
+        passed = (step - self.begin) / (until - self.begin)
         rest = 1 - passed if self.shape == "linear" else math.exp(-5 * passed)
         return self.end + (self.start - self.end) * rest
 
