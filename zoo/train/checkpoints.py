@@ -88,8 +88,9 @@ class Checkpoints:
             kept = self.all()
             intact = f"{kept[-1]} is intact" if kept else "there is none before it"
             raise ZooError(
-                f"the checkpoint of step {step} could not be written ({_reason(error)}); "
-                f"{intact}; make room, then go on with --resume"
+                f"the checkpoint of step {step} could not be written ({_reason(error)}, "
+                f"{shutil.disk_usage(self.folder).free / 1e6:.1f} MB free); {intact}; make room, "
+                "then go on with --resume"
             ) from error
         if main:
             for old in self.all()[: -self.keep]:
