@@ -154,7 +154,9 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     assert child.exitcode == 2
     said = (tmp_path / "said").read_text()
     assert "\n" not in said
-    assert re.search(r"could not be written \(.+ MB free\); \S+step-00000001 is intact", said)
+    assert "could not be written" in said
+    if share > 0.1:  # else run.json has no room either
+        assert re.search(r"\(.+ MB free\); \S+step-00000001 is intact; make room", said)
     assert checkpoints(run) == [1]
     assert verify(run / "checkpoints" / "step-00000001") is None
     assert train(recipe, run, resume=True, data_root=noise_root).finished
