@@ -126,8 +126,6 @@ def test_tensorboard_is_an_option(noise_root: Path, tmp_path: Path) -> None:
     train(recipe, run, data_root=noise_root)
     events = EventAccumulator(str(run / "tracked"))
     events.Reload()
-    told = {(event.step, pytest.approx(event.value)) for event in events.Scalars("loss")}
-    assert len(told) == 6
     own = {line["step"]: line["loss"] for line in log(run) if "loss" in line}
     assert {e.step: pytest.approx(e.value) for e in events.Scalars("loss")} == own
     assert len(events.Scalars("mse")) == 3

@@ -138,8 +138,7 @@ class _Training:
             raise ZooError(
                 f"train.warmup_steps is {settings.warmup_steps}; the run has {self.steps} steps"
             )
-        height, width = self.dataset[0].shape[-2:]
-        model = create_model(recipe, _data(recipe, (height, width)))
+        model = create_model(recipe, _data(recipe, self.dataset))
         self.validation = None
         if recipe.evaluation.every or recipe.watch.pictures_every:
             self.validation = Validation(recipe, accelerator, root)
@@ -421,13 +420,16 @@ def _is_fresh(recipe: Recipe) -> bool:
     return recipe.data.name == "mmnist" and not told
 
 
-def _data(recipe: Recipe, size: tuple[int, int]) -> Data:
-    return Data(
-        name=recipe.data.name,
-        size=size,
-        input_frames=recipe.data.input_frames,
-        horizon=recipe.data.horizon,
-    )
+def _data(recipe: Recipe, dataset: Any) -> Data:
+    """What the model is to know of its data: what the data set tells, and the recipe."""
+    fields = {
+        **getattr(dataset, "data", {}),
+        "name": recipe.data.name,
+        "size": tuple(dataset[0].shape[-2:]),
+        "input_frames": recipe.data.input_frames,
+        "horizon": recipe.data.horizon,
+    }
+    return Data.parse(fields, source=f"the data set {recipe.data.name}")
 
 
 def _prepare_folder(run: Path, recipe: Recipe, recipe_path: Path, resume: bool) -> None:
