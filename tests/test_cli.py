@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 import zoo
 import zoo.hub
 from zoo.cli import zoo as command
-from zoo.plugins import load_plugins
+from zoo.plugins import forget
 
 DATA = {"name": "mmnist", "size": (64, 64), "input_frames": 3, "horizon": 2}
 
@@ -49,17 +49,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def place(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Path]:
+def place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The built-in models are one tiny model."""
     folder = tmp_path_factory.mktemp("cards")
     torch.manual_seed(0)
     zoo.save(zoo.create("mslstm", hidden=4, layers=2, patch=8, data=DATA), folder / "mslstm-tiny")
     monkeypatch.setattr(zoo.hub, "builtin_folder", lambda: folder)
-    zoo.hub.pretrained_models.cache_clear()
-    yield folder
-    zoo.hub.pretrained_models.cache_clear()
+    return folder
 
 
 @pytest.fixture
@@ -133,6 +129,7 @@ def test_list(place: Path) -> None:
         "architecture": "ms-mklstm",
         "pretrained": True,
         "data": "mmnist",
+        "hub": str(place),
     }
     assert "trained on mmnist" in succeed("list")
 
@@ -391,9 +388,9 @@ def installed(
     """A folder of distributions, installed until the test ends."""
     folder = tmp_path_factory.mktemp("site")
     monkeypatch.syspath_prepend(folder)
-    load_plugins.cache_clear()
+    forget()
     yield folder
-    load_plugins.cache_clear()
+    forget()
 
 
 def test_two_plugins_that_claim_one_name(installed: Path) -> None:

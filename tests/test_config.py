@@ -13,7 +13,10 @@ from zoo.errors import ZooError
 
 COUNT = st.integers(1, 4096)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers(-4096, 4096)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=5,
@@ -28,7 +31,7 @@ CONFIGS = st.builds(
     patch=st.integers(1, 256),
     size=st.none() | st.tuples(COUNT, COUNT),
     halvings=st.none() | st.integers(0, 16),
-    options=st.dictionaries(st.text(), JSON | st.tuples(st.integers())),
+    options=st.dictionaries(st.text(), JSON | st.tuples(st.integers(-4096, 4096))),
     data=st.builds(
         Data,
         unit=st.text(),
@@ -37,7 +40,12 @@ CONFIGS = st.builds(
         size=st.none() | st.tuples(COUNT, COUNT),
         horizon=st.none() | COUNT,
     ),
-    plugin=st.none() | st.builds(PluginSource, distribution=st.text(), version=st.text()),
+    plugin=st.none()
+    | st.builds(
+        PluginSource,
+        distribution=st.from_regex(r"\A[a-z]([a-z._-]*[a-z])?\Z"),
+        version=st.from_regex(r"\A[0-9.a-z+]{0,9}\Z"),
+    ),
 )
 
 
@@ -107,6 +115,15 @@ def test_a_config_is_frozen():
         ({"cell": "c", "data": {"high": float("inf")}}, "data.high"),
         ({"cell": "c", "data": {"size": [4]}}, "data.size"),
         ({"cell": "c", "plugin": {"distribution": "x"}}, "plugin.version is missing"),
+        (
+            {"cell": "c", "plugin": {"distribution": "x; rm -rf ~", "version": "1"}},
+            "plugin.distribution",
+        ),
+        (
+            {"cell": "c", "plugin": {"distribution": "x", "version": "1 --index-url y"}},
+            "plugin.version",
+        ),
+        ({"cell": "c", "topology_plugin": {"distribution": "-e."}}, "topology_plugin.distribution"),
         ({"cell": "c", "format": 2}, "format"),
         ([], "the whole"),
         (None, "the whole"),

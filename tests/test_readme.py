@@ -21,7 +21,7 @@ from zoo.data import data_root
 from zoo.errors import ZooError
 from zoo.hub import read_metrics
 from zoo.hub.card import models_table
-from zoo.plugins import load_plugins
+from zoo.plugins import forget
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -40,7 +40,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     weights = {name: tensor for name, tensor in published.items() if not name.startswith("__")}
     torch.save(weights, folder / "checkpoint.pth")
     yield folder
-    load_plugins.cache_clear()
+    forget()
 
 
 def run(line: str) -> None:
@@ -81,7 +81,7 @@ def install(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
     subprocess.run([*pip, "--no-build-isolation", "--target", here / "site", here], check=True)
     monkeypatch.syspath_prepend(here / "site")
-    load_plugins.cache_clear()
+    forget()
 
 
 def test_table() -> None:

@@ -141,10 +141,12 @@ def test_the_seed_fixes_the_weights():
 
 
 def test_a_cell_that_is_not_installed():
-    with refused("no installed plugin provides the cell 'convlst' (did you mean convlstm, "):
+    with refused("no cell is named 'convlst' (did you mean convlstm, "):
         build(zoo.Config(cell="convlst"))
     source = {"distribution": "zoo-of-mine", "version": "1.2"}
-    with refused("comes from zoo-of-mine 1.2, which does not provide it here; install it: pip"):
+    with refused(
+        "from zoo-of-mine 1.2, which is not installed; install it: pip install zoo-of-mine==1.2"
+    ):
         build(zoo.Config(cell="mine", plugin=source))
 
 

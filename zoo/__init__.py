@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError
-from zoo.plugins import hookimpl
+from zoo.plugins import Pretrained, hookimpl
 
 if TYPE_CHECKING:
     from zoo.cell import Place, RecurrentCell, Step
@@ -27,6 +27,7 @@ __all__ = [
     "Data",
     "Forecaster",
     "Place",
+    "Pretrained",
     "RecurrentCell",
     "Step",
     "Topology",

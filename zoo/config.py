@@ -10,9 +10,10 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -25,18 +26,25 @@ from pydantic_core import to_jsonable_python
 
 from zoo.errors import ZooError
 
-__all__ = ["Config", "Data", "PluginSource", "Validated", "nearest", "read_config"]
+__all__ = ["Config", "Data", "PluginSource", "Validated", "nearest", "read_config", "read_json"]
 
 Self = TypeVar("Self", bound="Validated")
 
+#: Bytes of a JSON file in a model's folder; a config has some hundred, metrics some thousand.
+LARGEST = 4 << 20
+
 #: Sizes are bounded so that a config from anywhere cannot ask for absurd amounts of memory.
-Count = Annotated[int, Field(ge=1, le=4096, strict=True)]
+LARGEST_COUNT = 4096
+LONGEST = 500  # characters of a text, or things in a list
+Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT, strict=True)]
 
 
 class Validated(BaseModel):
     """A frozen record of JSON-safe values in which unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=LONGEST
+    )
 
     @classmethod
     def parse(cls: type[Self], values: object, *, source: str) -> Self:
@@ -45,6 +53,19 @@ class Validated(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             raise ZooError(f"{source}: {_explain(cls, error)}") from None
+
+
+def _check_sizes(value: JsonValue) -> JsonValue:
+    """Numbers, such as sizes and iterations, and lengths are bounded in options as well."""
+    if isinstance(value, str | list | dict) and len(value) > LONGEST:
+        raise ValueError(f"a {type(value).__name__} of length {len(value)}, beyond {LONGEST}")
+    for one in (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    ):
+        _check_sizes(one)
+    if isinstance(value, int) and abs(value) > LARGEST_COUNT:
+        raise ValueError(f"{value} is beyond ±{LARGEST_COUNT}")
+    return value
 
 
 class Data(Validated):
@@ -78,16 +99,20 @@ class Data(Validated):
 
 
 class PluginSource(Validated):
-    """The distribution that provided a model's cell when it was saved."""
+    """The distribution that provided a model's cell or topology when it was saved.
 
-    distribution: str
-    version: str
+    Both become part of a command that is shown to be typed, and are nothing else than names.
+    """
+
+    distribution: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")]
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9.!+_-]*$", max_length=80)]
 
 
 class Config(Validated):
-    """A model: the arguments of :func:`zoo.create`, its data, and where its cell came from.
+    """A model: the arguments of :func:`zoo.create`, its data, and where its parts came from.
 
     size: of the frames, where the model is made for no other.
+    plugin, topology_plugin: who provided the cell, and the topology where it is not the zoo's.
     """
 
     format: Literal[1] = 1
@@ -103,9 +128,12 @@ class Config(Validated):
     down: str = "max"
     up: str = "bilinear"
     # As JSON holds them, so that a config is the same before and after it was saved.
-    options: Annotated[dict[str, JsonValue], BeforeValidator(to_jsonable_python)] = {}
+    options: Annotated[
+        dict[str, JsonValue], BeforeValidator(to_jsonable_python), AfterValidator(_check_sizes)
+    ] = {}
     data: Data = Data()
     plugin: PluginSource | None = None
+    topology_plugin: PluginSource | None = None
 
     @property
     def architecture(self) -> str:
@@ -115,18 +143,28 @@ class Config(Validated):
         return f"{'ms' if self.topology == 'mirror' else self.topology}-{self.cell}"
 
 
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a model's folder.
+
+    Raises ZooError where it is absent, too large to be one, or not JSON.
+    """
+    try:
+        if path.exists() and path.stat().st_size > LARGEST:
+            raise ZooError(f"{path} has more than {LARGEST:,} bytes; it is no file of a model")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ZooError(f"{path.parent} is not a model folder: it has no {path.name}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ZooError(f"{path} cannot be read as JSON: {error}") from None
+
+
 def read_config(folder: Path) -> Config:
     """Read and validate config.json of a model's folder.
 
     Raises ZooError where it is absent, not JSON, or not a config of this version.
     """
     path = folder / "config.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ZooError(f"{folder} is not a model folder: it has no config.json") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ZooError(f"{path} cannot be read as JSON: {error}") from None
+    values = read_json(path)
     if isinstance(values, dict) and values.get("format", 1) != 1:
         raise ZooError(
             f"{path} has format {values['format']!r}, this zoo reads 1; "

@@ -52,7 +52,7 @@ def evaluate(
     if name is None:
         raise ZooError("the model names no data set; say which to evaluate on: --data mmnist")
     given, horizon = input_frames or data.input_frames or 10, horizon or data.horizon or 10
-    test = open_dataset(
+    test: Any = open_dataset(
         name, "test", root=root, frames=given + horizon, sequences=SEQUENCES, seed=SEED
     )
     count = min(sequences or SEQUENCES, SEQUENCES)

@@ -7,19 +7,21 @@ of a cell (in a mirrored pyramid of scales), for every cell that is installed.
 from __future__ import annotations
 
 import inspect
+import os
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.config import Config, nearest
+from zoo.config import Config, PluginSource, nearest
 from zoo.errors import ZooError
-from zoo.plugins import find_cell, find_topology, load_plugins
+from zoo.plugins import Kind, Plugin, find_cell, find_topology, load_plugins, names
 
 # Names are known without torch; it is imported when a network is built.
 if TYPE_CHECKING:
     from zoo.cell import RecurrentCell
     from zoo.forecast import Forecaster
     from zoo.network import Network
+    from zoo.topology import Topology
 
 __all__ = [
     "ALIASES",
@@ -41,14 +43,20 @@ ALIASES = {
 }
 
 #: The fields of a config that are arguments of :func:`create`; the rest are the cell's.
-CREATE_FIELDS = set(Config.model_fields) - {"format", "cell", "options", "plugin"}
+CREATE_FIELDS = set(Config.model_fields) - {
+    "format",
+    "cell",
+    "options",
+    "plugin",
+    "topology_plugin",
+}
 
 
 def architectures() -> list[str]:
     """The names of all architectures: two for every installed cell."""
-    cells = sorted({cell for plugin in load_plugins() for cell in plugin.cells})
+    cells = names("cells")
     for cell in cells:
-        found = find_cell(cell)  # raises where two plugins claim the name
+        found = find_cell(cell)
         if found and cell in ALIASES:
             raise ZooError(
                 f"{found[1].source} names a cell {cell!r}, which stands for {ALIASES[cell]}; "
@@ -61,8 +69,7 @@ def topologies() -> list[str]:
     """The names of all topologies: the zoo's own and those of installed plugins."""
     from zoo.topology import TOPOLOGIES
 
-    found = sorted({name for plugin in load_plugins() for name in plugin.topologies})
-    return [*TOPOLOGIES, *found]
+    return [*TOPOLOGIES, *names("topologies")]
 
 
 def list_models(pattern: str = "*", *, pretrained: bool | None = None) -> list[str]:
@@ -84,8 +91,8 @@ def list_models(pattern: str = "*", *, pretrained: bool | None = None) -> list[s
     if pretrained is not False:
         names |= {
             name
-            for name, config in pretrained_models().items()
-            if fnmatchcase(name, pattern) or matches(config.architecture)
+            for name, model in pretrained_models().items()
+            if fnmatchcase(name, pattern) or matches(model.architecture)
         }
     return sorted(names)
 
@@ -150,8 +157,9 @@ def build(config: Config) -> Forecaster:
 
     found = find_cell(config.cell)
     if found is None:
-        raise ZooError(_absent(config))
+        raise ZooError(_absent("cells", config.cell, config.plugin))
     cell, plugin = found
+    topology, its_plugin = _make_topology(config)
     known = cell.options()
     for option in config.options.keys() - known.keys():
         near = nearest(option, {*known, *CREATE_FIELDS})
@@ -159,16 +167,29 @@ def build(config: Config) -> Forecaster:
             f"{config.architecture} has no option {option!r}{near}; "
             f"its own are: {', '.join(known) or 'none'}"
         )
-    network = _build_network(config, cell)
+    network = _build_network(config, cell, topology)
     # The options are completed with the defaults of today, which a later version may change.
     values = config.model_dump(mode="json") | {
         "options": known | config.options,
-        "plugin": {"distribution": plugin.distribution, "version": plugin.version},
+        "plugin": _source(plugin),
+        "topology_plugin": its_plugin and _source(its_plugin),
     }
     return Forecaster(network, Config.parse(values, source=config.architecture))
 
 
-def _build_network(config: Config, cell: type[RecurrentCell]) -> Network:
+def _make_topology(config: Config) -> tuple[Topology, Plugin | None]:
+    found = find_topology(config.topology)
+    if found is None:
+        raise ZooError(_absent("topologies", config.topology, config.topology_plugin))
+    make, plugin = found
+    if config.halvings is None:
+        return make(config.layers), plugin
+    if "halvings" in inspect.signature(make).parameters:
+        return make(config.layers, config.halvings), plugin
+    raise ZooError(f"the topology {config.topology!r} has no halvings; leave halvings out")
+
+
+def _build_network(config: Config, cell: type[RecurrentCell], topology: Topology) -> Network:
     from zoo.network import Network
     from zoo.topology import DOWN, UP
 
@@ -176,19 +197,6 @@ def _build_network(config: Config, cell: type[RecurrentCell]) -> Network:
         if value not in choices:
             raise ZooError(f"{what}={value!r} is not one of {', '.join(choices)}")
     options: dict[str, Any] = dict(config.options)
-    make = find_topology(config.topology)
-    if make is None:
-        known = topologies()
-        raise ZooError(
-            f"no topology is named {config.topology!r}{nearest(config.topology, known)}; "
-            f"there are: {', '.join(known)}"
-        )
-    if config.halvings is None:
-        topology = make(config.layers)
-    elif "halvings" in inspect.signature(make).parameters:
-        topology = make(config.layers, config.halvings)
-    else:
-        raise ZooError(f"the topology {config.topology!r} has no halvings; leave halvings out")
     try:
         return Network(
             cell,
@@ -202,18 +210,31 @@ def _build_network(config: Config, cell: type[RecurrentCell]) -> Network:
             up=config.up,
             **options,
         )
-    except (TypeError, ValueError, RuntimeError) as error:  # a cell's option of a wrong kind
+    except ZooError:
+        raise
+    except Exception as error:  # a cell may do anything with an option of a wrong kind
         raise ZooError(
             f"{config.architecture} cannot be built with {config.options}: {error}"
         ) from error
 
 
-def _absent(config: Config) -> str:
-    if config.plugin is None:
-        known = sorted({cell for plugin in load_plugins() for cell in plugin.cells})
-        return f"no installed plugin provides the cell {config.cell!r}{nearest(config.cell, known)}"
-    source = config.plugin
-    return (
-        f"the cell {config.cell!r} comes from {source.distribution} {source.version}, which does "
-        f"not provide it here; install it: pip install {source.distribution}"
-    )
+def _source(plugin: Plugin) -> dict[str, str]:
+    return {"distribution": plugin.distribution, "version": plugin.version}
+
+
+def _absent(kind: Kind, name: str, source: PluginSource | None) -> str:
+    """Why a config's cell or topology is not to be had, and what to install."""
+    what = {"cells": "cell", "topologies": "topology"}.get(kind, kind)
+    if source is None:
+        known = names(kind) if kind == "cells" else topologies()
+        near = nearest(name, known)
+        return f"no {what} is named {name!r}{near}; there are: {', '.join(known)}"
+    wanted = f"{source.distribution}=={source.version}" if source.version else source.distribution
+    told = f"the {what} {name!r} comes from {source.distribution} {source.version}, which"
+    here = [plugin for plugin in load_plugins() if plugin.distribution == source.distribution]
+    if broken := [plugin.error for plugin in here if plugin.error]:
+        return f"{told} fails here: {broken[0]}; mend it, or: pip install {wanted}"
+    if here:
+        return f"{told} is {here[0].version} here and does not provide it; pip install {wanted}"
+    left_out = " (or left out by ZOO_PLUGINS)" if os.environ.get("ZOO_PLUGINS") else ""
+    return f"{told} is not installed{left_out}; install it: pip install {wanted}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -45,12 +44,11 @@ def eval_(
     frames; 'all-steps' over all one-step predictions, the warm-up included, as the tables of
     the MS-LSTM paper do.
     """
-    from zoo.atomic import atomic_path
     from zoo.evaluate import evaluate
-    from zoo.hub import load, pull, read_metrics
+    from zoo.hub import load, pull, read_metrics, update_metrics
 
     folder, forecaster = pull(model), load(model, device=device)
-    kept = read_metrics(folder) if save else {}
+    read_metrics(folder)  # what cannot be added to is told before the work
     report = evaluate(
         forecaster,
         dataset=data,
@@ -61,8 +59,7 @@ def eval_(
         root=data_dir,
     )
     if save:
-        with atomic_path(folder / "metrics.json") as temporary:
-            temporary.write_text(json.dumps(kept | report, indent=2) + "\n")
+        update_metrics(folder, **report)
     shown = model if model.startswith("hf-hub:") else folder.resolve().name
     if as_json:
         print_json({"model": shown, **report})

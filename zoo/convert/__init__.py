@@ -19,7 +19,7 @@ from zoo.convert.dialect import Converted, Dialect
 from zoo.convert.reading import read_tensors
 from zoo.errors import ZooError
 from zoo.hub import WEIGHTS, save
-from zoo.plugins import find_dialect, load_plugins
+from zoo.plugins import find, names
 from zoo.registry import build
 
 __all__ = ["DIALECTS", "convert"]
@@ -61,9 +61,10 @@ def convert(
     make that architecture (named), options that are missing or contradict the tensors, and a
     folder that holds something else.
     """
-    translate = DIALECTS.get(dialect) or find_dialect(dialect)
-    if translate is None:
-        known = [*DIALECTS, *(name for plugin in load_plugins() for name in plugin.dialects)]
+    own = DIALECTS.get(dialect)
+    found = (own, None) if own else find("dialects", dialect)
+    if found is None:
+        known = [*DIALECTS, *names("dialects")]
         raise ZooError(
             f"there is no dialect {dialect!r}{nearest(dialect, known)}; "
             f"it is one of: {', '.join(known)}"
@@ -72,7 +73,7 @@ def convert(
     _check_folder(folder)
     published = read_tensors(Path(file))
     try:
-        converted = translate(published, arch, topology, dict(options or {}))
+        converted = found[0](published, arch, topology, dict(options or {}))
     except ZooError as error:
         raise ZooError(f"{file}: {error}") from None
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.config import nearest
 from zoo.errors import ZooError
+from zoo.plugins import find, names
 
 if TYPE_CHECKING:
-    from zoo.data.mmnist import MovingMNIST
+    from torch import Tensor
+    from torch.utils.data import Dataset
 
 __all__ = ["DATASETS", "data_root", "open_dataset"]
 
@@ -25,11 +27,11 @@ def data_root() -> Path:
 
 def open_dataset(
     name: str, split: str, *, root: Path | None = None, frames: int = 20, **options: Any
-) -> MovingMNIST:
+) -> Dataset[Tensor]:
     """A data set of sequences (T, C, H, W), scaled to [0, 1].
 
     Args:
-        name: "mmnist", Moving MNIST.
+        name: "mmnist", Moving MNIST, or that of a plugin's.
         split: "train" or "test".
         root: the folder of the data sets; :func:`data_root` by default.
         frames: T, the length of a sequence.
@@ -37,12 +39,14 @@ def open_dataset(
 
     Raises ZooError for an unknown name, and where files are absent or broken.
     """
-    if name not in DATASETS:
-        known = ", ".join(DATASETS)
-        raise ZooError(
-            f"no data set is named {name!r}{nearest(name, DATASETS)}; there are: {known}"
-        )
-    from zoo.data.mmnist import MovingMNIST
+    root = root or data_root()
+    if name in DATASETS:
+        from zoo.data.mmnist import MovingMNIST
 
-    folder = (root or data_root()) / DATASETS[name]
-    return MovingMNIST(folder, split=split, frames=frames, **options)
+        return MovingMNIST(root / DATASETS[name], split=split, frames=frames, **options)
+    if found := find("datasets", name):
+        return found[0](root / name, split=split, frames=frames, **options)
+    known = [*DATASETS, *names("datasets")]
+    raise ZooError(
+        f"no data set is named {name!r}{nearest(name, known)}; there are: {', '.join(known)}"
+    )

@@ -337,7 +337,7 @@ class _Training:
         self.objective.train()
         log.write(done.step, **measured)
         value = measured[settings.metric]
-        if not settings.better(value, done.best):
+        if value is None or not settings.better(value, done.best):  # None: all was missing
             return False
         done.best, done.best_step = value, done.step
         return True

@@ -31,6 +31,9 @@ from zoo.train.sampling import Share
 __all__ = ["Log", "Validation", "check_trackers", "write_facts"]
 
 
+METRICS = ("mse", "mae", "ssim", "psnr")
+
+
 class Log:
     """log.jsonl, a line of JSON every few steps, and the same to the recipe's trackers.
 
@@ -101,7 +104,7 @@ class Validation:
         self.dataset = Subset(dataset, range(min(settings.sequences, len(dataset))))
         self.batch_size = settings.batch_size
 
-    def measure(self, model: Forecaster) -> dict[str, float]:
+    def measure(self, model: Forecaster) -> dict[str, float | None]:
         """The metrics of the forecast frames; each process forecasts its share."""
         metrics, device = FrameMetrics(), self.accelerator.device
         model.eval()
@@ -114,7 +117,8 @@ class Validation:
                 forecast = model(past, self.horizon)[:, -self.horizon :].float()
             together = self.accelerator.gather(forecast.contiguous())[: len(sequences)]
             metrics.update(together.cpu(), sequences[:, self.given :].float())
-        return {name: value for name, value in metrics.compute().items() if name != "per_frame"}
+        found = metrics.compute()
+        return {name: found[name] for name in METRICS}
 
     def draw(self, model: Forecaster, path: Path) -> None:
         """A picture of the first sequence: what was read, the truth and the forecast."""
