@@ -16,7 +16,8 @@ from zoo.cli.common import as_json, data_option, parse_setting, print_json
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="The folder of the run; by default runs/ and the name of the recipe's folder.",
+    help="The folder of the run; by default runs/ and the name of the recipe or, for a "
+    "recipe.toml, of its folder.",
 )
 @click.option(
     "--set",
@@ -58,7 +59,9 @@ def train(
         return
     from zoo.train.engine import train as carry_out
 
-    run = output or Path("runs") / recipe.resolve().parent.name
+    named = recipe.resolve()
+    name = named.parent.name if named.name == "recipe.toml" else named.stem
+    run = output or Path("runs") / name
     outcome = carry_out(
         recipe,
         run,
