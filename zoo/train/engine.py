@@ -53,6 +53,7 @@ class Outcome:
     loss: the last mean loss in the log.
     skipped: steps whose loss or gradient was not finite.
     best, best_step: the best measure of the validation, and when it was taken.
+    untold: the sum and the number of the losses that are not in the log yet.
     """
 
     step: int
@@ -62,6 +63,7 @@ class Outcome:
     skipped: int = 0
     best: float | None = None
     best_step: int | None = None
+    untold: tuple[float, int] = (0.0, 0)
 
     @property
     def finished(self) -> bool:
@@ -205,7 +207,7 @@ class _Training:
         )
         self.objective.train()
 
-        started, before, mean = time.monotonic(), done.seconds, _Mean()
+        started, before = time.monotonic(), done.seconds
         with _stop_signals() as stopped, self._progress(done.step) as bar:
 
             def leave() -> bool:
@@ -221,12 +223,13 @@ class _Training:
                     if settings.nonfinite == "stop":
                         raise ZooError(_not_finite(done.step + 1, step, checkpoints.all()))
                 else:
-                    mean.add(step.loss)
+                    done.untold = (done.untold[0] + step.loss, done.untold[1] + 1)
                 done.step += 1
                 done.seconds = before + time.monotonic() - started
                 last = done.step == self.steps or step.stop
-                if mean.count and (done.step % recipe.watch.log_every == 0 or last):
-                    done.loss = mean.take()
+                total, count = done.untold
+                if count and (done.step % recipe.watch.log_every == 0 or last):
+                    done.loss, done.untold = total / count, (0.0, 0)
                     log.write(
                         done.step,
                         loss=done.loss,
@@ -467,21 +470,6 @@ def _not_finite(number: int, step: _Step, checkpoints: list[Path]) -> str:
         f"{what}, from the sequences {shown}; {kept}; lower train.lr, set train.clip_norm, or "
         'leave such steps out: train.nonfinite = "skip"'
     )
-
-
-class _Mean:
-    """The mean of the numbers since the last one was taken."""
-
-    def __init__(self) -> None:
-        self.sum, self.count = 0.0, 0
-
-    def add(self, value: float) -> None:
-        self.sum, self.count = self.sum + value, self.count + 1
-
-    def take(self) -> float:
-        mean = self.sum / self.count
-        self.sum, self.count = 0.0, 0
-        return mean
 
 
 @contextmanager
