@@ -1,6 +1,7 @@
 """Recipes: what they hold, how they are overridden and printed, and those that ship."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -279,6 +280,18 @@ def test_the_recipes_of_the_papers_are_sound(path: Path) -> None:
     assert recipe.data.input_frames == (10 if data in ("mmnist", "kth") else 4)
     assert (recipe.sampling.kind == "reverse") == ("predrnnv2" in name)
     assert len(path.read_text().splitlines()) < 20
+
+
+def test_the_recipes_in_the_documentation_are_sound(tmp_path: Path) -> None:
+    text = (CARDS.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 4
+    for block in blocks:
+        path = tmp_path / "recipe.toml"
+        rest = "" if "[train]" in block else RECIPE[RECIPE.index("[train]") :]
+        model = "" if "init =" in block else '[model]\nname = "mslstm"\n'
+        path.write_text(block + model + '[data]\nname = "mmnist"\n' + rest)
+        assert resolve(read_recipe(path)).model["name"] == "ms-mklstm"
 
 
 def test_every_cell_has_recipes_for_the_four_data_sets() -> None:
