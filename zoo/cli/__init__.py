@@ -10,6 +10,7 @@ import click
 from zoo.cli.card import card
 from zoo.cli.convert import convert
 from zoo.cli.cost import cost
+from zoo.cli.data import data
 from zoo.cli.demo import demo
 from zoo.cli.eval import eval_
 from zoo.cli.info import info
@@ -25,7 +26,9 @@ __all__ = ["COMMANDS", "main"]
 #: The zoo's own commands by name.
 COMMANDS: dict[str, click.Command] = {
     str(command.name): command
-    for command in (list_, info, pull, predict, eval_, train, demo, convert, cost, plugins, card)
+    for command in (
+        list_, info, pull, predict, eval_, train, data, demo, convert, cost, plugins, card
+    )
 }
 
 
