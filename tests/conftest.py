@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from zoo.data import data_root
+
 TRAIN, TEST = "train-images-idx3-ubyte", "t10k-images-idx3-ubyte"
 
 
@@ -23,4 +25,13 @@ def noise_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "mnist").mkdir()
     (root / "mnist" / f"{TRAIN}.gz").write_bytes(gzip.compress(idx(noise[0])))
     (root / "mnist" / TEST).write_bytes(idx(noise[1] - 1))
+    return root
+
+
+@pytest.fixture
+def data_root_with_mnist() -> Path:
+    """The folder of the data sets, where MNIST is in it."""
+    root = data_root()
+    if not (root / "mnist").is_dir():
+        pytest.skip(f"MNIST is not in {root / 'mnist'}: set ZOO_DATA to the folder that has it")
     return root

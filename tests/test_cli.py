@@ -49,17 +49,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def place(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Path]:
+def place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The built-in models are one tiny model."""
     folder = tmp_path_factory.mktemp("cards")
     torch.manual_seed(0)
     zoo.save(zoo.create("mslstm", hidden=4, layers=2, patch=8, data=DATA), folder / "mslstm-tiny")
     monkeypatch.setattr(zoo.hub, "builtin_folder", lambda: folder)
-    zoo.hub.pretrained_models.cache_clear()
-    yield folder
-    zoo.hub.pretrained_models.cache_clear()
+    return folder
 
 
 @pytest.fixture
@@ -133,6 +129,7 @@ def test_list(place: Path) -> None:
         "architecture": "ms-mklstm",
         "pretrained": True,
         "data": "mmnist",
+        "hub": str(place),
     }
     assert "trained on mmnist" in succeed("list")
 

@@ -30,14 +30,12 @@ def builtin(tmp_path, monkeypatch):
     """A built-in place of four models."""
     folder = tmp_path / "cards"
     monkeypatch.setattr(zoo.hub, "builtin_folder", lambda: folder)
-    zoo.hub.pretrained_models.cache_clear()
     for name in ("mslstm-kth", "mslstm-mmnist", "ms-convlstm-mmnist", "predrnn-mmnist-small"):
         architecture = name.removesuffix("-small").rpartition("-")[0]
         zoo.save(small(architecture, data={"name": name}), folder / name)
     (folder / "convlstm-mmnist").mkdir()  # a recipe whose model is not trained yet
     (folder / "convlstm-mmnist" / "recipe.toml").write_text("")
-    yield folder
-    zoo.hub.pretrained_models.cache_clear()
+    return folder
 
 
 @pytest.mark.parametrize(

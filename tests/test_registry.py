@@ -144,7 +144,9 @@ def test_a_cell_that_is_not_installed():
     with refused("no cell is named 'convlst' (did you mean convlstm, "):
         build(zoo.Config(cell="convlst"))
     source = {"distribution": "zoo-of-mine", "version": "1.2"}
-    with refused("from zoo-of-mine 1.2, which is not installed; install it: pip install zoo-of-mine==1.2"):
+    with refused(
+        "from zoo-of-mine 1.2, which is not installed; install it: pip install zoo-of-mine==1.2"
+    ):
         build(zoo.Config(cell="mine", plugin=source))
 
 

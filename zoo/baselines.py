@@ -71,9 +71,10 @@ def check_baseline(name: str) -> None:
     if name == "optical flow":
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # it greets on the output stream
+                import cv2  # noqa: F401, of which pysteps has its Lucas and Kanade
                 import pysteps  # noqa: F401
         except ImportError:
             raise ZooError(
-                "optical flow is computed by pysteps, which is not installed: "
+                "optical flow is computed by pysteps with OpenCV, which are not both installed: "
                 "pip install 'spatiotemporal-zoo[flow]'"
             ) from None

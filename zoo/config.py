@@ -10,9 +10,10 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -25,12 +26,25 @@ from pydantic_core import to_jsonable_python
 
 from zoo.errors import ZooError
 
-__all__ = ["Config", "Data", "PluginSource", "Reflectivity", "Validated", "nearest", "read_config"]
+__all__ = [
+    "Config",
+    "Data",
+    "PluginSource",
+    "Reflectivity",
+    "Validated",
+    "nearest",
+    "read_config",
+    "read_json",
+]
 
 Self = TypeVar("Self", bound="Validated")
 
+#: Bytes of a JSON file in a model's folder; a config has some hundred, metrics some thousand.
+LARGEST = 4 << 20
+
 #: Sizes are bounded so that a config from anywhere cannot ask for absurd amounts of memory.
-Count = Annotated[int, Field(ge=1, le=4096, strict=True)]
+LARGEST_COUNT = 4096
+Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT, strict=True)]
 
 
 class Validated(BaseModel):
@@ -45,6 +59,16 @@ class Validated(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             raise ZooError(f"{source}: {_explain(cls, error)}") from None
+
+
+def _check_numbers(value: JsonValue) -> JsonValue:
+    """Whole numbers, such as sizes and iterations, are bounded in a cell's options as well."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for one in inner:
+        _check_numbers(one)
+    if isinstance(value, int) and abs(value) > LARGEST_COUNT:
+        raise ValueError(f"{value} is beyond ±{LARGEST_COUNT}")
+    return value
 
 
 class Reflectivity(Validated):
@@ -94,7 +118,9 @@ class Data(Validated):
     input_frames: Count | None = None
     horizon: Count | None = None
     # As JSON holds them, so that a config is the same before and after it was saved.
-    options: Annotated[dict[str, JsonValue], BeforeValidator(to_jsonable_python)] = {}
+    options: Annotated[
+        dict[str, JsonValue], BeforeValidator(to_jsonable_python), AfterValidator(_check_numbers)
+    ] = {}
 
     @model_validator(mode="after")
     def _check_range(self) -> Data:
@@ -149,7 +175,9 @@ class Config(Validated):
     down: str = "max"
     up: str = "bilinear"
     # As JSON holds them, so that a config is the same before and after it was saved.
-    options: Annotated[dict[str, JsonValue], BeforeValidator(to_jsonable_python)] = {}
+    options: Annotated[
+        dict[str, JsonValue], BeforeValidator(to_jsonable_python), AfterValidator(_check_numbers)
+    ] = {}
     data: Data = Data()
     plugin: PluginSource | None = None
     topology_plugin: PluginSource | None = None
@@ -162,18 +190,28 @@ class Config(Validated):
         return f"{'ms' if self.topology == 'mirror' else self.topology}-{self.cell}"
 
 
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a model's folder.
+
+    Raises ZooError where it is absent, too large to be one, or not JSON.
+    """
+    try:
+        if path.exists() and path.stat().st_size > LARGEST:
+            raise ZooError(f"{path} has more than {LARGEST:,} bytes; it is no file of a model")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ZooError(f"{path.parent} is not a model folder: it has no {path.name}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ZooError(f"{path} cannot be read as JSON: {error}") from None
+
+
 def read_config(folder: Path) -> Config:
     """Read and validate config.json of a model's folder.
 
     Raises ZooError where it is absent, not JSON, or not a config of this version.
     """
     path = folder / "config.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ZooError(f"{folder} is not a model folder: it has no config.json") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ZooError(f"{path} cannot be read as JSON: {error}") from None
+    values = read_json(path)
     if isinstance(values, dict) and values.get("format", 1) != 1:
         raise ZooError(
             f"{path} has format {values['format']!r}, this zoo reads 1; "

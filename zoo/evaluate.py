@@ -143,9 +143,12 @@ def open_for(
     given, horizon = input_frames or data.input_frames or 10, horizon or data.horizon or 10
     if options is None:
         options = data.options if name == data.name else {}
-    # How many a training draws, in which order and how far apart is its own affair.
-    chosen = {k: v for k, v in options.items() if k not in ("sequences", "seed")}
-    return name, open_dataset(name, split, root=root, frames=given + horizon, **chosen), given, horizon
+    # How many a training draws, and in which order, is its own affair.
+    chosen: dict[str, Any] = {
+        key: value for key, value in options.items() if key not in ("sequences", "seed")
+    }
+    opened = open_dataset(name, split, root=root, frames=given + horizon, **chosen)
+    return name, opened, given, horizon
 
 
 @torch.no_grad()
@@ -241,9 +244,7 @@ def _protocol(
         "size": record.size,
         "variable": record.variable,
         "unit": record.unit,
-        "scale": (
-            record.reflectivity.model_dump() if record.reflectivity else [*record.limits]
-        ),
+        "scale": (record.reflectivity.model_dump() if record.reflectivity else [*record.limits]),
         "data_range": [0, 1],
         "clipped": True,
         "reduction": "mean over sequences of each frame, then over frames",

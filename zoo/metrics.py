@@ -269,7 +269,12 @@ class FrameMetrics:
             table = torch.stack(
                 [
                     reduce(cells.long(), "t c h w -> t", "sum")
-                    for cells in (there & true, there & ~true, ~there & true, ~there & ~true & known)
+                    for cells in (
+                        there & true,
+                        there & ~true,
+                        ~there & true,
+                        ~there & ~true & known,
+                    )
                 ],
                 dim=-1,
             )  # (T, a b c d)

@@ -159,7 +159,7 @@ class Plugin:
 
 def load_plugins() -> tuple[Plugin, ...]:
     """Every installed plugin, imported once, those that fail with their errors."""
-    return tuple(map(_load, _installed()))
+    return tuple(map(_load, installed()))
 
 
 def find(kind: Kind, name: str) -> tuple[Any, Plugin] | None:
@@ -168,8 +168,8 @@ def find(kind: Kind, name: str) -> tuple[Any, Plugin] | None:
     Warns of plugins that fail where they may have provided it. Raises ZooError when two claim
     the name.
     """
-    likely = [p for p in _installed() if p.loaded or _is_named_for(p.name, kind, name)]
-    for plugins in (likely, _installed()):
+    likely = [p for p in installed() if p.loaded or _is_named_for(p.name, kind, name)]
+    for plugins in (likely, installed()):
         providers = [plugin for plugin in plugins if name in _load(plugin).offers(kind)]
         if not providers:
             tell(plugins)
@@ -235,13 +235,13 @@ def strict() -> bool:
 
 def forget() -> None:
     """Look for plugins anew: they were installed, removed or chosen since."""
-    _installed.cache_clear()
+    installed.cache_clear()
     _manager.cache_clear()
 
 
 def _is_named_for(entry: str, kind: Kind, name: str) -> bool:
     """Whether an entry point's name tells that it provides `name`."""
-    return entry == name or (kind == "pretrained" and name.startswith(f"{entry}-"))
+    return entry == name or (kind == "pretrained" and entry in name.split("-"))
 
 
 def _clash(kind: Kind, name: str, providers: list[Plugin]) -> str:
@@ -255,7 +255,7 @@ def _clash(kind: Kind, name: str, providers: list[Plugin]) -> str:
 
 
 @functools.cache
-def _installed() -> tuple[Plugin, ...]:
+def installed() -> tuple[Plugin, ...]:
     """All plugins, or those that ZOO_PLUGINS names, none of them imported yet."""
     found = sorted(entry_points(group="zoo"), key=lambda entry: (entry.name, entry.value))
     plugins = tuple(map(Plugin, found))

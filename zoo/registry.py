@@ -91,8 +91,8 @@ def list_models(pattern: str = "*", *, pretrained: bool | None = None) -> list[s
     if pretrained is not False:
         names |= {
             name
-            for name, config in pretrained_models().items()
-            if fnmatchcase(name, pattern) or matches(config.architecture)
+            for name, model in pretrained_models().items()
+            if fnmatchcase(name, pattern) or matches(model.architecture)
         }
     return sorted(names)
 
@@ -210,7 +210,9 @@ def _build_network(config: Config, cell: type[RecurrentCell], topology: Topology
             up=config.up,
             **options,
         )
-    except (TypeError, ValueError, RuntimeError) as error:  # a cell's option of a wrong kind
+    except ZooError:
+        raise
+    except Exception as error:  # a cell may do anything with an option of a wrong kind
         raise ZooError(
             f"{config.architecture} cannot be built with {config.options}: {error}"
         ) from error
@@ -234,8 +236,5 @@ def _absent(kind: Kind, name: str, source: PluginSource | None) -> str:
         return f"{told} fails here: {broken[0]}; mend it, or: pip install {wanted}"
     if here:
         return f"{told} is {here[0].version} here and does not provide it; pip install {wanted}"
-    if os.environ.get("ZOO_PLUGINS"):
-        return (
-            f"{told} ZOO_PLUGINS leaves out or is not installed; unset it, or: pip install {wanted}"
-        )
-    return f"{told} is not installed; install it: pip install {wanted}"
+    left_out = " (or left out by ZOO_PLUGINS)" if os.environ.get("ZOO_PLUGINS") else ""
+    return f"{told} is not installed{left_out}; install it: pip install {wanted}"

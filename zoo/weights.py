@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch import nn
 from zoo.atomic import atomic_path
 from zoo.errors import ZooError
 
-__all__ = ["check_weights", "load_weights", "save_weights", "some"]
+__all__ = ["fit_weights", "load_weights", "save_weights", "some"]
 
 #: What weights may be stored as.
 DTYPES = ("F64", "F32", "F16", "BF16")
@@ -25,10 +26,11 @@ def save_weights(module: nn.Module, path: Path) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
     with atomic_path(path) as temporary:
         # Not save_file, whose files only their owner may read.
-        temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
+        metadata = {"format": "pt", "sha256": _digest(tensors)}
+        temporary.write_bytes(save(tensors, metadata=metadata))
 
 
-def check_weights(module: nn.Module, path: Path) -> torch.dtype:
+def fit_weights(module: nn.Module, path: Path) -> torch.dtype:
     """Compare the tensors of a safetensors file with a module's, without reading their data.
 
     Returns the precision to compute in: float64 where all are stored so, else float32.
@@ -49,11 +51,25 @@ def check_weights(module: nn.Module, path: Path) -> torch.dtype:
 def load_weights(module: nn.Module, path: Path) -> None:
     """Read a safetensors file into a module, every tensor of both or none.
 
-    Raises ZooError where the file is absent or corrupt, or its tensors do not fit (named).
+    Raises ZooError where the file is absent or corrupt, its tensors do not fit (named), or they
+    are not those that it was saved with.
     """
-    check_weights(module, path)
+    fit_weights(module, path)
     with _open(path) as file:
-        module.load_state_dict({name: file.get_tensor(name) for name in module.state_dict()})
+        tensors = {name: file.get_tensor(name) for name in module.state_dict()}
+        saved = (file.metadata() or {}).get("sha256")
+    if saved and saved != _digest(tensors):
+        raise ZooError(f"{path} is damaged: its numbers have changed; pull or copy it again")
+    module.load_state_dict(tensors)
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of all names and numbers, whatever their order in the file."""
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        sha.update(name.encode())
+        sha.update(tensors[name].detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
 
 
 @contextmanager

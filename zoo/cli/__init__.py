@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from zoo.cli.card import card
+from zoo.cli.check import check
 from zoo.cli.convert import convert
 from zoo.cli.cost import cost
 from zoo.cli.data import data
@@ -15,9 +16,12 @@ from zoo.cli.demo import demo
 from zoo.cli.eval import eval_
 from zoo.cli.info import info
 from zoo.cli.list import list_
+from zoo.cli.new import new
 from zoo.cli.plugins import plugins
 from zoo.cli.predict import predict
+from zoo.cli.publish import publish
 from zoo.cli.pull import pull
+from zoo.cli.search import search
 from zoo.cli.train import train
 from zoo.errors import ZooError
 
@@ -27,7 +31,8 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: dict[str, click.Command] = {
     str(command.name): command
     for command in (
-        list_, info, pull, predict, eval_, train, data, demo, convert, cost, plugins, card
+        *(list_, search, info, pull, predict, eval_, train, data, demo, convert, cost),
+        *(card, publish, new, check, plugins),
     )
 }
 

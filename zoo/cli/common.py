@@ -14,6 +14,7 @@ __all__ = [
     "as_json",
     "data_option",
     "device_option",
+    "hub_option",
     "parse_setting",
     "parse_size",
     "print_json",
@@ -23,6 +24,13 @@ __all__ = [
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 device_option = click.option("--device", default="cpu", help="Where to run: cpu, cuda, mps.")
+hub_option = click.option(
+    "--hub",
+    multiple=True,
+    metavar="PLACE",
+    help="Where to look for names: a folder of models, or hf://org; several in their order, after "
+    "the built-in models. By default those of ZOO_HUB, separated by commas.",
+)
 data_option = click.option(
     "--data-dir",
     type=click.Path(path_type=Path),

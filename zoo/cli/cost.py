@@ -31,6 +31,7 @@ from zoo.cli.common import (
 )
 @click.option("--table", type=click.Choice(list(TABLES)), help="All models of a published table.")
 @click.option("--measure", is_flag=True, help="Take one training step and tell its peak memory.")
+@click.option("--save", is_flag=True, help="Write the figures into the metrics.json of NAME.")
 @device_option
 @as_json
 def cost(
@@ -41,6 +42,7 @@ def cost(
     settings: tuple[str, ...],
     table: str | None,
     measure: bool,
+    save: bool,
     device: str,
     as_json: bool,
 ) -> None:
@@ -54,7 +56,7 @@ def cost(
 
     measured_on = device if measure else None
     if table is not None:
-        if name or size or given or horizon or settings:
+        if name or size or given or horizon or settings or save:
             raise click.UsageError("--table says which models and frames; leave the others out")
         all_of = reports(table, measured_on)
         if as_json:
@@ -72,6 +74,12 @@ def cost(
         horizon or data.horizon or 10,
     )
     told = report(name, config, task, measured_on)
+    if save:
+        from zoo.hub import pull, update_metrics
+
+        kept = ("parameters", "flops", "memory_model_bytes", "size", "input_frames", "horizon")
+        counted = {"macs": told["macs"]["total"], **{key: told[key] for key in kept}}
+        update_metrics(pull(name), cost=counted)
     if as_json:
         print_json(told)
     else:

@@ -70,9 +70,7 @@ def info(name: str | None, as_json: bool) -> None:
 @frames_option
 @set_option
 @as_json
-def check(
-    name: str, folder: Path, frames: int, settings: tuple[str, ...], as_json: bool
-) -> None:
+def check(name: str, folder: Path, frames: int, settings: tuple[str, ...], as_json: bool) -> None:
     """Read all of FOLDER as the data set NAME: is it whole, and what is in it?"""
     from zoo.progress import progress_bar
 
@@ -97,9 +95,7 @@ def check(
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where to.")
 @frames_option
 @set_option
-def prepare(
-    name: str, folder: Path, output: Path, frames: int, settings: tuple[str, ...]
-) -> None:
+def prepare(name: str, folder: Path, output: Path, frames: int, settings: tuple[str, ...]) -> None:
     """Write FOLDER, as the data set NAME reads it, into a folder that is quicker to read.
 
     It is read by the same name: as --data-dir, or as the option folder of a recipe.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import click
@@ -19,9 +20,10 @@ from zoo.cli.common import as_json, device_option, print_json, print_metrics
     show_default=True,
     help="The folder for the pictures.",
 )
+@click.option("--save", is_flag=True, help="Put demo.png and the errors into MODEL's folder, too.")
 @device_option
 @as_json
-def demo(model: str, output: Path, device: str, as_json: bool) -> None:
+def demo(model: str, output: Path, save: bool, device: str, as_json: bool) -> None:
     """Forecast a clip of moving handwritten digits that MODEL has never seen.
 
     Ten frames are read and ten forecast. Writes demo.gif and demo.png, the forecast beside
@@ -31,7 +33,7 @@ def demo(model: str, output: Path, device: str, as_json: bool) -> None:
 
     from zoo.atomic import atomic_path, make_folder
     from zoo.data.clips import handwritten_digits
-    from zoo.hub import load
+    from zoo.hub import load, pull, update_metrics
     from zoo.inspect.pictures import comparison_gif, comparison_strip
     from zoo.metrics import FrameMetrics, persistence
 
@@ -54,6 +56,11 @@ def demo(model: str, output: Path, device: str, as_json: bool) -> None:
         metrics = FrameMetrics()
         metrics.update(frames, scaled(truth))
         means[who] = {k: v for k, v in metrics.compute().items() if k != "per_frame"}
+    if save:
+        folder = pull(model)
+        update_metrics(folder, demo=means)
+        with atomic_path(folder / "demo.png") as temporary:
+            shutil.copyfile(png, temporary)
     if as_json:
         print_json({"model": model, "forecast": means, "gif": str(gif), "png": str(png)})
         return

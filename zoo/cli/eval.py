@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -79,10 +78,10 @@ def eval_(
     thresholds, from counts summed over the whole set. With -o everything is written: every
     metric at every lead time, curves, frames. torchrun shares the work among processes.
     """
-    from zoo.atomic import atomic_path, make_folder
+    from zoo.atomic import make_folder
     from zoo.errors import ZooError
     from zoo.evaluate import evaluate, open_for
-    from zoo.hub import load, pull, read_metrics
+    from zoo.hub import load, pull, read_metrics, update_metrics
 
     if save and len(models) > 1:
         raise ZooError(f"--save is for one model, got {len(models)}; measure them one by one")
@@ -96,7 +95,8 @@ def eval_(
     forecasters = {
         name: load(model, device=device) for name, model in zip(names, models, strict=True)
     }
-    kept = read_metrics(folders[0]) if save else {}
+    if save:
+        read_metrics(folders[0])  # what cannot be added to is told before the work
     baselines = ["persistence", *(["optical flow"] if optical_flow else [])]
     options: dict[str, Any] | None = dict(map(parse_setting, settings)) or None
     first = next(iter(forecasters.values()))
@@ -120,15 +120,12 @@ def eval_(
     if int(os.environ.get("RANK", 0)):  # one process of several speaks
         return
     if save:
-        with atomic_path(folders[0] / "metrics.json") as temporary:
-            temporary.write_text(json.dumps(kept | report, indent=2) + "\n")
+        update_metrics(folders[0], **report)
     if output is not None:
         from zoo.inspect.report import write_report
 
         make_folder(output)
-        _, dataset, _, _ = open_for(
-            first, data, split, options, input_frames, horizon, data_dir
-        )
+        _, dataset, _, _ = open_for(first, data, split, options, input_frames, horizon, data_dir)
         if example is not None and example >= report["data"]["sequences"]:
             raise ZooError(
                 f"--example is {example}; the sequences are 0 to {report['data']['sequences'] - 1}"
@@ -163,7 +160,9 @@ def _numbers(text: str | None, option: str) -> list[float] | None:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise click.BadParameter(f"{text!r} is no list such as 0.5,2,5", param_hint=option) from None
+        raise click.BadParameter(
+            f"{text!r} is no list such as 0.5,2,5", param_hint=option
+        ) from None
 
 
 def _renamed(report: dict[str, Any], name: str) -> dict[str, Any]:

@@ -25,14 +25,14 @@ def info(model: str, as_json: bool) -> None:
         forecaster = create(model)
         facts["pretrained"] = [
             name
-            for name, config in pretrained_models().items()
-            if config.architecture == facts["name"]
+            for name, listed in pretrained_models().items()
+            if listed.architecture == facts["name"]
         ]
     else:
         folder = find_folder(model)
         forecaster = load(model)
         facts |= {
-            "name": model if model.startswith("hf-hub:") else folder.resolve().name,
+            "name": model if model.startswith(("hf-hub:", "hf://")) else folder.resolve().name,
             "folder": str(folder),
         }
         if metrics := read_metrics(folder):

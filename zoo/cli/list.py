@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any
 
 import click
 
-from zoo.cli.common import as_json, print_json, print_table
+from zoo.cli.common import as_json, hub_option, print_json, print_table
 
 
 @click.command("list")
 @click.argument("pattern", default="*")
 @click.option("--pretrained", is_flag=True, help="Only models that have weights.")
+@hub_option
 @as_json
-def list_(pattern: str, pretrained: bool, as_json: bool) -> None:
-    """List the models whose names match PATTERN, such as 'ms-*'."""
+def list_(pattern: str, pretrained: bool, hub: tuple[str, ...], as_json: bool) -> None:
+    """List the models whose names match PATTERN, such as 'ms-*'.
+
+    With --hub only the models of these places are listed.
+    """
     from zoo.hub import pretrained_models
+    from zoo.hub.places import open_hub
     from zoo.registry import ALIASES, list_models
 
-    models = pretrained_models()
+    if hub:
+        models = {model.name: model for place in hub for model in open_hub(place).models()}
+        names = sorted(name for name in models if fnmatchcase(name, pattern))
+    else:
+        models = pretrained_models()
+        names = list_models(pattern, pretrained=True if pretrained else None)
     rows: list[dict[str, Any]] = []
-    for name in list_models(pattern, pretrained=True if pretrained else None):
-        config = models.get(name)
+    for name in names:
+        model = models.get(name)
         rows.append(
             {
                 "name": name,
                 "aliases": [alias for alias, target in ALIASES.items() if target == name],
-                "architecture": config.architecture if config else name,
-                "pretrained": config is not None,
-                "data": config.data.name if config else None,
+                "architecture": model.architecture if model else name,
+                "pretrained": model is not None,
+                "data": (model.data or None) if model else None,
+                "hub": model.hub if model else None,
             }
         )
     if as_json:
@@ -43,7 +55,7 @@ def list_(pattern: str, pretrained: bool, as_json: bool) -> None:
                     str(row["name"]),
                     ", ".join(row["aliases"]),
                     str(row["architecture"]),
-                    f"trained on {row['data']}" if row["pretrained"] else "",
+                    f"trained on {row['data'] or '?'}" if row["pretrained"] else "",
                 ]
                 for row in rows
             ],

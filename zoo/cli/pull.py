@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import click
 
+from zoo.cli.common import hub_option
+
 
 @click.command()
 @click.argument("model")
-def pull(model: str) -> None:
+@hub_option
+def pull(model: str, hub: tuple[str, ...]) -> None:
     """Bring MODEL here, weights and card, and print its folder."""
     from zoo.hub import pull as pull_model
 
-    click.echo(pull_model(model))
+    click.echo(pull_model(model, hub=hub))

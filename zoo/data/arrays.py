@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -86,16 +86,14 @@ class Arrays(SequenceDataset):
     ) -> tuple[list[Series], dict[str, Any]]:
         """The recordings of one file."""
         file = self._file(path)
-        names = tuple(dims.split()) if isinstance(dims, str) else dims and tuple(dims)
+        names = tuple(dims.split() if isinstance(dims, str) else dims or ()) or None
         arrays = _open(file, variable)
         step = None if time_step is None else seconds(time_step)
         series: list[Series] = []
         for array in arrays:
             axes = _axes(array, names)
             for name, first in _recordings(array, axes):
-                read = functools.partial(
-                    _read, array, axes, first, channels and [*channels], negative_is_missing
-                )
+                read = functools.partial(_read, array, axes, first, channels, negative_is_missing)
                 length = array.shape[axes.index("time")]
                 times = array.times
                 if times is None and start is not None:
@@ -176,7 +174,7 @@ def _read(
     array: _Array,
     axes: tuple[str, ...],
     recording: int | None,
-    channels: list[int] | None,
+    channels: Sequence[int] | None,
     negative_is_missing: bool,
     start: int,
     stop: int,
@@ -192,7 +190,7 @@ def _read(
     if channels is not None:
         if not all(0 <= c < block.shape[1] for c in channels):
             raise ZooError(f"{array.label} has {block.shape[1]} channels; there is no {channels}")
-        block = block[:, channels]
+        block = block[:, [*channels]]
     if negative_is_missing:
         block = np.where(block < 0, np.nan, block.astype(np.float32))
     return block

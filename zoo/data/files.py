@@ -19,7 +19,15 @@ from zoo.errors import ZooError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["PICTURES", "VIDEOS", "check_writable", "decoding", "read_frames", "to_pixels", "write_frames"]
+__all__ = [
+    "PICTURES",
+    "VIDEOS",
+    "check_writable",
+    "decoding",
+    "read_frames",
+    "to_pixels",
+    "write_frames",
+]
 
 ARRAYS = (".npy", ".npz")
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".gif")

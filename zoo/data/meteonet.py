@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -131,7 +131,7 @@ def _encode(text: str, *_: Any) -> bytes:
 class _Dates(pickle.Unpickler):
     """An unpickler that knows an array of datetimes and nothing else."""
 
-    known = {
+    known: ClassVar[dict[tuple[str, str], Any]] = {
         ("numpy", "ndarray"): _Array,
         ("numpy", "dtype"): _Array,
         ("numpy.core.multiarray", "_reconstruct"): _Array,

@@ -72,12 +72,12 @@ class _Radar(SequenceDataset):
         if product is not None:
             fields = [(path, field) for path, field in fields if field.product == product]
         if not fields or (product is None and len(kinds) > 1):
-            found = ", ".join(f"{kind} ({count} files)" for kind, count in kinds.items())
+            there = ", ".join(f"{kind} ({count} files)" for kind, count in kinds.items())
             odd = min(kinds, key=lambda kind: kinds[kind])
             path = next(path for path, field in fields if field.product == odd) if fields else ""
             told = f"; {path} is {odd}" if fields else ""
             raise ZooError(
-                f"{self.root} holds {found}{told}, and the products cannot be mixed; choose one by "
+                f"{self.root} holds {there}{told}, and the products cannot be mixed; choose one by "
                 f"the option product = {max(kinds, key=lambda kind: kinds[kind])!r}"
             )
         fields.sort(key=lambda each: (each[1].time, natural(each[0])))
@@ -298,7 +298,8 @@ def read_radolan(path: Path) -> tuple[dict[str, Any], np.ndarray]:
 
 def _radolan_header(path: Path, content: bytes) -> dict[str, Any]:
     match = re.match(
-        r"([A-Z]{2})(\d{6})\d{5}(\d{4})BY.*?PR E([-+]\d\d)\s*INT\s*(\d+)(U\d)?\s*GP\s*(\d+)x\s*(\d+)",
+        r"([A-Z]{2})(\d{6})\d{5}(\d{4})BY.*?PR E([-+]\d\d)\s*"
+        r"INT\s*(\d+)(U\d)?\s*GP\s*(\d+)x\s*(\d+)",
         content.partition(b"\x03")[0].decode("ascii", "replace"),
     )
     if not match:
@@ -320,12 +321,8 @@ def _radolan_header(path: Path, content: bytes) -> dict[str, Any]:
 
 def _open_radolan(path: Path) -> Field:
     with _reading(path, "is it a RADOLAN composite?"):
-        if path.suffix == ".gz":
-            with gzip.open(path) as file:
-                start = file.read(1000)
-        else:
-            with path.open("rb") as file:
-                start = file.read(1000)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            start = file.read(1000)
         header = _radolan_header(path, start)
     if not header["minutes"]:
         raise ZooError(f"{path} tells no interval (INT), which a rain rate needs; use RY or YW")

@@ -197,7 +197,7 @@ class SequenceDataset(FrameDataset):
         self.sequences, self.seed = sequences, seed
         self._data = self.record
 
-    def read_series(self, **options: Any) -> tuple[list[Series], dict[str, Any]]:
+    def read_series(self, *_: Any, **options: Any) -> tuple[list[Series], dict[str, Any]]:
         """The recordings in the folder `self.root`, and fields of Data that the files tell.
 
         Subclasses write this. Options of theirs arrive as keywords.
@@ -291,9 +291,7 @@ class SequenceDataset(FrameDataset):
         total, done = sum(len(range(0, s.length, self.every)) for s in self.series), 0
         pictures = self._data.is_picture
         dtype = np.uint8 if pictures else np.float32
-        array = np.lib.format.open_memmap(
-            output / "frames.npy", "w+", dtype, (total, *self._shape)
-        )
+        array = np.lib.format.open_memmap(output / "frames.npy", "w+", dtype, (total, *self._shape))
         records = []
         for number, series in enumerate(self.series):
             chosen = np.arange(0, series.length, self.every)
@@ -503,9 +501,7 @@ class SequenceDataset(FrameDataset):
             height, width = (side // k * k for side in frame.shape[1:])
             if not height or not width:
                 raise ZooError(f"pool is {k}, more than a frame has cells; choose a smaller one")
-            cells = rearrange(
-                frame[:, :height, :width], "c (h k) (w l) -> c h w (k l)", k=k, l=k
-            )
+            cells = rearrange(frame[:, :height, :width], "c (h k) (w l) -> c h w (k l)", k=k, l=k)
             known = ~np.isnan(cells)
             count = known.sum(-1)
             mean = np.where(known, cells, 0).sum(-1) / np.maximum(count, 1)

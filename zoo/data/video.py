@@ -204,7 +204,9 @@ class KTH(SequenceDataset):
         """A recording for each line of frames in 00sequences.txt, or each clip."""
         if wrong := sorted({*actions} - {*self.ACTIONS}):
             raise ZooError(f"KTH has no action {wrong[0]!r}; there are {', '.join(self.ACTIONS)}")
-        found = [(match, *place) for match, *place in self._files() if match[2] in actions]
+        found = [
+            (match, path, inside) for match, path, inside in self._files() if match[2] in actions
+        ]
         if not found:
             raise ZooError(
                 f"{self.root} holds no clip of {', '.join(actions)}: {self._where_to_get()}, or "

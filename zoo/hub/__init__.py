@@ -1,34 +1,54 @@
-"""Places that hold pretrained models, and the way from a reference to a model.
+"""From the name of a pretrained model to its folder, and to the model.
 
 A pretrained model is a folder named ``<architecture>-<tag>`` with config.json and
-model.safetensors. The folders that come with the zoo are the built-in place; the Hugging
-Face Hub is another. Loading runs no code from a folder and unpickles nothing.
+model.safetensors. Hubs hold them: the folders that come with the zoo, then those that
+``ZOO_HUB`` lists, each a folder of models or ``hf://org`` (:mod:`zoo.hub.places`). Loading
+runs no code from a folder and unpickles nothing.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.atomic import atomic_path, make_folder
-from zoo.config import Config, nearest, read_config
+from zoo.config import nearest, read_config, read_json
 from zoo.errors import ZooError
+from zoo.hub.places import (
+    PARTS,
+    WEIGHTS,
+    Folder,
+    Hub,
+    Listed,
+    Plugins,
+    UnreachableError,
+    bring,
+    check_parts,
+    check_weights,
+    open_hub,
+)
 
 if TYPE_CHECKING:
     import torch
 
     from zoo.forecast import Forecaster
 
-__all__ = ["builtin_folder", "load", "pretrained_models", "pull", "read_metrics", "save"]
-
-WEIGHTS = "model.safetensors"
-
-#: What is brought from the Hub: the parts of a model's folder and nothing else.
-PARTS = ["*.json", "*.md", "*.toml", "*.png", "*.gif", WEIGHTS]
+__all__ = [
+    "PARTS",
+    "WEIGHTS",
+    "builtin_folder",
+    "hubs",
+    "load",
+    "pretrained_models",
+    "pull",
+    "read_metrics",
+    "save",
+    "update_metrics",
+]
 
 
 def builtin_folder() -> Path:
@@ -38,17 +58,34 @@ def builtin_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "cards"
 
 
-@functools.cache
-def pretrained_models() -> dict[str, Config]:
-    """The built-in pretrained models by name, with their configs."""
-    return {
-        path.parent.name: read_config(path.parent)
-        for path in sorted(builtin_folder().glob("*/config.json"))
-        if (path.parent / WEIGHTS).is_file()
-    }
+def hubs(hub: str | Sequence[str] | None = None) -> list[Hub]:
+    """The hubs in the order in which they are asked: the built-in models, those named, plugins'.
+
+    hub: as ``ZOO_HUB`` lists them, separated by commas, or a sequence; by default ZOO_HUB.
+    """
+    named = hub or os.environ.get("ZOO_HUB", "")
+    places = named.split(",") if isinstance(named, str) else named
+    others = [open_hub(place.strip()) for place in places if place.strip()]
+    return [Folder(builtin_folder()), *others, Plugins()]
 
 
-def pull(ref: str, pretrained: bool | str = True) -> Path:
+def pretrained_models(hub: str | Sequence[str] | None = None) -> dict[str, Listed]:
+    """The pretrained models of all hubs by name, of each name the first; see :func:`hubs`.
+
+    A hub that cannot be reached is warned of.
+    """
+    models: dict[str, Listed] = {}
+    for place in hubs(hub):
+        try:
+            models = {model.name: model for model in place.models()} | models
+        except UnreachableError as error:
+            warnings.warn(str(error), stacklevel=2)
+    return dict(sorted(models.items()))
+
+
+def pull(
+    ref: str, pretrained: bool | str = True, *, hub: str | Sequence[str] | None = None
+) -> Path:
     """Bring a pretrained model here and return its folder.
 
     Args:
@@ -56,26 +93,46 @@ def pull(ref: str, pretrained: bool | str = True) -> Path:
             alias ("mslstm": its first pretrained model); ``local-dir:PATH``; or
             ``hf-hub:org/name`` or ``hf-hub:org/name@revision`` on the Hugging Face Hub.
         pretrained: with the name of an architecture, which of its models: its tag.
+        hub: where to look for a name, see :func:`hubs`.
 
-    Raises ZooError where there is no such model or it cannot be had.
+    A name whose weights are known (``SHA256SUMS`` beside the built-in models, or a plugin's
+    table) means these weights and no others. Raises ZooError where there is no such model, it
+    cannot be had, or its weights differ.
     """
-    for prefix, place in _PLACES.items():
-        if ref.startswith(prefix):
-            return place(ref[len(prefix) :])
-    return builtin_folder() / _find(ref, pretrained)
+    if ref.startswith(("local-dir:", "hf-hub:", "hf://")):
+        return bring(ref)
+    wanted = ref if pretrained is True else f"{ref}-{pretrained}"
+    names: set[str] = set()
+    unreachable = []
+    for place in hubs(hub):
+        try:
+            if found := place.pull(wanted):
+                return _checked(wanted.partition("@")[0], found)
+            models = place.models()
+            names |= {model.name for model in models}
+            name = _find(wanted, models, any_tag=pretrained is True)
+            if name and (found := place.pull(name)):
+                return _checked(name, found)
+        except UnreachableError as error:
+            unreachable.append(str(error))
+    also = "".join(f"; {error}" for error in unreachable)
+    raise ZooError(
+        f"there are no weights for {wanted!r}{nearest(wanted, names)}{also}; see: zoo list"
+    )
 
 
 def load(
     ref: str,
     pretrained: bool | str = True,
     *,
+    hub: str | Sequence[str] | None = None,
     device: str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> Forecaster:
     """A pretrained model, ready to forecast.
 
     Args:
-        ref, pretrained: as for :func:`pull`.
+        ref, pretrained, hub: as for :func:`pull`.
         device: where to put it.
         dtype: what to compute in; by default float32, or float64 if it was saved so.
 
@@ -84,15 +141,16 @@ def load(
     """
     if not pretrained:
         raise ZooError(f"zoo.load gives pretrained models; without weights: zoo.create({ref!r})")
-    folder = pull(ref, pretrained)
+    folder = pull(ref, pretrained, hub=hub)
+    check_parts(folder, [folder / "config.json", folder / WEIGHTS])
     config = read_config(folder)
     import torch
 
     from zoo.registry import build
-    from zoo.weights import check_weights, load_weights
+    from zoo.weights import fit_weights, load_weights
 
     with torch.device("meta"):  # no config takes memory that its weights do not fill
-        stored = check_weights(build(config).network, folder / WEIGHTS)
+        stored = fit_weights(build(config).network, folder / WEIGHTS)
     model = build(config).to(dtype or stored)
     load_weights(model.network, folder / WEIGHTS)
     try:
@@ -107,15 +165,19 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     Raises ZooError where metrics.json is not a JSON object.
     """
     path = folder / "metrics.json"
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (OSError, ValueError) as error:
-        raise ZooError(f"{path} cannot be read as JSON: {error}") from None
+    metrics = read_json(path)
     if not isinstance(metrics, dict):
         raise ZooError(f"{path} holds no JSON object; measure the model again: zoo eval --save")
     return metrics
+
+
+def update_metrics(folder: Path, **values: Any) -> None:
+    """Write values into metrics.json of a model's folder; the others in it stay."""
+    kept = read_metrics(folder)
+    with atomic_path(folder / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(kept | values, indent=2) + "\n", encoding="utf-8")
 
 
 def save(model: Forecaster, folder: str | Path) -> Path:
@@ -132,62 +194,33 @@ def save(model: Forecaster, folder: str | Path) -> Path:
     return folder
 
 
-def _find(name: str, pretrained: bool | str) -> str:
-    """The built-in model that a name means."""
-    models = pretrained_models()
-    if name in models and pretrained is True:
-        return name
-    # Any name of the architecture will do before the tag, whichever the folder has.
+def _find(wanted: str, models: list[Listed], *, any_tag: bool) -> str | None:
+    """The model that a name means by another name of its architecture, or without its tag."""
     from zoo.registry import ALIASES
 
-    tags: dict[str, str] = {}
-    firsts: dict[str, str] = {}
-    for model, config in models.items():
-        known = [config.architecture, *(a for a, t in ALIASES.items() if t == config.architecture)]
-        for architecture in known:
-            if model.startswith(f"{architecture}-"):
-                tag = model[len(architecture) + 1 :]
-                tags |= {f"{alias}-{tag}": model for alias in known}
-                firsts = dict.fromkeys(known, model) | firsts
-    wanted = name if pretrained is True else f"{name}-{pretrained}"
-    if wanted in tags:
-        return tags[wanted]
-    if pretrained is True and name in firsts:
-        return firsts[name]
-    raise ZooError(
-        f"there are no weights for {wanted!r}{nearest(wanted, {*models, *tags})}; see: zoo list"
-    )
+    names = {model.name for model in models}
+    for architecture in {*ALIASES, *ALIASES.values()}:
+        if wanted.startswith(f"{architecture}-"):
+            target = ALIASES.get(architecture, architecture)
+            tag = wanted[len(architecture) + 1 :]
+            for alias in (target, *(a for a, t in ALIASES.items() if t == target)):
+                if f"{alias}-{tag}" in names:
+                    return f"{alias}-{tag}"
+    architecture = ALIASES.get(wanted, wanted)
+    first = (model.name for model in models if model.architecture == architecture)
+    return next(first, None) if any_tag and architecture else None
 
 
-def _local_dir(path: str) -> Path:
-    folder = Path(os.path.expanduser(path))  # Path.expanduser raises for an unknown ~user
-    if not folder.is_dir():
-        raise ZooError(f"there is no folder {folder}; give local-dir: the folder of a model")
+def _checked(name: str, folder: Path) -> Path:
+    """The folder, unless the weights that are known by this name are others."""
+    if sha256 := _known_weights().get(name):
+        check_weights(folder, name, sha256, "SHA256SUMS")
     return folder
 
 
-def _hf_hub(path: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    repository, _, revision = path.partition("@")
-    try:
-        folder = snapshot_download(repository, revision=revision or None, allow_patterns=PARTS)
-    except HFValidationError as error:
-        raise ZooError(
-            f"{repository!r} is no name of a repository (hf-hub:org/name): {error}"
-        ) from None
-    except LocalEntryNotFoundError:
-        raise ZooError(
-            f"hf-hub:{path} is not in the cache and the Hub cannot be reached; "
-            "check the network, or unset HF_HUB_OFFLINE"
-        ) from None
-    except HfHubHTTPError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise ZooError(f"hf-hub:{path} cannot be had from the Hub: {reason}") from None
-    except OSError as error:
-        raise ZooError(f"hf-hub:{path} cannot be brought here: {error}") from None
-    return Path(folder)
-
-
-_PLACES: dict[str, Callable[[str], Path]] = {"local-dir:": _local_dir, "hf-hub:": _hf_hub}
+def _known_weights() -> dict[str, str]:
+    """The sha256 of the weights of the zoo's own models, wherever they are pulled from."""
+    path = builtin_folder() / "SHA256SUMS"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    sums = (line.split() for line in lines)
+    return {file.partition("/")[0]: sha256 for sha256, file in sums}

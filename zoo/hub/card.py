@@ -1,12 +1,12 @@
 """Model cards: the README.md of a model's folder, written from what was measured.
 
-Every number is read from metrics.json; nothing is typed. The section "Where it fails" is a
-person's: it is kept as it stands when a card is written again.
+A card has blocks between ``<!-- NAME -->`` and ``<!-- /NAME -->``, which are written from
+config.json, recipe.toml and metrics.json, and no number in them is typed. All that stands
+outside of the blocks is a person's, and is kept when the card is written again.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,53 @@ from zoo.bench.published import TABLES
 from zoo.config import Config, read_config
 from zoo.errors import ZooError
 from zoo.hub import read_metrics
+from zoo.hub.places import LIBRARY
 
-__all__ = ["models_table", "write_card"]
+__all__ = ["UNWRITTEN", "card_results", "models_table", "read_card", "write_card"]
 
+#: Metrics that have a name in print, and their decimals; any other is shown as it is called.
 METRICS = {"mse": ("MSE", 2), "mae": ("MAE", 2), "ssim": ("SSIM", 3), "psnr": ("PSNR", 2)}
 
-FAILS = "## Where it fails\n"
+PROTOCOLS = {"forecast": "forecast", "all-steps": "all steps"}
+
+#: The Hub's name for the task.
+TASK = "time-series-forecasting"
+
+#: What a person has to replace before the model is published.
+UNWRITTEN = "Not described yet."
+
+#: A new card. The blocks are filled, the sections between them are for a person to write.
+TEMPLATE = f"""
+<!-- summary -->
+<!-- /summary -->
+
+## Intended use
+
+{UNWRITTEN}
+
+<!-- results -->
+<!-- /results -->
+
+## Where it fails
+
+{UNWRITTEN}
+
+<!-- training -->
+<!-- /training -->
+
+<!-- cost -->
+<!-- /cost -->
+
+## Licence and citation
+
+{UNWRITTEN}
+"""
 
 
-def write_card(folder: Path) -> Path:
+def write_card(folder: Path, license: str | None = None) -> Path:
     """Write the card of a model's folder and return its path.
+
+    license: as the Hub calls it, such as "apache-2.0"; by default that of the card before.
 
     Raises ZooError where config.json, recipe.toml or metrics.json is absent or not measured.
     """
@@ -37,11 +74,61 @@ def write_card(folder: Path) -> Path:
         raise ZooError(f"{folder} has no recipe.toml: put there what made the model")
     path = folder / "README.md"
     name = folder.resolve().name
-    card = ModelCard(f"---\n{_front_matter(name, config, metrics).to_yaml()}\n---\n\n")
-    card.content += _text(name, folder, config, metrics, recipe.read_text("utf-8"), _fails(path))
+    before = read_card(folder) if path.is_file() else None
+    text = before.text if before else TEMPLATE
+    blocks = {
+        "summary": _summary(name, folder, config, metrics),
+        "results": _results(name, folder, config, metrics),
+        "training": _training(metrics, recipe.read_text(encoding="utf-8")),
+        "cost": _cost(name, metrics),
+    }
+    for block, content in blocks.items():
+        text = _replace(text, block, content)
+    data = before.data.to_dict() if before else {}
+    data |= {
+        "model_name": name,
+        "license": license or data.get("license"),
+        "library_name": LIBRARY,
+        "pipeline_tag": TASK,
+        "tags": _tags(config, data.get("tags") or []),
+        "datasets": [metrics["data"]["name"]],
+        "eval_results": card_results(metrics),
+    }
+    data.pop("model-index", None)
     with atomic_path(path) as temporary:
-        temporary.write_text(card.content, encoding="utf-8")
+        front_matter = ModelCardData(**data).to_yaml()
+        content = f"---\n{front_matter}\n---\n\n{text.strip()}\n"
+        temporary.write_text(content, encoding="utf-8")
     return path
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The card of a model's folder; ZooError where there is none, or its YAML is broken."""
+    path = folder / "README.md"
+    try:
+        return ModelCard(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ZooError(f"{folder} has no card (README.md); write one: zoo card {folder}") from None
+    except Exception as error:  # of YAML, and of the client's checks of what it holds
+        reason = " ".join(str(error).split())
+        raise ZooError(f"{path} begins with metadata that are not sound: {reason}") from None
+
+
+def card_results(metrics: dict[str, Any]) -> list[EvalResult]:
+    """Every measured metric, as the Hub lists results."""
+    return [
+        EvalResult(
+            task_type=TASK,
+            dataset_type=metrics["data"]["name"],
+            dataset_name=_title(metrics),
+            dataset_split=metrics["data"]["split"],
+            metric_type=metric,
+            metric_name=f"{_label(metric)} ({protocol})",
+            metric_value=value,
+        )
+        for protocol in PROTOCOLS
+        for metric, value in _numbers(metrics[protocol]["model"]).items()
+    ]
 
 
 def models_table(folder: Path) -> str:
@@ -49,7 +136,7 @@ def models_table(folder: Path) -> str:
 
     Models stand together only where their data and protocol are the same; else a ZooError.
     """
-    measured = [(f.parent, _measured(f.parent)) for f in folder.glob("*/metrics.json")]
+    measured = [(f.parent, _measured(f.parent)) for f in sorted(folder.glob("*/metrics.json"))]
     for other, metrics in measured[1:]:
         if metrics["data"] != measured[0][1]["data"]:
             raise ZooError(
@@ -57,15 +144,23 @@ def models_table(folder: Path) -> str:
                 "measure both alike: zoo eval --save"
             )
     measured.sort(key=lambda one: one[1]["forecast"]["model"]["mse"])
-    rows = [_row(f"[{f.name}](cards/{f.name}/README.md)", m, "model") for f, m in measured]
+    rows = {f"[{f.name}](cards/{f.name}/README.md)": (m, "model") for f, m in measured}
     if measured:
-        rows.append(_row("persistence", measured[-1][1], "persistence"))
-    return "\n".join([_head("model"), *rows])
+        rows["persistence"] = (measured[-1][1], "persistence")
+    columns = [(protocol, metric) for protocol in PROTOCOLS for metric in METRICS]
+    head = ["model", *(f"{_label(metric)} {PROTOCOLS[p]}" for p, metric in columns)]
+    return _table(
+        head,
+        [
+            [name, *(_shown(metric, metrics[p][who][metric]) for p, metric in columns)]
+            for name, (metrics, who) in rows.items()
+        ],
+    )
 
 
 def _measured(folder: Path) -> dict[str, Any]:
     metrics = read_metrics(folder)
-    for key in ("training", "data", "forecast", "all-steps"):
+    for key in ("training", "data", *PROTOCOLS):
         if key not in metrics:
             raise ZooError(
                 f"{folder / 'metrics.json'} has no {key!r}; it comes from zoo train and "
@@ -74,82 +169,103 @@ def _measured(folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def _front_matter(name: str, config: Config, metrics: dict[str, Any]) -> ModelCardData:
-    dataset = _title(metrics)
-    results = [
-        EvalResult(
-            task_type="video-prediction",
-            dataset_type=metrics["data"]["name"],
-            dataset_name=dataset,
-            dataset_split="test",
-            metric_type=metric,
-            metric_name=f"{label} ({protocol})",
-            metric_value=metrics[protocol]["model"][metric],
-        )
-        for protocol in ("forecast", "all-steps")
-        for metric, (label, _) in METRICS.items()
-    ]
-    return ModelCardData(
-        model_name=name,
-        license="apache-2.0",
-        library_name="spatiotemporal-zoo",
-        tags=["spatiotemporal-prediction", "video-prediction", config.architecture],
-        eval_results=results,
-    )
+def _tags(config: Config, before: list[str]) -> list[str]:
+    ours = [LIBRARY, "spatiotemporal-prediction", f"architecture:{config.architecture}"]
+    return [*ours, *(t for t in before if t not in ours and not t.startswith("architecture:"))]
 
 
-def _text(
-    name: str,
-    folder: Path,
-    config: Config,
-    metrics: dict[str, Any],
-    recipe: str,
-    fails: str,
-) -> str:
-    data, training = metrics["data"], metrics["training"]
-    dataset = _title(metrics)
+def _summary(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -> str:
+    data = metrics["data"]
     given, horizon = data["input_frames"], data["horizon"]
     size = "×".join(map(str, config.data.size or ()))
+    units = "in [0, 1], or uint8" if config.data.is_picture else f"in {config.data.unit}"
     parts = [
         f"# {name}",
         f"`{config.architecture}`, {config.layers} layers of {config.hidden} channels, trained on "
-        f"{dataset} ({size}) to read {given} frames and forecast {horizon}. It takes any frame "
-        "size, number of input frames and horizon.",
+        f"{_title(metrics)}{f' ({size})' if size else ''} to read {given} frames and forecast "
+        f"{horizon}. It takes any number of input frames and any horizon"
+        f"{'' if config.size else ', and frames of any size'}.",
         "```python\nimport zoo\n\n"
         f'model = zoo.load("{name}")\n'
-        f"future = model.predict(past, horizon={horizon})  # (B, T, 1, H, W) in [0, 1], or uint8"
-        "\n```",
-        "![input, truth, forecast and their difference](demo.png)",
-        f"A clip that no model here was trained on, drawn by `zoo demo {name}`.",
-        "## Results",
-        f"On {data['sequences']:,} {data['split']} sequences, measured by `zoo eval {name}`. MSE "
-        "and MAE are summed over the pixels of a frame, of values in [0, 1], and averaged over "
-        f"frames and sequences: over the {horizon} forecast frames, or over all "
-        f"{given + horizon - 1} one-step predictions, the warm-up included, as the tables of the "
-        "MS-LSTM paper do. Persistence forecasts that the last frame stays.",
-        "\n".join(
-            [
-                _head("forecast by"),
-                _row(name, metrics, "model"),
-                _row("persistence", metrics, "persistence"),
-            ]
-        ),
-        _siblings(folder, metrics),
-        _published(config, metrics),
-        FAILS + "\n" + fails,
-        "## Training",
-        f"{training['steps']:,} steps, {training['sequences']:,} sequences, in "
-        f"{training['minutes']:g} minutes on {training['device']}"
-        + (f" ({training['threads']} thread)" if training["device"] == "cpu" else "")
-        + f" with torch {training['torch']}. Made by `zoo train recipe.toml`:",
-        f"```toml\n{recipe.strip()}\n```",
-        "## Licence and citation",
-        "The weights are under Apache-2.0. The digits are those of MNIST (Y. LeCun, C. Cortes, "
-        "C. J. C. Burges), CC BY-SA 3.0, and of those in the picture the source stands in "
-        "`zoo/data/clips/README.md`. The architecture: Z. Ma et al., *MS-RNN*, arXiv 2206.03010, "
-        "and *MS-LSTM*, arXiv 2304.07724.",
+        f"future = model.predict(past, horizon={horizon})  "
+        f"# (B, T, {config.in_channels}, H, W) {units}\n```",
+        _needs(config),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    if picture := next(iter(sorted(path.name for path in folder.glob("*.png"))), None):
+        parts.append(f"![input, truth, forecast and their difference]({picture})")
+    if demo := metrics.get("demo"):
+        model, still = demo["model"], demo["persistence"]
+        parts.append(
+            f"A clip that no model here was trained on, drawn by `zoo demo {name}`: MSE "
+            f"{model['mse']:.1f}, that of persistence {still['mse']:.1f}."
+        )
+    return "\n\n".join(filter(None, parts))
+
+
+def _needs(config: Config) -> str:
+    """What else has to be installed than the zoo."""
+    sources = {s.distribution for s in (config.plugin, config.topology_plugin) if s} - {LIBRARY}
+    return f"It needs the plugin: `pip install {' '.join(sorted(sources))}`." if sources else ""
+
+
+def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -> str:
+    data = metrics["data"]
+    given, horizon = data["input_frames"], data["horizon"]
+    parts = [
+        "## Results",
+        f"On {data['sequences']:,} {data['split']} sequences of {_title(metrics)}, measured by "
+        f"`zoo eval {name} --save`. MSE and MAE are summed over the pixels of a frame, of values "
+        f"in [0, 1], and averaged over frames and sequences: over the {horizon} forecast frames, "
+        f"or over all {given + horizon - 1} one-step predictions, the warm-up included, as the "
+        "tables of the MS-LSTM paper do. Persistence forecasts that the last frame stays.",
+    ]
+    columns = {name: metrics}
+    siblings = _siblings(folder, metrics)
+    published = _published(config, metrics)
+    baselines = [who for who in metrics["forecast"] if who != "model"]
+    head = ["", name, *baselines, *siblings, *(["published"] if published else [])]
+    rows = []
+    for protocol, label in PROTOCOLS.items():
+        for metric in _numbers(metrics[protocol]["model"]):
+            values = [one[protocol]["model"].get(metric) for one in columns.values()]
+            values += [metrics[protocol][who].get(metric) for who in baselines]
+            values += [other[protocol]["model"].get(metric) for other in siblings.values()]
+            row = [f"{_label(metric)} {label}", *(_shown(metric, value) for value in values)]
+            if published:
+                there = protocol == "all-steps" and metric in published
+                row.append(f"{published[metric]:g}" if there else "")
+            rows.append(row)
+    parts.append(_table(head, rows))
+    if siblings:
+        parts.append("The other models here had the same budget and data.")
+    if published:
+        parts.append(
+            "Published for this architecture, and not measured here: arXiv 2304.07724, all steps; "
+            "full-size grids, a much larger budget, other test sequences."
+        )
+    return "\n\n".join(parts)
+
+
+def _training(metrics: dict[str, Any], recipe: str) -> str:
+    training = metrics["training"]
+    threads = f" ({training['threads']} thread)" if training["device"] == "cpu" else ""
+    return (
+        f"## Training\n\n{training['steps']:,} steps, {training['sequences']:,} sequences, in "
+        f"{training['minutes']:g} minutes on {training['device']}{threads} with torch "
+        f"{training['torch']}. Made by `zoo train recipe.toml`:\n\n```toml\n{recipe.strip()}\n```"
+    )
+
+
+def _cost(name: str, metrics: dict[str, Any]) -> str:
+    """What a forecast takes, if it was counted."""
+    if not (cost := metrics.get("cost")):
+        return ""
+    height, width = cost["size"]
+    return (
+        f"## Cost\n\n{cost['parameters']:,} parameters. A forecast of {cost['horizon']} frames of "
+        f"{height}×{width} from {cost['input_frames']} takes {cost['macs'] / 1e9:.2f} G "
+        f"multiply-accumulates, counted by `zoo cost {name} --save`."
+    )
 
 
 def _title(metrics: dict[str, Any]) -> str:
@@ -158,55 +274,51 @@ def _title(metrics: dict[str, Any]) -> str:
     return TABLES[name].title if name in TABLES else name
 
 
-def _head(first: str) -> str:
-    labels = [label for label, _ in METRICS.values()]
-    columns = [first, *(f"{x} forecast" for x in labels), *(f"{x} all steps" for x in labels)]
-    return f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
-
-
-def _row(name: str, metrics: dict[str, Any], who: str) -> str:
-    values = [
-        f"{metrics[protocol][who][metric]:.{digits}f}"
-        for protocol in ("forecast", "all-steps")
-        for metric, (_, digits) in METRICS.items()
-    ]
-    return f"| {' | '.join([name, *values])} |"
-
-
-def _siblings(folder: Path, metrics: dict[str, Any]) -> str:
+def _siblings(folder: Path, metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The other models in the same place that saw as many sequences of the same data."""
-    rows = []
+    found = {}
     for path in sorted(folder.resolve().parent.glob("*/metrics.json")):
-        other = json.loads(path.read_text(encoding="utf-8"))
-        if path.parent != folder.resolve() and all(
-            other.get(key, {}).get(what) == metrics[key][what]
-            for key, what in (("data", "sha256"), ("training", "sequences"))
-        ):
-            rows.append(_row(path.parent.name, other, "model"))
-    if not rows:
-        return ""
-    return "Others, trained with the same budget and recipe:\n\n" + "\n".join(
-        [_head("forecast by"), *rows]
-    )
+        other = read_metrics(path.parent)
+        same = all(
+            other.get(key, {}).get(what) == metrics[key].get(what)
+            for key, what in (("data", "name"), ("data", "sha256"), ("training", "sequences"))
+        )
+        if path.parent != folder.resolve() and same and all(key in other for key in PROTOCOLS):
+            found[path.parent.name] = other
+    return found
 
 
-def _published(config: Config, metrics: dict[str, Any]) -> str:
+def _published(config: Config, metrics: dict[str, Any]) -> dict[str, float]:
     """What the MS-LSTM paper reports of the architecture on this data set, if it does."""
     rows = TABLES[metrics["data"]["name"]].rows if metrics["data"]["name"] in TABLES else ()
-    for row in rows:
-        if row.architecture == config.architecture:
-            figures = ", ".join(f"{METRICS[m][0]} {v[0]:g}" for m, v in row.scores.items())
-            return (
-                f"Published for this architecture (arXiv 2304.07724, all steps; full-size grids, "
-                f"a much larger budget, other test sequences): {figures}."
-            )
-    return ""
+    row = next((row for row in rows if row.architecture == config.architecture), None)
+    return {metric: values[0] for metric, values in row.scores.items()} if row else {}
 
 
-def _fails(path: Path) -> str:
-    """The person's section of an existing card."""
-    if path.is_file():
-        text = path.read_text(encoding="utf-8")
-        if found := re.search(re.escape(FAILS) + r"\n*(.*?)(?=\n## |\Z)", text, re.DOTALL):
-            return found[1].strip()
-    return "Not described yet."
+def _numbers(scores: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in scores.items() if isinstance(value, (int, float))}
+
+
+def _label(metric: str) -> str:
+    return METRICS[metric][0] if metric in METRICS else metric.upper()
+
+
+def _shown(metric: str, value: float | None) -> str:
+    digits = METRICS[metric][1] if metric in METRICS else 3
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = (f"| {' | '.join(row)} |" for row in (head, *rows))
+    first, *rest = lines
+    return "\n".join([first, f"|{'---|' * len(head)}", *rest])
+
+
+def _replace(text: str, block: str, content: str) -> str:
+    """The text with a block's content replaced, or the block at its end if it has none."""
+    begin, end = f"<!-- {block} -->", f"<!-- /{block} -->"
+    filled = f"{begin}\n{content}\n{end}" if content else f"{begin}\n{end}"
+    found = re.search(f"{begin}.*?{end}", text, re.DOTALL)
+    if found is None:
+        return f"{text.rstrip()}\n\n{filled}\n" if content else text
+    return text[: found.start()] + filled + text[found.end() :]

@@ -47,7 +47,10 @@ def columns(figures: Mapping[str, Any]) -> list[str]:
 
 def number(key: str, value: float | None) -> str:
     """A figure as a table shows it; "–" where it is not defined."""
-    return "–" if value is None else f"{value:.{DIGITS.get(key, 3)}f}"
+    if value is None:
+        return "–"
+    small = key in ("mse", "mae") and value < 10
+    return f"{value:.{4 if small else DIGITS.get(key, 3)}f}"
 
 
 def title(key: str, unit: str = "") -> str:
@@ -138,13 +141,17 @@ def _write_csv(path: Path, report: Mapping[str, Any]) -> None:
         for frames in ("forecast", "all-steps"):
             for who, figures in report[frames].items():
                 for key, value in figures.items():
-                    writer.writerow([identity, frames, "", who, key, "" if value is None else value])
+                    writer.writerow(
+                        [identity, frames, "", who, key, "" if value is None else value]
+                    )
         for who, figures in report["per_frame"].items():
             for key, values in figures.items():
                 for step, value in enumerate(values):
                     lead = step - given + 2  # 1 is the first forecast frame
                     kind = "forecast" if lead >= 1 else "warm-up"
-                    writer.writerow([identity, kind, lead, who, key, "" if value is None else value])
+                    writer.writerow(
+                        [identity, kind, lead, who, key, "" if value is None else value]
+                    )
 
 
 def _leads(report: Mapping[str, Any], record: Data) -> tuple[np.ndarray, str]:
@@ -217,7 +224,9 @@ def _draw(
         place.spines[["top", "right"]].set_visible(False)
         place.grid(axis="y", color="#DDDDDD", linewidth=0.6)
     handles, labels = grid.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), fontsize=9)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(5, len(labels)), fontsize=9
+    )
     data = report["data"]
     figure.suptitle(
         f"{data['name']}, {data['sequences']:,} {data['split']} sequences, "

@@ -1,0 +1,254 @@
+"""Cards: what is written, what is kept, and that the figures are those of the weights."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from huggingface_hub import ModelCard, ModelCardData
+
+import zoo
+from zoo.bench.cost import count
+from zoo.bench.published import Task
+from zoo.cli import zoo as command
+from zoo.config import read_config
+from zoo.data.clips import handwritten_digits
+from zoo.errors import ZooError
+from zoo.evaluate import evaluate
+from zoo.hub import read_metrics
+from zoo.hub.card import UNWRITTEN, write_card
+from zoo.hub.publish import publish, what_is_missing
+from zoo.metrics import FrameMetrics
+
+CARDS = Path(__file__).parents[1] / "cards"
+MODELS = sorted(path.parent.name for path in CARDS.glob("*/model.safetensors"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model's folder as zoo train and zoo eval leave it, without a card."""
+    target = shutil.copytree(CARDS / "mslstm-mmnist", tmp_path / "place" / "mine")
+    (target / "README.md").unlink()
+    return target
+
+
+def front_matter(folder):
+    return yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+
+
+def test_a_new_card(folder):
+    write_card(folder, "mit")
+    text = (folder / "README.md").read_text()
+    for section in ("Intended use", "Results", "Where it fails", "Training", "Cost", "Licence"):
+        assert f"\n## {section}" in text
+    assert text.count(UNWRITTEN) == 3
+    assert 'zoo.load("mine")' in text
+    assert "![input, truth, forecast and their difference](demo.png)" in text
+    assert (folder / "recipe.toml").read_text().strip() in text
+    metrics = read_metrics(folder)
+    row = f"| MSE forecast | {metrics['forecast']['model']['mse']:.2f} | "
+    assert row + f"{metrics['forecast']['persistence']['mse']:.2f} |" in text
+    assert "| MSE all steps | 94.85 | 244.53 | 52.63 |" in text
+    assert "Published for this architecture, and not measured here" in text
+
+
+def test_the_metadata_are_what_the_hub_understands(folder):
+    """The client of the Hub reads them back, every metric of both protocols among them."""
+    write_card(folder, "mit")
+    matter = front_matter(folder)
+    assert matter["license"] == "mit"
+    assert matter["library_name"] == "spatiotemporal-zoo"
+    assert matter["pipeline_tag"] == "time-series-forecasting"
+    assert matter["datasets"] == ["mmnist"]
+    assert {"spatiotemporal-zoo", "architecture:ms-mklstm"} <= set(matter["tags"])
+    card = ModelCard.load(folder / "README.md")
+    metrics = read_metrics(folder)
+    found = {(r.metric_name, r.metric_value) for r in card.data.eval_results}
+    assert found == {
+        (f"{metric.upper()} ({protocol})", value)
+        for protocol in ("forecast", "all-steps")
+        for metric, value in metrics[protocol]["model"].items()
+    }
+    assert all(result.dataset_split == "test" for result in card.data.eval_results)
+    assert isinstance(card.data, ModelCardData)
+
+
+def test_what_a_person_wrote_is_kept(folder):
+    write_card(folder, "mit")
+    path = folder / "README.md"
+    text = path.read_text().replace(UNWRITTEN, "A person’s words, <b>with</b> 100 % and \\1.", 1)
+    text = text.replace("<!-- training -->", "## Thanks\n\nTo all.\n\n<!-- training -->")
+    text = text.replace("tags:\n", "tags:\n- radar\n").replace(
+        "license: mit\n", "license: mit\nlanguage: en\n"
+    )
+    path.write_text(text + "\n## At the end\n\nMore.\n")
+    metrics = read_metrics(folder)
+    metrics["forecast"]["model"]["mse"] = 1.25
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    write_card(folder)
+    again = path.read_text()
+    for kept in (
+        "words, <b>with</b> 100 % and \\1.",
+        "## Thanks\n\nTo all.",
+        "## At the end\n\nMore.",
+    ):
+        assert kept in again
+    assert "| MSE forecast | 1.25 |" in again
+    matter = front_matter(folder)
+    assert "radar" in matter["tags"]
+    assert (matter["license"], matter["language"]) == ("mit", "en")
+    assert again.index("## Thanks") < again.index("## Training")
+    write_card(folder)
+    assert path.read_text() == again
+
+
+def test_a_card_of_somebody_elses_making_is_kept_whole(folder):
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n# My model\n\nIt is mine.\n")
+    write_card(folder)
+    text = (folder / "README.md").read_text()
+    assert "# My model\n\nIt is mine." in text
+    assert "## Results" in text
+    assert front_matter(folder)["license"] == "mit"
+
+
+def test_metrics_of_any_name_are_shown(folder):
+    metrics = read_metrics(folder)
+    for protocol in ("forecast", "all-steps"):
+        for who in ("model", "persistence"):
+            metrics[protocol][who]["csi@0.5"] = 0.4321
+        metrics[protocol]["optical flow"] = {"mse": 7.0}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    write_card(folder, "mit")
+    text = (folder / "README.md").read_text()
+    assert "| mine | persistence | optical flow | published |" in text
+    assert "| CSI@0.5 forecast | 0.432 | 0.432 |  |" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: (f / "recipe.toml").unlink(), "has no recipe.toml"),
+        (lambda f: (f / "metrics.json").unlink(), "has no 'training'"),
+        (lambda f: (f / "metrics.json").write_text("[]"), "holds no JSON object"),
+        (lambda f: (f / "config.json").unlink(), "has no config.json"),
+        (lambda f: (f / "README.md").write_text("---\na: [\n---\n"), "metadata that are not sound"),
+        (lambda f: (f / "README.md").write_text("---\nmodel-index: 3\n---\n"), "not sound"),
+    ],
+)
+def test_a_card_that_cannot_be_written(folder, change, said):
+    change(folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ZooError, match=re.escape(said)) as caught:
+        write_card(folder)
+    assert "\n" not in str(caught.value)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+# Published is what says all that it must
+
+
+def test_what_is_missing_is_said(folder):
+    assert what_is_missing(folder) == [f"a card: zoo card {folder}"]
+    write_card(folder)
+    assert [problem.partition(":")[0] for problem in what_is_missing(folder)] == [
+        "a licence",
+        "a description under Intended use, Where it fails, Licence and citation",
+    ]
+    path = folder / "README.md"
+    path.write_text(path.read_text().replace(UNWRITTEN, "Said."))
+    write_card(folder, "mit")
+    assert what_is_missing(folder) == []
+    (folder / "recipe.toml").rename(folder / "recipe.txt")
+    path.write_text(path.read_text().replace("datasets:\n- mmnist\n", ""))
+    assert [problem.partition(":")[0] for problem in what_is_missing(folder)] == [
+        "the data it was trained on",
+        "a recipe",
+    ]
+    metrics = read_metrics(folder)
+    metrics["forecast"]["model"]["mse"] -= 10
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert "the figures of its metrics.json, which have changed" in what_is_missing(folder)[1]
+    del metrics["forecast"]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert "metrics: zoo eval" in what_is_missing(folder)[1]
+    with pytest.raises(ZooError, match="cannot be published without the data it was trained on: "):
+        publish(folder, "me/mine", dry_run=True)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_cards_here_could_be_published(name):
+    """Each is up to date with its figures, and says all that it must."""
+    assert what_is_missing(CARDS / name) == []
+    address, files = publish(CARDS / name, f"me/{name}", dry_run=True)
+    assert address == f"hf://me/{name}"
+    assert {file.name for file in files} == {
+        *("README.md", "config.json", "demo.png", "metrics.json", "model.safetensors"),
+        "recipe.toml",
+    }
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_writing_a_card_here_again_changes_nothing(name, tmp_path):
+    place = shutil.copytree(CARDS, tmp_path / "cards")
+    write_card(place / name)
+    assert (place / name / "README.md").read_text() == (CARDS / name / "README.md").read_text()
+
+
+# Figures, computed again from the weights
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_figures_come_from_the_weights(name):
+    """Parameters, multiply-accumulates, and the errors on the clip that comes along."""
+    metrics, model = read_metrics(CARDS / name), zoo.load(name)
+    cost = metrics["cost"]
+    assert cost["parameters"] == sum(p.numel() for p in model.parameters())
+    task = Task(tuple(cost["size"]), cost["input_frames"], cost["horizon"])
+    assert cost["macs"] == sum(count(read_config(CARDS / name), task).total.macs.values())
+    clip = handwritten_digits()
+    truth = torch_frames(clip[10:])
+    for who, forecast in (
+        ("model", torch_frames(model.predict(clip[:10], 10))),
+        ("persistence", torch_frames(clip[9:10]).expand_as(truth)),
+    ):
+        measured = FrameMetrics()
+        measured.update(forecast, truth)
+        for metric, value in measured.compute().items():
+            if metric != "per_frame":
+                assert metrics["demo"][who][metric] == pytest.approx(value, rel=1e-3), metric
+
+
+def torch_frames(frames):
+    """(T, C, H, W) of uint8 to (1, T, C, H, W) in [0, 1]."""
+    import torch
+
+    return torch.as_tensor(frames).unsqueeze(0) / 255
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_figures_of_the_test_set(name, data_root_with_mnist):
+    """The first 64 sequences give what a mean over 10,000 allows: within a tenth of it."""
+    report = evaluate(zoo.load(name), sequences=64, root=data_root_with_mnist)
+    metrics = read_metrics(CARDS / name)
+    for protocol in ("forecast", "all-steps"):
+        for who in ("model", "persistence"):
+            for metric in ("mse", "mae", "ssim", "psnr"):
+                value = metrics[protocol][who][metric]
+                assert report[protocol][who][metric] == pytest.approx(value, rel=0.1), metric
+
+
+def test_saved_figures_are_added_to_those_there(folder):
+    """zoo cost --save and zoo demo --save keep what else was measured."""
+    before = read_metrics(folder)
+    for verb in (["cost"], ["demo", "-o", folder.parent / "out"]):
+        arguments = [*verb, f"local-dir:{folder}", "--save"]
+        ran = CliRunner().invoke(command, list(map(str, arguments)))
+        assert ran.exit_code == 0, ran.output
+    after = read_metrics(folder)
+    assert after["forecast"] == before["forecast"]
+    assert after["cost"] == before["cost"]
+    assert after["demo"]["model"]["mse"] == pytest.approx(before["demo"]["model"]["mse"], rel=1e-3)
+    assert (folder / "demo.png").stat().st_size > 1000

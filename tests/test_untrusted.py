@@ -1,0 +1,231 @@
+"""A model may come from anyone: of whatever its files hold comes a clear error or a sound model."""
+
+import json
+import os
+import signal
+import struct
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import zoo
+from zoo.errors import ZooError
+from zoo.hub.places import PARTS
+from zoo.hub.publish import publish
+from zoo.plugins import names
+
+FRAMES = torch.rand(1, 2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+OFTEN = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(0)
+    return zoo.save(zoo.create("ms-convlstm", hidden=2, layers=3), tmp_path / "model")
+
+
+@contextmanager
+def no_hang(seconds=30):
+    """Whatever takes longer fails; it is a hang, as each try takes some milliseconds."""
+
+    def stop(*_):
+        pytest.fail("it hangs")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def load(folder):
+    """The model, or None where there is a clear error of one line."""
+    with no_hang():
+        try:
+            return zoo.load(f"local-dir:{folder}")
+        except ZooError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+            assert 20 < len(str(error)) < 2000  # noqa: PT017
+            return None
+
+
+def changed(content, data):
+    """Some bytes changed, taken away or put in, and what is after a place cut off."""
+    content = bytearray(content)
+    for _ in range(data.draw(st.integers(1, 3), "changes")):
+        place = data.draw(st.integers(0, len(content) - 1), "place")
+        kind = data.draw(st.sampled_from(["set", "bit", "drop", "add", "cut"]), "kind")
+        if kind == "set":
+            content[place] = data.draw(st.integers(0, 255), "byte")
+        elif kind == "bit":
+            content[place] ^= 1 << data.draw(st.integers(0, 7), "bit")
+        elif kind == "drop":
+            del content[place]
+        elif kind == "add":
+            content.insert(place, data.draw(st.integers(0, 255), "byte"))
+        elif len(content) > 1:
+            del content[max(place, 1) :]
+    return bytes(content)
+
+
+@OFTEN
+@given(data=st.data())
+def test_any_change_of_the_weights(folder, data):
+    """The same forecast, bit for bit, or an error: no number of the file can be changed."""
+    sound = zoo.load(f"local-dir:{folder}")(FRAMES, 2)
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    try:
+        path.write_bytes(changed(content, data))
+        if model := load(folder):
+            assert torch.equal(model(FRAMES, 2), sound)
+    finally:
+        path.write_bytes(content)
+
+
+@OFTEN
+@given(data=st.data())
+def test_any_change_of_the_config(folder, data):
+    """An error, or a model with the very weights, whose config is what the file says."""
+    weights = zoo.load(f"local-dir:{folder}").state_dict()
+    path = folder / "config.json"
+    content = path.read_bytes()
+    try:
+        path.write_bytes(changed(content, data))
+        if model := load(folder):
+            for name, value in json.loads(path.read_bytes()).items():
+                if name not in ("options", "data", "plugin"):
+                    assert model.config.model_dump(mode="json")[name] == value
+            assert all(map(torch.equal, model.state_dict().values(), weights.values()))
+    finally:
+        path.write_bytes(content)
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([0, -1, 10**9, 10**18, 2**63, 1e308, "", "\0", "../..", "x" * 10_000])
+    | st.floats()
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=4,
+)
+
+
+@OFTEN
+@given(data=st.data())
+def test_any_value_in_the_config(tmp_path, data):
+    """Of every cell, any value of any key, its own options among them."""
+    cell = data.draw(st.sampled_from(names("cells")), "cell")
+    folder = tmp_path / cell
+    if not folder.exists():
+        zoo.save(zoo.create(cell, hidden=2, layers=3), folder)
+    path = folder / "config.json"
+    content = path.read_text()
+    values = json.loads(content)
+    holder = data.draw(st.sampled_from([values, values["options"], values["data"]]), "of")
+    key = data.draw(st.sampled_from(sorted(holder)) | st.text(max_size=5), "key")
+    holder[key] = data.draw(VALUES, "value")
+    try:
+        path.write_text(json.dumps(values))
+        load(folder)
+    finally:
+        path.write_text(content)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2**31, 2**40, 2**63 - 1, 2**64 - 1])
+def test_a_header_that_lies_about_its_length(folder, length):
+    path = folder / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
+    assert load(folder) is None
+
+
+def test_damaged_numbers_are_told(folder):
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ZooError, match="is damaged: its numbers have changed"):
+        zoo.load(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.json"])
+def test_a_file_too_large_is_not_read(folder, name):
+    with (folder / name).open("wb") as file:
+        file.truncate(1 << 40)  # a terabyte of nothing
+    with no_hang(), pytest.raises(ZooError, match="has more than"):
+        zoo.hub.read_json(folder / name)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_link_out_of_the_folder(folder, tmp_path, name):
+    """A folder from elsewhere does not decide which files of this machine are read."""
+    secret = tmp_path / "secret"
+    (folder / name).rename(secret)
+    (folder / name).symlink_to(secret)
+    with pytest.raises(ZooError, match=f"{name} is a link to .*secret, outside its folder"):
+        zoo.load(f"local-dir:{folder}")
+
+
+def test_a_link_within_the_folder_and_to_it(folder, tmp_path):
+    (folder / "config.json").rename(folder / "its-config")
+    (folder / "config.json").symlink_to("its-config")
+    (tmp_path / "link").symlink_to(folder)
+    assert load(tmp_path / "link") is not None
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_what_is_no_file_is_not_read(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)  # reading it would wait for ever
+    with no_hang(), pytest.raises(ZooError, match="is no regular file"):
+        zoo.load(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize("part", ["secret.json", "picture.png"])
+def test_a_link_is_not_published(folder, tmp_path, part):
+    (tmp_path / "secret").write_text("{}")
+    (folder / part).symlink_to(tmp_path / "secret")
+    with pytest.raises(ZooError, match="outside its folder"):
+        publish(folder, "name", hub=str(tmp_path / "hub"))
+    assert not (tmp_path / "hub").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../model",
+        "/etc",
+        "..",
+        ".",
+        "a/../../model",
+        "model\0",
+        "~",
+        "model/",
+        "C:\\model",
+        "-x",
+    ],
+)
+def test_a_name_leads_nowhere_else(folder, tmp_path, name):
+    (tmp_path / "hub").mkdir()
+    with pytest.raises(ZooError, match="there are no weights for"):
+        zoo.pull(name, hub=str(tmp_path / "hub"))
+    with pytest.raises(ZooError, match="is no name of a model"):
+        zoo.hub.places.open_hub(str(tmp_path / "hub")).publish(folder, name, [])
+    assert list((tmp_path / "hub").iterdir()) == []
+
+
+def test_only_parts_of_a_model_are_published():
+    """Nothing that could be run, and no checkpoint."""
+    assert not {".py", ".pth", ".ckpt", ".pkl", ".so", ".sh"} & {
+        Path(part).suffix for part in PARTS
+    }

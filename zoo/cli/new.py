@@ -1,0 +1,25 @@
+"""zoo new: a plugin project to begin with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The folder; by default NAME."
+)
+def new(name: str, output: Path | None) -> None:
+    """Write a plugin project NAME, such as zoo-mycell, for a cell of your own.
+
+    It is complete and works as it is: the cell mycell, its tests, a recipe, a card to fill in, and
+    what publishes it.
+    """
+    from zoo.scaffold import new_project
+
+    folder, cell = new_project(name, output)
+    click.echo(f"{folder}: a plugin with the cell {cell}, in zoo_{cell}.py. Next:")
+    click.echo(f"  cd {folder} && pip install -e '.[test]'\n  zoo check {cell}")

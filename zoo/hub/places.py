@@ -1,0 +1,347 @@
+"""Hubs: the places that hold models by name, a folder of them or an account on the Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from zoo.atomic import atomic_folder, make_folder
+from zoo.config import read_config
+from zoo.errors import ZooError
+from zoo.plugins import find, names
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelInfo
+
+__all__ = [
+    "LIBRARY",
+    "PARTS",
+    "WEIGHTS",
+    "Folder",
+    "Hub",
+    "HuggingFace",
+    "Listed",
+    "Plugins",
+    "UnreachableError",
+    "bring",
+    "check_parts",
+    "check_weights",
+    "open_hub",
+    "search",
+]
+
+WEIGHTS = "model.safetensors"
+
+#: The parts of a model's folder. Nothing else is brought from a hub or put there.
+PARTS = ["*.json", "*.md", "*.toml", "*.png", "*.gif", WEIGHTS]
+
+#: By this tag the models of the zoo are found on the Hub.
+LIBRARY = "spatiotemporal-zoo"
+
+#: A name of a model: it can be part of a path or an address, and lead nowhere else.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+
+
+class UnreachableError(ZooError):
+    """A hub cannot be asked at present."""
+
+
+class Listed(NamedTuple):
+    """A model at a hub: its name, architecture and data set, and the hub ("" if unknown)."""
+
+    name: str
+    architecture: str
+    data: str
+    hub: str
+
+
+class Hub(Protocol):
+    """A place that holds models by name, in which nothing can be published by default."""
+
+    def models(self) -> list[Listed]:
+        """The models that are there, by name."""
+
+    def pull(self, name: str) -> Path | None:
+        """Bring a model here and return its folder, or None where it is not there."""
+
+    def publish(self, folder: Path, name: str, files: list[Path]) -> str:
+        """Put files of a model's folder there, all or none, and return the address."""
+        raise ZooError("nothing can be published there")
+
+
+def open_hub(place: str) -> Hub:
+    """The hub that is written ``hf://org``, or as the path of a folder of models."""
+    organisation = place.removeprefix("hf://").rstrip("/")
+    if not place.startswith("hf://"):
+        return Folder(Path(os.path.expanduser(place)))
+    if not NAME.fullmatch(organisation):
+        raise ZooError(f"the hub {place!r} is no account on the Hugging Face Hub: hf://org")
+    return HuggingFace(organisation)
+
+
+class Folder(Hub):
+    """A hub that is a folder with a folder for each model; nothing in it is copied."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def models(self) -> list[Listed]:
+        """The folders that hold a config and weights; one with a bad config is warned of."""
+        if not self.path.is_dir():
+            raise UnreachableError(f"the hub {self.path} is no folder")
+        listed = []
+        for weights in sorted(self.path.glob(f"*/{WEIGHTS}")):
+            try:
+                config = read_config(weights.parent)
+            except ZooError as error:
+                warnings.warn(f"{weights.parent} is left out: {error}", stacklevel=2)
+            else:
+                name, data = weights.parent.name, config.data.name or ""
+                listed.append(Listed(name, config.architecture, data, str(self.path)))
+        return listed
+
+    def pull(self, name: str) -> Path | None:
+        """The model's folder, where it is."""
+        folder = self.path / name
+        there = NAME.fullmatch(name) and all(
+            (folder / p).is_file() for p in ("config.json", WEIGHTS)
+        )
+        return folder if there else None
+
+    def publish(self, folder: Path, name: str, files: list[Path]) -> str:
+        """Copy the files; a model of that name is replaced at once, or stays as it is."""
+        if not NAME.fullmatch(name):
+            raise ZooError(f"{name!r} is no name of a model: letters, digits, '.', '_' and '-'")
+        target = make_folder(self.path) / name
+        if target.resolve() == folder.resolve():
+            raise ZooError(f"{folder} is the place itself; it is published already")
+        with atomic_folder(target) as temporary:
+            for file in files:
+                shutil.copyfile(file, temporary / file.name)
+        return str(target)
+
+
+class HuggingFace(Hub):
+    """A hub that is an account on the Hugging Face Hub, or on the server of ``HF_ENDPOINT``."""
+
+    def __init__(self, organisation: str) -> None:
+        self.organisation = organisation
+
+    def models(self) -> list[Listed]:
+        """The account's repositories that bear the zoo's tag; offline, those in the cache."""
+        try:
+            return search("", author=self.organisation)
+        except UnreachableError as error:
+            if cached := self._cached():
+                return cached
+            raise error from None
+
+    def pull(self, name: str) -> Path | None:
+        """Bring ``name`` or ``name@revision`` to the client's cache."""
+        if not NAME.fullmatch(name.partition("@")[0]):
+            return None
+        try:
+            return _snapshot(f"{self.organisation}/{name}")
+        except _NotThereError:
+            return None
+
+    def publish(self, folder: Path, name: str, files: list[Path]) -> str:
+        """Make the repository if need be, and put the files there in one commit."""
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError
+
+        api, repository = HfApi(), f"{self.organisation}/{name}"
+        with _told(f"hf-hub:{repository}", "published"):
+            try:
+                api.create_repo(repository)
+                new = True
+            except HfHubHTTPError as error:
+                if error.response is None or error.response.status_code != 409:
+                    raise
+                new = False  # 409: it is there already
+            try:
+                commit = api.upload_folder(
+                    repo_id=repository,
+                    folder_path=folder,
+                    allow_patterns=[file.name for file in files],
+                    commit_message=f"Publish {name}",
+                )
+            except BaseException:
+                # Nobody can have put anything there meanwhile but its first .gitattributes.
+                if new and set(api.list_repo_files(repository)) <= {".gitattributes"}:
+                    api.delete_repo(repository)
+                raise
+        return str(commit.repo_url)
+
+    def _cached(self) -> list[Listed]:
+        from huggingface_hub import CacheNotFound, scan_cache_dir
+
+        try:
+            repositories = scan_cache_dir().repos
+        except CacheNotFound:
+            return []
+        listed = []
+        for repository in sorted(repositories, key=lambda one: one.repo_id):
+            organisation, _, name = repository.repo_id.rpartition("/")
+            if repository.repo_type != "model" or organisation != self.organisation:
+                continue
+            newest = max(repository.revisions, key=lambda one: one.last_modified, default=None)
+            if newest and (newest.snapshot_path / WEIGHTS).is_file():
+                config = read_config(newest.snapshot_path)
+                hub, data = f"hf://{organisation}", config.data.name or ""
+                listed.append(Listed(name, config.architecture, data, hub))
+        return listed
+
+
+class Plugins(Hub):
+    """The models that installed plugins know; each says where its weights are."""
+
+    def models(self) -> list[Listed]:
+        """What they offer, of every plugin."""
+        listed = []
+        for name in names("pretrained"):
+            cell, *rest = name.split("-")
+            architecture = f"{cell}-{rest[0]}" if cell == "ms" and rest else cell
+            listed.append(Listed(name, architecture, "", "plugins"))
+        return listed
+
+    def pull(self, name: str) -> Path | None:
+        """Bring a model from where its plugin says, if the weights are those that it knows."""
+        if (found := find("pretrained", name)) is None:
+            return None
+        model, plugin = found
+        folder = bring(model.ref)
+        check_weights(folder, name, model.sha256, plugin.source)
+        return folder
+
+
+class _NotThereError(ZooError):
+    """There is no such repository."""
+
+
+def bring(ref: str) -> Path:
+    """The folder that ``local-dir:PATH`` or ``hf-hub:org/name@revision`` means, brought here.
+
+    Raises ZooError where there is none.
+    """
+    if ref.startswith("local-dir:"):
+        folder = Path(os.path.expanduser(ref.removeprefix("local-dir:")))  # may have no such ~user
+        if not folder.is_dir():
+            raise ZooError(f"there is no folder {folder}; give local-dir: the folder of a model")
+        return folder
+    return _snapshot(ref.removeprefix("hf-hub:").removeprefix("hf://"))
+
+
+def _snapshot(path: str) -> Path:
+    """The folder of ``org/name`` or ``org/name@revision``, brought to the client's cache.
+
+    Raises ZooError where it is not there, cannot be had, or is no model of the zoo.
+    """
+    from huggingface_hub import snapshot_download
+
+    repository, _, revision = path.partition("@")
+    with _told(f"hf-hub:{path}", "had"):
+        folder = Path(
+            snapshot_download(repository, revision=revision or None, allow_patterns=PARTS)
+        )
+    missing = [part for part in ("config.json", WEIGHTS) if not (folder / part).is_file()]
+    if missing:
+        raise ZooError(
+            f"hf-hub:{path} is no whole model of the zoo: it has no {' and no '.join(missing)}; "
+            "pull it again, with a network, or another"
+        )
+    return folder
+
+
+def search(text: str, author: str | None = None) -> list[Listed]:
+    """The models on the Hugging Face Hub that bear the zoo's tag and match a text.
+
+    Raises UnreachableError where the Hub does not answer.
+    """
+    from huggingface_hub import HfApi
+
+    with _told("the Hugging Face Hub", "searched"):
+        found = list(HfApi().list_models(filter=LIBRARY, search=text or None, author=author))
+    return sorted(map(_listed, found))
+
+
+def _listed(model: ModelInfo) -> Listed:
+    """What the tags of a repository tell, which its card has put there."""
+    tags = dict(tag.split(":", 1) for tag in model.tags or [] if ":" in tag)
+    organisation, _, name = model.id.rpartition("/")
+    return Listed(
+        name, tags.get("architecture", ""), tags.get("dataset", ""), f"hf://{organisation}"
+    )
+
+
+def check_parts(folder: Path, files: list[Path]) -> None:
+    """Refuse files of a model's folder that lead out of it, or are none.
+
+    A symbolic link could make another file of this machine part of the model, a device or a
+    pipe could be read for ever. Those of the Hugging Face cache, to its own blobs, are allowed.
+    """
+    real = folder.resolve()
+    blobs = real.parents[1] / "blobs" if len(real.parents) > 1 else real
+    for file in files:
+        target = file.resolve()
+        if file.is_symlink() and real not in target.parents and target.parent != blobs:
+            raise ZooError(f"{file} is a link to {target}, outside its folder; put the file there")
+        if target.exists() and not target.is_file():
+            raise ZooError(f"{file} is no regular file; put the model's file there")
+
+
+def check_weights(folder: Path, name: str, sha256: str, told_by: str) -> None:
+    """Raise ZooError if a model's weights are not those that are known by its name."""
+    check_parts(folder, [folder / WEIGHTS])
+    found = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    if found != sha256:
+        raise ZooError(
+            f"{folder / WEIGHTS} is not {name}: it has sha256 {found[:12]}…, {told_by} says "
+            f"{sha256[:12]}…; pull it again, or if you want these: local-dir:{folder}"
+        )
+
+
+@contextmanager
+def _told(what: str, done: str) -> Iterator[None]:
+    """Whatever the client of the Hub raises, as a ZooError of one line."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.HFValidationError as error:
+        raise ZooError(f"{what} is no name of a repository (hf-hub:org/name): {error}") from None
+    except errors.RepositoryNotFoundError:
+        raise _NotThereError(
+            f"{what} is not there, or not for you to see; check the name, or log in: hf auth login"
+        ) from None
+    except errors.LocalEntryNotFoundError as error:
+        raise UnreachableError(
+            f"{what} is not in the cache and the Hub cannot be reached; "
+            "check the network, or unset HF_HUB_OFFLINE"
+        ) from error
+    except errors.LocalTokenNotFoundError:
+        raise ZooError(f"{what} needs a token; log in: hf auth login, or set HF_TOKEN") from None
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else None
+        if status in (401, 403):
+            raise ZooError(
+                f"{what} cannot be {done} with this token ({status}); log in to an account that "
+                "may: hf auth login, or set HF_TOKEN"
+            ) from None
+        reason = str(error).strip().splitlines()[-1]
+        raise ZooError(f"{what} cannot be {done}: {reason}") from None
+    except ZooError:
+        raise
+    except Exception as error:  # of the network, of the disk, of what the client stands on
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        kind = ZooError if isinstance(error, OSError) and error.errno else UnreachableError
+        raise kind(
+            f"{what} cannot be {done} ({reason}); try again, what has come is kept"
+        ) from error

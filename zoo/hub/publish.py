@@ -1,0 +1,95 @@
+"""Publishing: a model's folder goes to a hub whole, and with a card that says what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zoo.config import read_config
+from zoo.errors import ZooError
+from zoo.hub import read_metrics
+from zoo.hub.card import UNWRITTEN, card_results, read_card
+from zoo.hub.places import PARTS, WEIGHTS, Hub, HuggingFace, check_parts, open_hub
+
+__all__ = ["publish", "what_is_missing"]
+
+
+def publish(
+    folder: Path, destination: str, *, hub: str | None = None, dry_run: bool = False
+) -> tuple[str, list[Path]]:
+    """Publish a model's folder; nothing of it is there, or all.
+
+    Args:
+        folder: the model's, with its card.
+        destination: "org/name" on the Hugging Face Hub, or with `hub` the model's name there.
+        hub: a folder of models or ``hf://org``.
+        dry_run: check all and send nothing.
+
+    Returns the address and the files that are there now, or would be.
+    Raises ZooError for a folder that is no sound model, or whose card lacks what a card must
+    have, and where the hub does not take it; the hub is then as it was.
+    """
+    place, name = _place(destination, hub)
+    if not folder.is_dir():
+        raise ZooError(f"there is no folder {folder}; give the folder of a model")
+    files = sorted({path for part in PARTS for path in folder.glob(part)})
+    check_parts(folder, files)
+    read_config(folder)
+    _check_weights(folder / WEIGHTS)
+    if missing := what_is_missing(folder):
+        raise ZooError(f"{folder} cannot be published without {'; and without '.join(missing)}")
+    if dry_run:
+        return f"{hub.rstrip('/')}/{name}" if hub else f"hf://{destination}", files
+    return place.publish(folder, name, files), files
+
+
+def what_is_missing(folder: Path) -> list[str]:
+    """What a model's card must have and has not, each with the command that mends it."""
+    write = f"zoo card {folder}"
+    if not (folder / "README.md").is_file():
+        return [f"a card: {write}"]
+    card = read_card(folder)
+    missing = []
+    if not card.data.get("license"):
+        missing.append(f"a licence: {write} --license NAME, such as apache-2.0")
+    if not card.data.get("datasets"):
+        missing.append(f"the data it was trained on: {write}")
+    metrics, results = read_metrics(folder), card.data.get("eval_results")
+    if not results or "forecast" not in metrics:
+        missing.append(f"metrics: zoo eval local-dir:{folder} --save && {write}")
+    elif {(r.metric_name, r.metric_value) for r in results} != {
+        (r.metric_name, r.metric_value) for r in card_results(metrics)
+    }:
+        missing.append(f"the figures of its metrics.json, which have changed: {write}")
+    if not (folder / "recipe.toml").is_file():
+        missing.append(f"a recipe: put what made the model into {folder / 'recipe.toml'}")
+    empty = [
+        section.splitlines()[0] for section in card.text.split("\n## ")[1:] if UNWRITTEN in section
+    ]
+    if empty:
+        missing.append(f"a description under {', '.join(empty)}: write it into README.md")
+    return missing
+
+
+def _place(destination: str, hub: str | None) -> tuple[Hub, str]:
+    if hub:
+        return open_hub(hub), destination
+    organisation, slash, name = destination.partition("/")
+    if not (organisation and slash and name) or "/" in name:
+        raise ZooError(
+            f"{destination!r} is no repository on the Hugging Face Hub: give org/name, or a name "
+            "and its place, --hub FOLDER"
+        )
+    return HuggingFace(organisation), name
+
+
+def _check_weights(path: Path) -> None:
+    """A sound safetensors file, as far as can be seen without the network it belongs to."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            list(file.keys())
+    except FileNotFoundError:
+        raise ZooError(f"there are no weights at {path}") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ZooError(f"{path} is not a sound safetensors file ({error})") from None
