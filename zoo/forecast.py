@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from zoo.config import Config
 from zoo.errors import ZooError
 from zoo.labelled import is_labelled, unlabel
 from zoo.network import Network, NetworkState
-from zoo.units import Frames, check_data, scale, unscale
+from zoo.units import Array, Frames, check_data, scale, unscale
 
 __all__ = ["Forecaster", "Rollout", "scheduled_sampling"]
 
@@ -126,7 +127,7 @@ class Forecaster(nn.Module):
         if is_labelled(frames):
             values, labels = unlabel(frames, data)
             check_data(data, unit=unit or labels.unit, time_step=time_step or labels.time_step)
-            return labels.label(self.predict(values, horizon), data)
+            return labels.label(self.predict(values, horizon), data)  # type: ignore[return-value]
         check_data(data, unit=unit, time_step=time_step)
         with _forecasting(self):
             past = self._scale(frames)
@@ -134,9 +135,9 @@ class Forecaster(nn.Module):
             if data.missing:
                 unseen = past.isnan().all(dim=1, keepdim=True)  # (B, 1, C, H, W)
                 forecast = forecast.masked_fill(unseen, float("nan"))
-        return unscale(forecast, data, like=frames)
+        return unscale(forecast, data, like=frames)  # type: ignore[type-var]
 
-    def stream(self, frames: Iterable[Frames]) -> Iterator[Frames]:
+    def stream(self, frames: Iterable[Array]) -> Iterator[Array]:
         """For every frame, as it comes, the prediction of the next; in units of the data.
 
         Frames are (B, C, H, W), or (C, H, W) or (H, W) for one sequence: tensors or numpy
@@ -173,7 +174,7 @@ class Forecaster(nn.Module):
         if horizon < 1:
             raise ZooError(f"horizon is {horizon}; it must be 1 or more")
 
-    def _scale(self, frames: Frames) -> Tensor:
+    def _scale(self, frames: Tensor | np.ndarray) -> Tensor:
         return scale(frames, self.config.data, like=next(self.parameters()))
 
 

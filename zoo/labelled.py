@@ -49,7 +49,7 @@ class Labels:
 
         past = self.array
         order = [d for d in (*BATCHES, "time", *CHANNELS) if d in past.dims]
-        order += list(past.dims[-2:])
+        order += map(str, past.dims[-2:])
         steps = np.arange(1, forecast.shape[order.index("time")] + 1)
         coords: dict[Any, Any] = {
             name: coordinate

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import xarray
 
 __all__ = [
+    "Array",
     "Frames",
     "check_data",
     "is_same_unit",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 Frames = TypeVar("Frames", Tensor, np.ndarray, "xarray.DataArray")
+Array = TypeVar("Array", Tensor, np.ndarray)
 
 #: How far intensities may be outside [0, 1] before they are taken for something else.
 TOLERANCE = 0.01
@@ -52,7 +54,7 @@ def to_physical(x: Tensor, data: Data) -> Tensor:
     return torch.where(x <= 0, torch.zeros_like(rate), rate)
 
 
-def scale(frames: Frames, data: Data, like: Tensor) -> Tensor:
+def scale(frames: Array, data: Data, like: Tensor) -> Tensor:
     """Frames in units of the data to (B, T, C, H, W) in [0, 1], values outside clipped.
 
     Args:
@@ -92,7 +94,7 @@ def scale(frames: Frames, data: Data, like: Tensor) -> Tensor:
     return to_unit_interval(x, data)
 
 
-def unscale(x: Tensor, data: Data, like: Frames) -> Frames:
+def unscale(x: Tensor, data: Data, like: Array) -> Array:
     """The way back: (B, T, C, H, W), clipped to [0, 1], in the units and the form of `like`."""
     x = x.clamp(0, 1)
     x = (x * 255).round().to(torch.uint8) if _is_uint8(like, data) else to_physical(x, data)

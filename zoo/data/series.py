@@ -469,10 +469,10 @@ class SequenceDataset(FrameDataset):
                         fresh[i] = frame
         taken = []
         for i in map(int, chosen):
-            frame = fresh[i] if i in fresh else self._cache.get((number, i))
-            if frame is None:  # it fell out of the cache, or is none of every so many
-                frame = self._fit(series.read(i, i + 1)[0])
-            taken.append(frame)
+            kept = fresh[i] if i in fresh else self._cache.get((number, i))
+            if kept is None:  # it fell out of the cache, or is none of every so many
+                kept = self._fit(series.read(i, i + 1)[0])
+            taken.append(kept)
         first_shape = taken[0].shape
         for i, frame in zip(chosen, taken, strict=True):
             if frame.shape != first_shape:

@@ -48,7 +48,7 @@ class Clip:
         self.path, self.inside, self.channels, self.size = path, inside, channels, size
         self._frames: Iterator[np.ndarray] | None = None
         self._next, self._process = 0, 0
-        with decoding(self, "is it complete, and a video?"), self._open() as container:
+        with decoding(str(self), "is it complete, and a video?"), self._open() as container:
             if not container.streams.video:
                 raise ZooError(f"{self}: holds no video, expected a video stream")
             stream = container.streams.video[0]
@@ -77,7 +77,7 @@ class Clip:
         if self._frames is None or indices[0] < self._next or self._process != os.getpid():
             self._frames, self._next, self._process = self._decode(), 0, os.getpid()
         taken: dict[int, np.ndarray] = {}
-        with decoding(self, "is it complete, and a video?"):
+        with decoding(str(self), "is it complete, and a video?"):
             while self._next <= indices[-1]:
                 frame = next(self._frames, None)
                 if frame is None:

@@ -71,7 +71,7 @@ class Palette:
         values = np.linspace(self.low, self.high, 6)
         colours = self.colours(values.reshape(6, 1, 1, 1))[:, 0, 0]
         return [
-            (f"{value:.3g}", (int(r), int(g), int(b)))
+            (f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}", (int(r), int(g), int(b)))
             for value, (r, g, b) in zip(values, colours, strict=True)
         ]
 

@@ -80,7 +80,7 @@ def comparison_strip(
             - GAP
             + times * LINE
             + GAP
-            + (2 * LINE if legend else 0),
+            + (3 * LINE if legend else 0),
         ),
         PAPER,
     )
@@ -181,8 +181,9 @@ def _draw_legend(
         draw.rectangle((x, y, x + 14, y + 14), colour, outline=FAINT)
         draw.text((x + 18, y + 7), text, FAINT, font, anchor="lm")
         x += 18 + _width(font, text) + 2 * GAP
-    told = f"{unit}    |difference|: white is {spread:.3g} or more"
-    draw.text((x, y + 7), told, FAINT, font, anchor="lm")
+    draw.text((x, y + 7), unit, FAINT, font, anchor="lm")
+    told = f"|difference|: white is {spread:.3g} or more"
+    draw.text((at[0], y + LINE + 7), told, FAINT, font, anchor="lm")
 
 
 def _check(

@@ -220,7 +220,10 @@ def _draw(
         place.set_title(name, fontsize=10)
         place.set_xlabel(axis, fontsize=9)
         place.tick_params(labelsize=8)
-        place.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        if len(leads) <= 6:
+            place.set_xticks(leads)
+        else:
+            place.xaxis.set_major_locator(MaxNLocator(6))
         place.spines[["top", "right"]].set_visible(False)
         place.grid(axis="y", color="#DDDDDD", linewidth=0.6)
     handles, labels = grid.flat[0].get_legend_handles_labels()
