@@ -130,7 +130,7 @@ class Forecaster(nn.Module):
             return labels.label(self.predict(values, horizon), data)  # type: ignore[return-value]
         check_data(data, unit=unit, time_step=time_step)
         with _forecasting(self):
-            past = self._scale(frames)
+            past = self._scale(frames)  # type: ignore[arg-type]
             forecast = self(past.nan_to_num(nan=0.0), horizon)[:, -horizon:]
             if data.missing:
                 unseen = past.isnan().all(dim=1, keepdim=True)  # (B, 1, C, H, W)

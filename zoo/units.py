@@ -54,7 +54,7 @@ def to_physical(x: Tensor, data: Data) -> Tensor:
     return torch.where(x <= 0, torch.zeros_like(rate), rate)
 
 
-def scale(frames: Array, data: Data, like: Tensor) -> Tensor:
+def scale(frames: Tensor | np.ndarray, data: Data, like: Tensor) -> Tensor:
     """Frames in units of the data to (B, T, C, H, W) in [0, 1], values outside clipped.
 
     Args:
