@@ -18,12 +18,14 @@ from zoo.config import Data
 from zoo.data import open_dataset
 from zoo.errors import ZooError
 from zoo.forecast import Forecaster
+from zoo.memory import trim
 from zoo.metrics import BALANCE, DEFINITIONS, FrameMetrics
 from zoo.progress import progress_bar
 from zoo.units import check_data, to_physical, to_unit_interval
 
 __all__ = ["default_thresholds", "evaluate", "forecast_all", "open_for"]
 
+LARGE = 2**20  # values of a batch from which on memory is minded
 SEQUENCES = 10_000  # of the fixed test set of Moving MNIST
 
 #: Thresholds of the categorical scores by unit: for rain those of the MS-RNN papers.
@@ -102,6 +104,8 @@ def evaluate(
             for who, forecast in forecast_all(named, baselines, past, horizon, record).items():
                 metrics[who].update(forecast, truth.to(forecast.device))
             bar(min(number * batch_size, len(mine)), "")
+            if frames.numel() > LARGE:
+                trim()
     if world > 1:
         metrics = _gathered(metrics)
     computed = {who: metric.compute() for who, metric in metrics.items()}

@@ -22,12 +22,13 @@ from torch import Tensor
 
 from zoo.data.dataset import FrameDataset
 from zoo.errors import ZooError
+from zoo.memory import trim
 from zoo.units import to_unit_interval
 
 __all__ = ["SPLITS", "SequenceDataset", "Series"]
 
 SPLITS = ("train", "valid", "test")
-CACHE = 256 * 2**20  # bytes of frames that are kept
+CACHE = 128 * 2**20  # bytes of frames that are kept
 PREPARED = "frames.json"  # tells that a folder holds what prepare() wrote
 
 
@@ -180,7 +181,7 @@ class SequenceDataset(FrameDataset):
             self.series, self.found = self.read_series(**options)
         if not self.series:
             raise ZooError(f"{self.root} holds no recording: {self._where_to_get()}")
-        self._cache, self._frame_bytes = _Cache(CACHE), dict[int, int]()
+        self._cache, self._frame_bytes, self._read_bytes = _Cache(CACHE), dict[int, int](), 0
         self.time_step = self._find_step()
         self.runs = self._cut_runs()
         self.windows = self._cut_windows(stride, split)
@@ -320,13 +321,13 @@ class SequenceDataset(FrameDataset):
 
     def _find_step(self) -> float | None:
         """Seconds between frames: the smallest difference, or what the data set says."""
+        for series in self.series:
+            _check_times(series)
         smallest = [
             np.diff(s.times).min() / np.timedelta64(1, "s")
             for s in self.series
             if s.times is not None and s.length > 1
         ]
-        for series in self.series:
-            _check_times(series)
         known = {**self.meaning, **self.found}.get("time_step")
         step = float(known or (min(smallest) if smallest else 0)) or None
         return step and step * self.every
@@ -461,12 +462,16 @@ class SequenceDataset(FrameDataset):
                 stop = min(start + 32, last)
                 wanted = range(start, stop) if series.whole else range(start, stop, self.every)
                 block = series.read(start, stop)
+                self._read_bytes += block.nbytes
                 for i in wanted:
                     frame = self._fit(block[i - start])
                     self._frame_bytes[number] = frame.nbytes
                     self._cache.put((number, i), frame)
                     if i in chosen:
                         fresh[i] = frame
+            if self._read_bytes > CACHE:
+                self._read_bytes = 0
+                trim()
         taken = []
         for i in map(int, chosen):
             kept = fresh[i] if i in fresh else self._cache.get((number, i))
@@ -565,8 +570,11 @@ def _check_crop(crop: Sequence[int]) -> tuple[int, int, int, int]:
 
 def _check_times(series: Series) -> None:
     """Refuse times that repeat or go back."""
-    if series.times is None or series.length < 2:
+    if series.times is None or not series.length:
         return
+    if np.isnat(series.times).any():
+        i = int(np.argmax(np.isnat(series.times)))
+        raise ZooError(f"{series.label(i)} has no time (NaT); give all frames times, or none")
     wrong = np.flatnonzero(np.diff(series.times) <= np.timedelta64(0, "s"))
     if len(wrong):
         i = int(wrong[0])
