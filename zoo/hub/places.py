@@ -349,6 +349,4 @@ def _told(what: str, done: str) -> Iterator[None]:
     except Exception as error:  # of the network, of the disk, of what the client stands on
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         kind = ZooError if isinstance(error, OSError) and error.errno else UnreachableError
-        raise kind(
-            f"{what} cannot be {done} ({reason}); try again"
-        ) from error
+        raise kind(f"{what} cannot be {done} ({reason}); try again") from error
