@@ -38,8 +38,11 @@ def test_the_way_of_a_plugin_and_its_weights(here):
                 ran.append(arguments[0])
         elif language == "sh" and "zoo-rain" in source:
             shell(source, here)
+        elif language == "python" and (file := re.match(r"# (zoo_(\w+))\.py\n", source)):
+            plugin(here / "site", file[1], file[2], source)
     assert ran == [
-        *("new", "check", "train", "eval", "cost", "demo", "card", "publish", "publish", "pull")
+        *("new", "check", "train", "eval", "cost", "demo", "card", "publish", "publish", "pull"),
+        *("data", "data", "eval"),
     ]
     assert (here / "shared" / "ms-rain-mmnist" / "model.safetensors").is_file()
 
@@ -60,6 +63,16 @@ def zoo(arguments):
         card.write_text(card.read_text().replace(UNWRITTEN, "A person says this."))
     ran = CliRunner().invoke(command, arguments)
     assert ran.exit_code == 0, f"zoo {shlex.join(arguments)}\n{ran.output}"
+
+
+def plugin(site, module, name, source):
+    """Install a module with its entry point, as pip would leave it."""
+    (site / f"{module}.py").write_text(source)
+    info = site / f"{module}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[zoo]\n{name} = {module}\n")
+    forget()
 
 
 def shell(source, here):

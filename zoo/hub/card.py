@@ -142,7 +142,7 @@ def models_table(folder: Path) -> str:
     """
     measured = [(f.parent, _measured(f.parent)) for f in sorted(folder.glob("*/metrics.json"))]
     for other, metrics in measured[1:]:
-        if metrics["data"] != measured[0][1]["data"]:
+        if not _alike(metrics, measured[0][1]):
             raise ZooError(
                 f"{other.name} and {measured[0][0].name} were measured on other data or frames; "
                 "measure both alike: zoo eval --save"
@@ -240,6 +240,10 @@ def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -
                 row.append(f"{published[metric]:g}" if there else "")
             rows.append(row)
     parts.append(_table(head, rows))
+    if protocol := metrics.get("protocol"):
+        parts.append(
+            f"Protocol `{protocol['id']}`: what each metric is, and on what, stands in metrics.json."
+        )
     if siblings:
         parts.append("The other models here had the same budget and data.")
     if published:
@@ -283,13 +287,17 @@ def _siblings(folder: Path, metrics: dict[str, Any]) -> dict[str, dict[str, Any]
     found = {}
     for path in sorted(folder.resolve().parent.glob("*/metrics.json")):
         other = read_metrics(path.parent)
-        same = all(
-            other.get(key, {}).get(what) == metrics[key].get(what)
-            for key, what in (("data", "name"), ("data", "sha256"), ("training", "sequences"))
-        )
-        if path.parent != folder.resolve() and same and all(key in other for key in PROTOCOLS):
+        budget = other.get("training", {}).get("sequences") == metrics["training"]["sequences"]
+        if path.parent != folder.resolve() and budget and _alike(other, metrics):
             found[path.parent.name] = other
     return found
+
+
+def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether figures may stand side by side: measured on the same data by the same protocol."""
+    keys = ("name", "split", "sequences", "sha256", "input_frames", "horizon")
+    same = all(one.get("data", {}).get(key) == other["data"].get(key) for key in keys)
+    return same and one.get("protocol", {}).get("id") == other.get("protocol", {}).get("id")
 
 
 def _published(config: Config, metrics: dict[str, Any]) -> dict[str, float]:
