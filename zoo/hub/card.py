@@ -240,10 +240,8 @@ def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -
                 row.append(f"{published[metric]:g}" if there else "")
             rows.append(row)
     parts.append(_table(head, rows))
-    if protocol := metrics.get("protocol"):
-        parts.append(
-            f"Protocol `{protocol['id']}`: what each metric is, and on what, stands in metrics.json."
-        )
+    if how := metrics.get("protocol"):
+        parts.append(f"Protocol `{how['id']}`: what each metric is stands in metrics.json.")
     if siblings:
         parts.append("The other models here had the same budget and data.")
     if published:
