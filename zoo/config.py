@@ -118,9 +118,7 @@ class Data(Validated):
     input_frames: Count | None = None
     horizon: Count | None = None
     # As JSON holds them, so that a config is the same before and after it was saved.
-    options: Annotated[
-        dict[str, JsonValue], BeforeValidator(to_jsonable_python), AfterValidator(_check_numbers)
-    ] = {}
+    options: Annotated[dict[str, JsonValue], BeforeValidator(to_jsonable_python)] = {}
 
     @model_validator(mode="after")
     def _check_range(self) -> Data:
