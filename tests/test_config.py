@@ -13,7 +13,10 @@ from zoo.errors import ZooError
 
 COUNT = st.integers(1, 4096)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers(-4096, 4096)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=5,
@@ -28,7 +31,7 @@ CONFIGS = st.builds(
     patch=st.integers(1, 256),
     size=st.none() | st.tuples(COUNT, COUNT),
     halvings=st.none() | st.integers(0, 16),
-    options=st.dictionaries(st.text(), JSON | st.tuples(st.integers())),
+    options=st.dictionaries(st.text(), JSON | st.tuples(st.integers(-4096, 4096))),
     data=st.builds(
         Data,
         unit=st.text(),

@@ -5,12 +5,9 @@ import re
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 import zoo
 from zoo.errors import ZooError
-from zoo.forecast import scheduled_sampling
 
 
 def make(**options):
@@ -281,26 +278,3 @@ def test_all_or_nothing_fed(model):
         free = model.rollout(frames, 1, torch.zeros(2, 5, dtype=torch.bool)).frames
         assert torch.equal(teacher, model(frames, 1))
         assert torch.equal(free, model(frames[:, :1], 5))
-
-
-@given(
-    given_=st.integers(1, 8),
-    probability=st.floats(0, 1),
-    seed=st.integers(0, 2**63 - 1),
-)
-def test_the_given_frames_are_always_fed(given_, probability, seed):
-    generator = torch.Generator().manual_seed(seed)
-    fed = scheduled_sampling(3, 8, given_, probability, generator)
-    assert fed.shape == (3, 8)
-    assert fed.dtype == torch.bool
-    assert fed[:, :given_].all()
-    again = scheduled_sampling(3, 8, given_, probability, generator.manual_seed(seed))
-    assert torch.equal(fed, again)
-
-
-@pytest.mark.parametrize("probability", [0, 0.25, 1])
-def test_the_others_are_fed_with_the_probability(probability):
-    fed = scheduled_sampling(2000, 12, 2, probability, torch.Generator().manual_seed(0))
-    assert fed[:, 2:].float().mean(dim=0).numpy() == pytest.approx(probability, abs=0.04)
-    if 0 < probability < 1:  # drawn for every sample and step
-        assert len(fed[:, 2:].unique(dim=0)) > 100

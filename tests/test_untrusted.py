@@ -61,18 +61,20 @@ def changed(content, data):
     """Some bytes changed, taken away or put in, and what is after a place cut off."""
     content = bytearray(content)
     for _ in range(data.draw(st.integers(1, 3), "changes")):
-        place = data.draw(st.integers(0, len(content) - 1), "place")
+        place = data.draw(st.integers(0, max(len(content) - 1, 0)), "place")
         kind = data.draw(st.sampled_from(["set", "bit", "drop", "add", "cut"]), "kind")
+        if not content:
+            break
         if kind == "set":
             content[place] = data.draw(st.integers(0, 255), "byte")
         elif kind == "bit":
             content[place] ^= 1 << data.draw(st.integers(0, 7), "bit")
         elif kind == "drop":
-            del content[place]
+            del content[place : place + 1]
         elif kind == "add":
             content.insert(place, data.draw(st.integers(0, 255), "byte"))
-        elif len(content) > 1:
-            del content[max(place, 1) :]
+        else:
+            del content[place:]
     return bytes(content)
 
 

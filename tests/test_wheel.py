@@ -34,14 +34,19 @@ def test_contents(wheel: Path) -> None:
     assert tops == {"zoo", *plugins}
     assert Path("zoo/data/clips/handwritten_digits.npz") in names
     assert any(name.name == "LICENSE" and ".dist-info" in name.parts[0] for name in names)
-    strays = {name for name in names if {"__pycache__", "tests"} & set(name.parts)}
+    template = Path("zoo/scaffold/template")
+    ours = {name for name in names if template not in name.parents}
+    strays = {name for name in ours if {"__pycache__", "tests"} & set(name.parts)}
     assert not strays
 
 
 def test_cards(wheel: Path) -> None:
     """A model's folder is in the wheel as on a hub: its parts, flat, and no checkpoints."""
     cards = {Path(n) for n in ZipFile(wheel).namelist() if n.startswith("zoo/_cards/")}
-    assert {name.parts[2] for name in cards} == {path.name for path in (ROOT / "cards").iterdir()}
+    cards.remove(Path("zoo/_cards/SHA256SUMS"))
+    assert {name.parts[2] for name in cards} == {
+        path.name for path in (ROOT / "cards").iterdir()
+    } - {"SHA256SUMS"}
     for name in cards:
         assert len(name.parts) == 4, name
         assert any(fnmatch(name.name, part) for part in PARTS), name
@@ -92,3 +97,69 @@ def test_demo(installed: Path) -> None:
     errors = json.loads(run(installed, "zoo", "demo", "--json"))["forecast"]
     assert errors["model"]["mse"] < errors["persistence"]["mse"]
     assert (installed / "zoo-demo" / "demo.gif").stat().st_size > 0
+
+
+# A third party's plugin: made, installed, used and removed beside the zoo
+
+
+TRAINING = """
+import torch, zoo
+
+for name in ("mycell", "ms-mycell"):
+    torch.manual_seed(0)
+    model = zoo.create(name, hidden=4, layers=3)
+    frames = torch.rand(2, 4, 1, 8, 8)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for step in range(3):
+        loss = (model(frames[:, :-1], horizon=1) - frames[:, 1:]).square().mean()
+        optimizer.zero_grad(); loss.backward(); optimizer.step()
+    zoo.save(model, name)
+    assert torch.equal(zoo.load(f"local-dir:{name}")(frames, 2), model.eval()(frames, 2))
+    print(name, zoo.load(f"local-dir:{name}").config.plugin)
+"""
+
+RECIPE_BUDGET = {"steps = 4000": "steps = 2", "warmup_steps = 200": "warmup_steps = 0"}
+
+
+def test_a_plugin_from_nothing_to_gone(
+    installed: Path, tmp_path_factory: pytest.TempPathFactory, noise_root: Path
+) -> None:
+    run(installed, "zoo", "new", "zoo-mycell")
+    project = installed / "zoo-mycell"
+    wheels = tmp_path_factory.mktemp("plugin")
+    build = ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", wheels]
+    subprocess.run([*PIP, "wheel", *build, project], check=True)
+    (wheel,) = wheels.iterdir()
+    assert {Path(name).parts[0] for name in ZipFile(wheel).namelist()} == {
+        "zoo_mycell.py",
+        "zoo_mycell-0.1.0.dist-info",
+    }
+    install = ["--python", installed / "bin" / "python", "install", "--no-deps", "--no-index"]
+    subprocess.run([*PIP, *install, wheel], check=True)
+
+    models = json.loads(run(installed, "zoo", "list", "*mycell", "--json"))
+    assert [model["name"] for model in models] == ["ms-mycell", "mycell"]
+    assert run(installed, "python", "-c", TRAINING).splitlines() == [
+        f"{name} distribution='zoo-mycell' version='0.1.0'" for name in ("mycell", "ms-mycell")
+    ]
+    run(installed, "python", "-m", "pytest", "-q", str(project / "tests"), "-k", "learns or saved")
+    recipe = project / "cards" / "ms-mycell-mmnist" / "recipe.toml"
+    text = recipe.read_text()
+    for much, little in RECIPE_BUDGET.items():
+        text = text.replace(much, little)
+    recipe.write_text(text)
+    run(installed, "zoo", "train", str(recipe), "--data-dir", str(noise_root))
+    trained = json.loads((installed / "runs" / "ms-mycell-mmnist" / "config.json").read_text())
+    assert trained["plugin"] == {"distribution": "zoo-mycell", "version": "0.1.0"}
+
+    uninstall = ["--python", installed / "bin" / "python", "uninstall", "--yes", "zoo-mycell"]
+    subprocess.run([*PIP, *uninstall], check=True)
+    assert json.loads(run(installed, "zoo", "list", "*mycell", "--json")) == []
+    for name in ("mycell", "ms-mycell"):
+        command = [installed / "bin" / "zoo", "info", f"local-dir:{installed / name}"]
+        gone = subprocess.run(command, capture_output=True, text=True, cwd=installed)
+        assert gone.returncode == 2
+        assert gone.stderr == (
+            "Error: the cell 'mycell' comes from zoo-mycell 0.1.0, which is not installed; "
+            "install it: pip install zoo-mycell==0.1.0\n"
+        )

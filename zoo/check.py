@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -45,13 +46,16 @@ def check_cell(cell: str) -> list[Verdict]:
     if find_cell(cell) is None:
         near = nearest(cell, names("cells"))
         raise ZooError(f"no installed plugin provides the cell {cell!r}{near}; see: zoo plugins")
-    pytest.register_assert_rewrite("zoo.testing")
+    if "zoo.testing" not in sys.modules:
+        pytest.register_assert_rewrite("zoo.testing")
     recorder = _Recorder(cell)
     with tempfile.TemporaryDirectory() as folder:
-        suite = Path(folder) / "test_contract.py"
+        # A name of its own, as a process knows a module by its name for ever.
+        suite = Path(folder) / f"test_{Path(folder).name}.py"
         suite.write_text(SUITE.format(cell=cell), encoding="utf-8")
         # No setting of the project around it has a part in the verdict.
         arguments = ["-p", "no:terminal", "-p", "no:cacheprovider", "-c", os.devnull]
+        arguments += ["--import-mode=importlib"]
         with warnings.catch_warnings():
             code = pytest.main([*arguments, f"--rootdir={folder}", str(suite)], plugins=[recorder])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or not recorder.verdicts:

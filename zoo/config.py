@@ -44,13 +44,16 @@ LARGEST = 4 << 20
 
 #: Sizes are bounded so that a config from anywhere cannot ask for absurd amounts of memory.
 LARGEST_COUNT = 4096
+LONGEST = 500  # characters of a text, or things in a list
 Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT, strict=True)]
 
 
 class Validated(BaseModel):
     """A frozen record of JSON-safe values in which unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=LONGEST
+    )
 
     @classmethod
     def parse(cls: type[Self], values: object, *, source: str) -> Self:
@@ -61,11 +64,14 @@ class Validated(BaseModel):
             raise ZooError(f"{source}: {_explain(cls, error)}") from None
 
 
-def _check_numbers(value: JsonValue) -> JsonValue:
-    """Whole numbers, such as sizes and iterations, are bounded in a cell's options as well."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for one in inner:
-        _check_numbers(one)
+def _check_sizes(value: JsonValue) -> JsonValue:
+    """Numbers, such as sizes and iterations, and lengths are bounded in options as well."""
+    if isinstance(value, str | list | dict) and len(value) > LONGEST:
+        raise ValueError(f"a {type(value).__name__} of length {len(value)}, beyond {LONGEST}")
+    for one in (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    ):
+        _check_sizes(one)
     if isinstance(value, int) and abs(value) > LARGEST_COUNT:
         raise ValueError(f"{value} is beyond ±{LARGEST_COUNT}")
     return value
@@ -174,7 +180,7 @@ class Config(Validated):
     up: str = "bilinear"
     # As JSON holds them, so that a config is the same before and after it was saved.
     options: Annotated[
-        dict[str, JsonValue], BeforeValidator(to_jsonable_python), AfterValidator(_check_numbers)
+        dict[str, JsonValue], BeforeValidator(to_jsonable_python), AfterValidator(_check_sizes)
     ] = {}
     data: Data = Data()
     plugin: PluginSource | None = None

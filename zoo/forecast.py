@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from zoo.config import Config
 from zoo.errors import ZooError
@@ -20,7 +21,7 @@ from zoo.labelled import is_labelled, unlabel
 from zoo.network import Network, NetworkState
 from zoo.units import Array, Frames, check_data, scale, unscale
 
-__all__ = ["Forecaster", "Rollout", "scheduled_sampling"]
+__all__ = ["Forecaster", "Rollout"]
 
 
 class Rollout(NamedTuple):
@@ -55,7 +56,14 @@ class Forecaster(nn.Module):
         """
         return self.rollout(frames, horizon).frames
 
-    def rollout(self, frames: Tensor, horizon: int, fed: Tensor | None = None) -> Rollout:
+    def rollout(
+        self,
+        frames: Tensor,
+        horizon: int,
+        fed: Tensor | None = None,
+        *,
+        checkpoint_every: int | None = None,
+    ) -> Rollout:
         """All predictions, and the cells' auxiliary losses.
 
         Args:
@@ -63,28 +71,51 @@ class Forecaster(nn.Module):
             horizon: number of frames to forecast after the last of `frames`, 1 or more.
             fed: (B, T_in) of bool, for scheduled sampling: where it is False, the network is
                 fed its own last output in place of that frame. The first is always fed.
+            checkpoint_every: for training in less memory: of so many steps only the state
+                before the first is kept, and the steps are taken again in the backward pass.
 
         Gradients flow through the outputs that are fed back.
         """
         self._check(frames, horizon)
         state = self.network.init_state(frames[:, 0])
+        last = frames[:, 0]
         predictions: list[Tensor] = []
         losses: list[Tensor] = []
-        given = frames.shape[1]
-        for t in range(given - 1 + horizon):
-            if t >= given:
-                frame = predictions[-1]
+        steps = range(frames.shape[1] - 1 + horizon)
+        size = checkpoint_every or len(steps)
+        for first in range(0, len(steps), size):
+            part = steps[first : first + size]
+            if checkpoint_every and torch.is_grad_enabled():
+                made, state, told = checkpoint(
+                    self._advance, frames, fed, part, last, state, use_reentrant=False
+                )
+            else:
+                made, state, told = self._advance(frames, fed, part, last, state)
+            last = made[-1]
+            predictions += made
+            losses += told
+        mean = torch.stack(losses).mean(dim=0) if losses else None
+        return Rollout(torch.stack(predictions, dim=1), mean)
+
+    def _advance(
+        self, frames: Tensor, fed: Tensor | None, steps: range, last: Tensor, state: NetworkState
+    ) -> tuple[list[Tensor], NetworkState, list[Tensor]]:
+        """Take some steps of a rollout after the prediction `last`."""
+        predictions: list[Tensor] = []
+        losses: list[Tensor] = []
+        for t in steps:
+            if t >= frames.shape[1]:
+                frame = last
             elif fed is None or t == 0:
                 frame = frames[:, t]
             else:
                 here = fed[:, t, None, None, None]  # (B,) to (B, 1, 1, 1)
-                frame = torch.where(here, frames[:, t], predictions[-1])
-            prediction, state, loss = self.network(frame, state)
-            predictions.append(prediction)
+                frame = torch.where(here, frames[:, t], last)
+            last, state, loss = self.network(frame, state)
+            predictions.append(last)
             if loss is not None:
                 losses.append(loss)
-        mean = torch.stack(losses).mean(dim=0) if losses else None
-        return Rollout(torch.stack(predictions, dim=1), mean)
+        return predictions, state, losses
 
     def step(self, frame: Tensor, state: NetworkState | None = None) -> tuple[Tensor, NetworkState]:
         """One frame in, the next one out: (B, C, H, W), scaled to [0, 1].
@@ -188,16 +219,3 @@ def _forecasting(module: nn.Module) -> Iterator[None]:
             yield
     finally:
         module.train(was)
-
-
-def scheduled_sampling(
-    batch: int, steps: int, given: int, probability: float, generator: torch.Generator
-) -> Tensor:
-    """Which true frames to feed in training: (B, steps) of bool for :meth:`Forecaster.rollout`.
-
-    Frames 0 … given − 1 are always fed, each of the others with `probability`, drawn for
-    every sample and step (MS-LSTM, arXiv 2304.07724, after Bengio et al. 2015).
-    """
-    fed = torch.rand(batch, steps, generator=generator) < probability
-    fed[:, :given] = True
-    return fed

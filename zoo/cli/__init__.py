@@ -21,6 +21,7 @@ from zoo.cli.plugins import plugins
 from zoo.cli.predict import predict
 from zoo.cli.publish import publish
 from zoo.cli.pull import pull
+from zoo.cli.runs import runs
 from zoo.cli.search import search
 from zoo.cli.train import train
 from zoo.errors import ZooError
@@ -31,7 +32,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: dict[str, click.Command] = {
     str(command.name): command
     for command in (
-        *(list_, search, info, pull, predict, eval_, train, data, demo, convert, cost),
+        *(list_, search, info, pull, predict, eval_, train, runs, data, demo, convert, cost),
         *(card, publish, new, check, plugins),
     )
 }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
-from zoo.cli.common import as_json, data_option, print_json
+from zoo.cli.common import as_json, data_option, parse_setting, print_json
 
 
 @click.command()
@@ -15,8 +16,17 @@ from zoo.cli.common import as_json, data_option, print_json
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="The folder of the run; by default runs/ and the name of the recipe's folder.",
+    help="The folder of the run; by default runs/ and the name of the recipe or, for a "
+    "recipe.toml, of its folder.",
 )
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="In place of the recipe's, such as train.lr=1e-4; may be repeated.",
+)
+@click.option("--show", is_flag=True, help="Print the recipe with all defaults, and train nothing.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
 @click.option("--max-minutes", type=click.FloatRange(min=0), help="Stop then, with a checkpoint.")
 @data_option
@@ -24,6 +34,8 @@ from zoo.cli.common import as_json, data_option, print_json
 def train(
     recipe: Path,
     output: Path | None,
+    settings: tuple[str, ...],
+    show: bool,
     resume: bool,
     max_minutes: float | None,
     data_dir: Path | None,
@@ -31,12 +43,35 @@ def train(
 ) -> None:
     """Train a model by RECIPE, a TOML file such as cards/mslstm-mmnist/recipe.toml.
 
-    Ctrl-C and SIGTERM stop with a checkpoint, from which --resume goes on.
+    Ctrl-C and SIGTERM stop with a checkpoint, from which --resume goes on. torchrun and
+    accelerate launch start it on many devices and machines: docs/training.md.
     """
+    given = [parse_setting(setting) for setting in settings]
+    if show:
+        from zoo.train.model import resolve
+        from zoo.train.recipe import read_recipe, write_recipe
+
+        whole = resolve(read_recipe(recipe, given))
+        if as_json:
+            print_json(whole.model_dump(mode="json"))
+        else:
+            click.echo(write_recipe(whole), nl=False)
+        return
     from zoo.train.engine import train as carry_out
 
-    run = output or Path("runs") / recipe.resolve().parent.name
-    outcome = carry_out(recipe, run, resume=resume, max_minutes=max_minutes, data_root=data_dir)
+    named = recipe.resolve()
+    name = named.parent.name if named.name == "recipe.toml" else named.stem
+    run = output or Path("runs") / name
+    outcome = carry_out(
+        recipe,
+        run,
+        resume=resume,
+        max_minutes=max_minutes,
+        data_root=data_dir,
+        settings=given,
+    )
+    if os.environ.get("RANK", "0") != "0":  # one of several processes tells
+        return
     if as_json:
         print_json({"run": str(run), "finished": outcome.finished, **vars(outcome)})
     elif outcome.finished:

@@ -49,7 +49,9 @@ def new_project(name: str, folder: Path | None = None) -> tuple[Path, str]:
         ">=0.0.0": f">={version(DISTRIBUTION)}",
     }
     with atomic_folder(folder) as temporary:
-        for source in sorted(path for path in TEMPLATE.rglob("*") if path.is_file()):
+        for source in sorted(TEMPLATE.rglob("*")):
+            if source.is_dir() or "__pycache__" in source.parts:  # which installing has made
+                continue
             place = _renamed(source.relative_to(TEMPLATE).as_posix(), names)
             place = re.sub(r"^git(?=hub/|ignore$)", ".git", place)
             target = temporary / place

@@ -1,56 +1,69 @@
-"""The training loop: on accelerate, with timm's optimisers and schedules.
+"""The training loop: on accelerate, with timm's optimisers, schedules and moving average.
 
 Every random draw of a step is a function of the recipe's seeds and the step's number alone,
 and a checkpoint appears whole or not at all. So a run that was killed and resumed ends with
-the weights of the run that was not.
+the weights of the run that was not. The mean loss of a batch is a weighted sum over its
+rows, wherever they are computed, so that parts of a batch and processes add up to it.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+import math
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
-from timm.optim import create_optimizer_v2, list_optimizers
-from timm.scheduler import create_scheduler_v2
-from timm.scheduler.scheduler import Scheduler
+from accelerate.utils import DistributedType, set_seed
+from accelerate.utils.memory import should_reduce_batch_size
+from timm.utils import ModelEmaV3
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from zoo.atomic import atomic_folder, atomic_path, make_folder
-from zoo.config import Data, nearest
+from zoo.atomic import atomic_path, make_folder
+from zoo.config import Data
 from zoo.data import open_dataset
 from zoo.errors import ZooError
-from zoo.forecast import Forecaster, scheduled_sampling
+from zoo.forecast import Forecaster
 from zoo.hub import save
 from zoo.progress import progress_bar
-from zoo.registry import create
+from zoo.train.checkpoints import Checkpoints
+from zoo.train.model import create_model, create_optimizer, create_schedule, resolve
 from zoo.train.objective import Objective
-from zoo.train.recipe import Recipe, TrainRecipe, read_recipe
+from zoo.train.recipe import Recipe, differences, read_recipe, write_recipe
+from zoo.train.sampling import Order, Share, ShareSampler, fed_frames
+from zoo.train.watch import Log, Validation, check_trackers, write_facts
 
 __all__ = ["Outcome", "train"]
-
-KEPT_CHECKPOINTS = 2
-LOG_EVERY = 10
 
 
 @dataclass
 class Outcome:
-    """How a run stopped: after how many steps, seconds of training in all, last mean loss."""
+    """How far a run is.
+
+    step, steps: those done, and those of the budget.
+    seconds: of training, in all.
+    loss: the last mean loss in the log.
+    skipped: steps whose loss or gradient was not finite.
+    best, best_step: the best measure of the validation, and when it was taken.
+    untold: the sum and the number of the losses that are not in the log yet.
+    """
 
     step: int
     steps: int
-    seconds: float
-    loss: float
+    seconds: float = 0.0
+    loss: float = math.nan
+    skipped: int = 0
+    best: float | None = None
+    best_step: int | None = None
+    untold: tuple[float, int] = (0.0, 0)
 
     @property
     def finished(self) -> bool:
@@ -65,230 +78,399 @@ def train(
     resume: bool = False,
     max_minutes: float | None = None,
     data_root: Path | None = None,
+    settings: Iterable[tuple[str, Any]] = (),
 ) -> Outcome:
     """Carry out a recipe in the folder `run`, or go on with it.
 
-    The folder ends up holding the model (config.json, model.safetensors), the recipe,
-    metrics.json with the facts of the training, log.jsonl and the last checkpoints.
+    The folder ends up holding the model (config.json, model.safetensors), the whole recipe,
+    metrics.json with the facts of the training, run.json with what it ran on, log.jsonl,
+    pictures and the last checkpoints. Started by torchrun or ``accelerate launch``, several
+    processes carry out one recipe together, and end with the weights of one.
 
     Args:
         recipe_path: the recipe.
         run: a new or empty folder; with `resume` one that holds a run of the same recipe.
+            Several machines need it on a file system that they share.
         resume: go on from the last checkpoint, or from the start where there is none.
         max_minutes: stop after so long, with a checkpoint. SIGTERM and Ctrl-C do the same.
         data_root: the folder of the data sets; by default that of ``ZOO_DATA``.
+        settings: keys and values that take the place of the recipe's: ("train.lr", 1e-4).
 
-    Raises ZooError for a recipe, a folder or data that do not fit, and a loss that is not
-    finite (the last checkpoint stays).
+    Raises ZooError for a recipe, a folder or data that do not fit, a loss or gradient that is
+    not finite, and a checkpoint that cannot be written (the last one stays).
     """
-    recipe = read_recipe(recipe_path)
-    settings = recipe.train
+    recipe = resolve(read_recipe(recipe_path, settings))
+    check_trackers(recipe.watch.trackers)
     # What was set in this process by a run before, its precision, would be kept.
     AcceleratorState._reset_state()
-    accelerator = Accelerator(
-        mixed_precision="no" if settings.precision == "fp32" else settings.precision,
-        # A recipe's batch is that of all processes, so it means the same on any number.
-        dataloader_config=DataLoaderConfiguration(split_batches=True),
-    )
-    set_seed(settings.seed)
-    dataset = open_dataset(
-        recipe.data.name,
-        "train",
-        root=data_root,
-        frames=recipe.data.input_frames + recipe.data.horizon,
-        sequences=settings.steps * settings.batch_size,
-        seed=recipe.data.seed,
-    )
-    height, width = dataset[0].shape[-2:]
-    model = _create_model(recipe, (height, width))
-    objective: Any = Objective(model)
-    if settings.channels_last:
-        objective = objective.to(memory_format=torch.channels_last)
-    if settings.compile:
-        model.network.compile()
-    optimizer = _create_optimizer(objective, settings)
-    loader: Any = DataLoader(dataset, batch_size=settings.batch_size, shuffle=False)
-    objective, optimizer, loader = accelerator.prepare(objective, optimizer, loader)
-    schedule = _create_schedule(optimizer, settings)
-    # Only now, so that a recipe that cannot be carried out leaves no folder.
-    checkpoints = _prepare_folder(run, recipe, recipe_path, resume)
-    done = Outcome(0, settings.steps, 0.0, float("nan"))
-    if checkpoints:
-        accelerator.load_state(str(checkpoints[-1]))
-        done = Outcome(**json.loads((checkpoints[-1] / "progress.json").read_text()))
-        loader = accelerator.skip_first_batches(loader, done.step)
-    log = _Log(run / "log.jsonl", done.step, enabled=accelerator.is_main_process)
-    objective.train()
+    with _lost_processes():
+        accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),  # else several processes on CPUs are alone
+            mixed_precision="no" if recipe.train.precision == "fp32" else recipe.train.precision,
+            log_with=list(recipe.watch.trackers) or None,
+            project_dir=run,
+        )
+        set_seed(recipe.train.seed, deterministic=recipe.train.deterministic)
+        training = _Training(recipe, accelerator, data_root)
+        # Only now, so that a recipe that cannot be carried out leaves no folder.
+        if accelerator.is_main_process:
+            _prepare_folder(run, recipe, recipe_path, resume)
+        accelerator.wait_for_everyone()
+        try:
+            return training.carry_out(run, max_minutes)
+        finally:
+            accelerator.end_training()
 
-    started, before, mean = time.monotonic(), done.seconds, _Mean()
-    with _stop_signals() as stopped, progress_bar("training", settings.steps, done.step) as bar:
-        for sequences in loader:
-            schedule.step_update(done.step)
-            fed = _fed_frames(recipe, done.step).to(sequences.device)
-            here = fed.chunk(accelerator.num_processes)[accelerator.process_index]
-            with accelerator.autocast():
-                loss = objective(sequences, here)
-            value = float(loss.detach())
-            if value != value or value in (float("inf"), float("-inf")):
-                raise ZooError(
-                    f"the loss of step {done.step} is {value}; the last checkpoint in "
-                    f"{run / 'checkpoints'} is sound; lower train.lr or set train.clip_norm"
-                )
-            accelerator.backward(loss)
-            if settings.clip_norm is not None:
-                accelerator.clip_grad_norm_(objective.parameters(), settings.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad()
 
-            mean.add(value)
-            done.step += 1
-            done.seconds = before + time.monotonic() - started
-            out_of_time = max_minutes is not None and time.monotonic() - started > 60 * max_minutes
-            last = done.step == settings.steps or out_of_time or bool(stopped)
-            if done.step % LOG_EVERY == 0 or last:
-                done.loss = mean.take()
-                lr = optimizer.param_groups[0]["lr"]
-                log.write(step=done.step, loss=done.loss, lr=lr, seconds=round(done.seconds, 1))
-            bar(done.step, f"loss {done.loss:.2f}")
-            if done.step % settings.checkpoint_every == 0 or last:
-                _save_checkpoint(accelerator, run, done)
-            if last:
+class _Training:
+    """A recipe made ready: data, objective, optimiser, and the loop over steps."""
+
+    def __init__(self, recipe: Recipe, accelerator: Accelerator, root: Path | None) -> None:
+        self.recipe, self.accelerator = recipe, accelerator
+        settings = recipe.train
+        self.dataset = _open_training_data(recipe, root)
+        self.order = Order(
+            len(self.dataset),
+            settings.batch_size,
+            recipe.data.seed,
+            shuffle=not _is_fresh(recipe),
+        )
+        self.steps = settings.steps or (settings.epochs or 0) * self.order.steps_per_epoch
+        if settings.warmup_steps >= self.steps:
+            raise ZooError(
+                f"train.warmup_steps is {settings.warmup_steps}; the run has {self.steps} steps"
+            )
+        model = create_model(recipe, _data(recipe, self.dataset))
+        self.validation = None
+        if recipe.evaluation.every or recipe.watch.pictures_every:
+            self.validation = Validation(recipe, accelerator, root)
+        objective: Any = Objective(model, recipe.loss, recipe.memory.checkpoint_every)
+        if settings.channels_last:
+            objective = objective.to(memory_format=torch.channels_last)
+        optimizer = create_optimizer(model.network, settings)
+        self.objective: Any
+        self.optimizer: Any
+        self.average: ModelEmaV3 | None = None
+        if settings.ema_decay is not None:
+            if accelerator.distributed_type == DistributedType.FSDP:
+                raise ZooError("train.ema_decay: FSDP keeps no whole weights to average; leave out")
+            model.network.to(accelerator.device)
+            self.average = ModelEmaV3(model.network, decay=settings.ema_decay)
+        if settings.compile:
+            model.network.compile()
+        self.objective, self.optimizer = accelerator.prepare(objective, optimizer)
+        self.schedule = create_schedule(self.optimizer, settings, self.steps)
+        self.parts = recipe.memory.accumulate
+        if recipe.memory.fit:
+            self.parts = self._find_parts()
+
+    @property
+    def model(self) -> Forecaster:
+        """The forecaster with the weights of now."""
+        model: Forecaster = self.accelerator.unwrap_model(self.objective).model
+        return model
+
+    @property
+    def measured(self) -> Forecaster:
+        """The forecaster that is measured and kept: with the averaged weights, if there are."""
+        if self.average is None:
+            return self.model
+        return Forecaster(self.average.module, self.model.config)
+
+    def carry_out(self, run: Path, max_minutes: float | None) -> Outcome:
+        """Train to the end of the budget, or until it is time to stop."""
+        recipe, settings, accelerator = self.recipe, self.recipe.train, self.accelerator
+        network = self.average.module if self.average is not None else None
+        checkpoints = Checkpoints(run / "checkpoints", accelerator, settings.keep, network)
+        if accelerator.is_main_process:
+            checkpoints.clean()
+        loaded = checkpoints.load_last()
+        done = Outcome(0, self.steps) if loaded is None else _outcome(loaded)
+        if accelerator.is_main_process:
+            write_facts(run / "run.json", accelerator, self.model, done.step)
+        if recipe.watch.trackers and not done.finished:
+            accelerator.init_trackers("tracked")
+        log = Log(run / "log.jsonl", done.step, accelerator)
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=ShareSampler(
+                self.order,
+                done.step,
+                self.steps,
+                accelerator.process_index,
+                accelerator.num_processes,
+            ),
+            num_workers=recipe.data.workers,
+            pin_memory=accelerator.device.type == "cuda",
+            # A generator of its own, as it is drawn from once a loader: a resumed run has more.
+            generator=torch.Generator(),
+        )
+        self.objective.train()
+
+        started, before = time.monotonic(), done.seconds
+        with _stop_signals() as stopped, self._progress(done.step) as bar:
+
+            def leave() -> bool:
+                minutes = (time.monotonic() - started) / 60
+                return bool(stopped) or (max_minutes is not None and minutes > max_minutes)
+
+            first = done.step
+            for sequences in loader:
+                step = self._step(done.step, sequences, leave)
+                if step.bad:
+                    done.skipped += 1
+                    log.write(done.step + 1, skipped=done.skipped, sequences=step.bad)
+                    if settings.nonfinite == "stop":
+                        raise ZooError(_not_finite(done.step + 1, step, checkpoints.all()))
+                else:
+                    done.untold = (done.untold[0] + step.loss, done.untold[1] + 1)
+                done.step += 1
+                done.seconds = before + time.monotonic() - started
+                last = done.step == self.steps or step.stop
+                total, count = done.untold
+                if count and (done.step % recipe.watch.log_every == 0 or last):
+                    done.loss, done.untold = total / count, (0.0, 0)
+                    log.write(
+                        done.step,
+                        loss=done.loss,
+                        lr=self.optimizer.param_groups[0]["lr"],
+                        gradient_norm=step.norm,
+                        seconds=round(done.seconds, 1),
+                    )
+                speed = (done.step - first) / (done.seconds - before)
+                bar(done.step, f"loss {step.loss:.2f}  {speed:.2f} steps/s")
+                best = self._evaluate(done, log)
+                if best or last or done.step % settings.checkpoint_every == 0:
+                    checkpoints.save(done.step, asdict(done), done.best_step)
+                self._draw(done.step, run)
+                if last:
+                    break
+        if done.finished:
+            self._finish(run, done, checkpoints)
+        return done
+
+    def _progress(self, step: int) -> AbstractContextManager[Callable[[int, str], None]]:
+        """A bar of one of the processes."""
+        if self.accelerator.is_main_process:
+            return progress_bar("training", self.steps, step)
+        return nullcontext(lambda done, note: None)
+
+    def _step(self, number: int, sequences: Tensor, leave: Callable[[], bool]) -> _Step:
+        """One step: `sequences` are the rows of this process."""
+        accelerator, settings = self.accelerator, self.recipe.train
+        batch = self.order.batch(number)
+        share = Share.of(len(batch), accelerator.process_index, accelerator.num_processes)
+        fed = fed_frames(self.recipe, number, self.steps)[share.rows]
+        self.schedule.step_update(number)
+        losses = self._backward(sequences, fed, share.weights)
+        # What all must know: the loss of all, and whether anyone is to stop.
+        told = torch.stack([losses @ share.weights, torch.tensor(float(leave()))])
+        loss, stop = accelerator.reduce(told.to(accelerator.device)).tolist()
+        # Of infinite length where none is asked for, which leaves the gradient as it is.
+        longest = settings.clip_norm or math.inf
+        norm = float(accelerator.clip_grad_norm_(self.objective.parameters(), longest))
+        # In fp16 a gradient that overflows is part of the way: the scaler leaves the step out.
+        sound = math.isfinite(loss) and (math.isfinite(norm) or settings.precision == "fp16")
+        bad: list[int] = []
+        if sound:
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update(self.model.network)
+        else:
+            every = accelerator.gather(losses.to(accelerator.device))[: len(batch)]
+            rows = (~every.isfinite()).nonzero().flatten().tolist()
+            bad = [batch[row] for row in rows] or batch
+        self.optimizer.zero_grad()
+        return _Step(loss, norm, stop > 0, bad)
+
+    def _backward(self, sequences: Tensor, fed: Tensor, weights: Tensor) -> Tensor:
+        """Add the gradient of the weighted losses of some rows, part by part; the losses."""
+        device, processes = self.accelerator.device, self.accelerator.num_processes
+        rows = [tensor.chunk(self.parts) for tensor in (sequences, fed, weights)]
+        losses = []
+        for number, part in enumerate(zip(*rows, strict=True), start=1):
+            here, fed_here, weights_here = (tensor.to(device) for tensor in part)
+            # Processes add up their gradients once a step, with the last part.
+            later = number < len(rows[0])
+            with self.accelerator.no_sync(self.objective) if later else nullcontext():
+                with self.accelerator.autocast():
+                    each = self.objective(here, fed_here)
+                # Not the sum but the mean over processes is taken.
+                self.accelerator.backward(processes * (each * weights_here).sum())
+            losses.append(each.detach().float().cpu())
+        return torch.cat(losses)
+
+    def _find_parts(self) -> int:
+        """Into how few parts a batch must be cut to fit into memory, on every process."""
+        objective = self.accelerator.unwrap_model(self.objective)
+        rows = -(-self.recipe.train.batch_size // self.accelerator.num_processes)
+        sequence = self.dataset[0]
+        frames = sequence.expand(rows, *sequence.shape).to(self.accelerator.device)
+        fed = torch.ones(rows, len(sequence) - 1, dtype=torch.bool, device=frames.device)
+        parts = self.parts
+        while True:
+            try:
+                for here, fed_here in zip(frames.chunk(parts), fed.chunk(parts), strict=True):
+                    with self.accelerator.autocast():
+                        loss = objective(here, fed_here).sum()
+                    loss.backward()
                 break
-    if done.finished and accelerator.is_main_process:
-        _finish(accelerator.unwrap_model(objective).model, run, recipe, done)
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
-    return done
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error):
+                    raise
+                if parts >= rows:
+                    raise ZooError(
+                        "a batch of one sequence does not fit into memory; "
+                        "set memory.checkpoint_every, or make the model smaller"
+                    ) from None
+                parts = min(2 * parts, rows)
+            finally:
+                objective.zero_grad()
+        found = self.accelerator.gather(torch.tensor([parts], device=frames.device))
+        return int(found.max())
+
+    def _evaluate(self, done: Outcome, log: Log) -> bool:
+        """Measure if it is time, and say whether it is the best so far."""
+        settings = self.recipe.evaluation
+        if self.validation is None or not settings.every:
+            return False
+        if done.step % settings.every and not done.finished:
+            return False
+        measured = self.validation.measure(self.measured)
+        self.objective.train()
+        log.write(done.step, **measured)
+        value = measured[settings.metric]
+        if value is None or not settings.better(value, done.best):  # None: all was missing
+            return False
+        done.best, done.best_step = value, done.step
+        return True
+
+    def _draw(self, step: int, run: Path) -> None:
+        every = self.recipe.watch.pictures_every
+        if self.validation is not None and every and step % every == 0:
+            if self.accelerator.is_main_process:
+                self.validation.draw(self.measured, run / "pictures" / f"step-{step:08d}.png")
+            self.objective.train()
+
+    def _finish(self, run: Path, done: Outcome, checkpoints: Checkpoints) -> None:
+        """Write the model and the facts of its training."""
+        if self.recipe.evaluation.select == "best" and done.best_step is not None:
+            checkpoints.load(checkpoints.path(done.best_step))
+        model = self.measured
+        if self.accelerator.distributed_type == DistributedType.FSDP:
+            state = self.accelerator.get_state_dict(self.objective)
+            if self.accelerator.is_main_process:
+                model = create_model(self.recipe, model.config.data)
+                model.load_state_dict({k.removeprefix("model."): v for k, v in state.items()})
+        if self.accelerator.is_main_process:
+            save(model, run)
+            training = _facts(self, done)
+            with atomic_path(run / "metrics.json") as temporary:
+                temporary.write_text(json.dumps({"training": training}, indent=2) + "\n")
+        self.accelerator.wait_for_everyone()
 
 
-def _prepare_folder(run: Path, recipe: Recipe, recipe_path: Path, resume: bool) -> list[Path]:
-    """Make the run's folder and put the recipe there; its checkpoints, oldest first."""
+class _Step(NamedTuple):
+    """What became of a step; `bad` are the sequences whose loss was not finite."""
+
+    loss: float
+    norm: float
+    stop: bool
+    bad: list[int]
+
+
+def _facts(training: _Training, done: Outcome) -> dict[str, Any]:
+    settings = training.recipe.train
+    epochs, rest = divmod(done.steps, training.order.steps_per_epoch)
+    facts: dict[str, Any] = {
+        "steps": done.steps,
+        "sequences": epochs * training.order.length + rest * settings.batch_size,
+        "minutes": round(done.seconds / 60, 1),
+        "device": training.accelerator.device.type,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "loss": round(done.loss, 4),
+        "processes": training.accelerator.num_processes,
+    }
+    if done.skipped:
+        facts["skipped"] = done.skipped
+    if done.best is not None:
+        facts["validation"] = {
+            "metric": training.recipe.evaluation.metric,
+            "best": done.best,
+            "step": done.best_step,
+        }
+    return facts
+
+
+def _open_training_data(recipe: Recipe, root: Path | None) -> Any:
+    data = recipe.data
+    options: dict[str, Any] = dict(data.options)
+    if data.name == "mmnist":
+        options.setdefault("seed", data.seed)
+        if _is_fresh(recipe):
+            options["sequences"] = (recipe.train.steps or 1) * recipe.train.batch_size
+    dataset: Any = open_dataset(
+        data.name, "train", root=root, frames=data.input_frames + data.horizon, **options
+    )
+    if not len(dataset):
+        raise ZooError(f"the data set {data.name!r} has no sequences to train on; see data.options")
+    return dataset
+
+
+def _is_fresh(recipe: Recipe) -> bool:
+    """Whether every step gets sequences that are made for it."""
+    told = "sequences" in recipe.data.options or recipe.train.steps is None
+    return recipe.data.name == "mmnist" and not told
+
+
+def _data(recipe: Recipe, dataset: Any) -> Data:
+    """What the model is to know of its data: what the data set tells, and the recipe."""
+    fields = {
+        **getattr(dataset, "data", {}),
+        "name": recipe.data.name,
+        "size": tuple(dataset[0].shape[-2:]),
+        "input_frames": recipe.data.input_frames,
+        "horizon": recipe.data.horizon,
+    }
+    return Data.parse(fields, source=f"the data set {recipe.data.name}")
+
+
+def _prepare_folder(run: Path, recipe: Recipe, recipe_path: Path, resume: bool) -> None:
+    """Make the run's folder and put the recipe there."""
     kept = run / "recipe.toml"
     if kept.exists():
         if not resume:
             raise ZooError(f"{run} holds a run already; add --resume, or take another folder")
-        if read_recipe(kept) != recipe:
-            raise ZooError(f"{kept} is another recipe than {recipe_path}; take another folder")
+        before = resolve(read_recipe(kept))
+        if before != recipe:
+            differing = ", ".join(differences(before, recipe))
+            raise ZooError(
+                f"{kept} is another recipe than {recipe_path} ({differing}); take another folder"
+            )
     else:
         make_folder(run)
         with atomic_path(kept) as temporary:
-            shutil.copyfile(recipe_path, temporary)
-    for leftover in (run / "checkpoints").glob(".*"):  # half a checkpoint, of a killed run
-        shutil.rmtree(leftover)
-    return sorted((run / "checkpoints").glob("step-*"))
+            temporary.write_text(write_recipe(recipe), encoding="utf-8")
 
 
-def _create_model(recipe: Recipe, size: tuple[int, int]) -> Forecaster:
-    data = Data(
-        name=recipe.data.name,
-        size=size,
-        input_frames=recipe.data.input_frames,
-        horizon=recipe.data.horizon,
+def _outcome(progress: dict[str, Any]) -> Outcome:
+    known = {field.name for field in fields(Outcome)}
+    return Outcome(**{name: value for name, value in progress.items() if name in known})
+
+
+def _not_finite(number: int, step: _Step, checkpoints: list[Path]) -> str:
+    what = (
+        f"the gradient of step {number} has the norm {step.norm}"
+        if math.isfinite(step.loss)
+        else f"the loss of step {number} is {step.loss}"
     )
-    options: dict[str, Any] = dict(recipe.model)
-    return create(options.pop("name"), **options, data=data.model_dump())
-
-
-def _create_optimizer(objective: Objective, settings: TrainRecipe) -> torch.optim.Optimizer:
-    known = [str(name) for name in list_optimizers()]
-    if settings.optimizer.lower() not in known:
-        near = nearest(settings.optimizer, known)
-        raise ZooError(f"timm has no optimizer {settings.optimizer!r}{near}")
-    return create_optimizer_v2(objective, opt=settings.optimizer, lr=settings.lr)
-
-
-def _create_schedule(optimizer: torch.optim.Optimizer, settings: TrainRecipe) -> Scheduler:
-    """A schedule of timm's: a function of the number of the step, so nothing of it is saved."""
-    constant = settings.schedule == "constant"
-    schedule, _ = create_scheduler_v2(
-        optimizer,
-        sched="cosine" if constant else settings.schedule,
-        num_epochs=settings.steps,
-        warmup_epochs=settings.warmup_steps,
-        warmup_prefix=False,
-        min_lr=settings.lr if constant else 0.0,
-        step_on_epochs=False,
-        updates_per_epoch=1,
+    shown = ", ".join(map(str, step.bad[:8])) + (" …" if len(step.bad) > 8 else "")
+    kept = f"{checkpoints[-1]} is sound" if checkpoints else "there is no checkpoint yet"
+    return (
+        f"{what}, from the sequences {shown}; {kept}; lower train.lr, set train.clip_norm, or "
+        'leave such steps out: train.nonfinite = "skip"'
     )
-    return schedule
-
-
-def _fed_frames(recipe: Recipe, step: int) -> torch.Tensor:
-    """The scheduled sampling of a step, for the batch of all processes."""
-    settings, data = recipe.train, recipe.data
-    generator = torch.Generator().manual_seed(settings.seed * 2**32 + step)
-    return scheduled_sampling(
-        settings.batch_size,
-        data.input_frames + data.horizon - 1,
-        data.input_frames,
-        settings.teacher_probability(step),
-        generator,
-    )
-
-
-def _save_checkpoint(accelerator: Accelerator, run: Path, done: Outcome) -> None:
-    folder = run / "checkpoints" / f"step-{done.step:08d}"
-    make_folder(folder.parent)
-    with atomic_folder(folder) as temporary:
-        accelerator.save_state(str(temporary))
-        (temporary / "progress.json").write_text(json.dumps(vars(done)))
-    for old in sorted(folder.parent.glob("step-*"))[:-KEPT_CHECKPOINTS]:
-        shutil.rmtree(old)
-
-
-def _finish(model: Forecaster, run: Path, recipe: Recipe, done: Outcome) -> None:
-    save(model, run)
-    settings = recipe.train
-    facts = {
-        "steps": done.steps,
-        "sequences": done.steps * settings.batch_size,
-        "minutes": round(done.seconds / 60, 1),
-        "device": next(model.parameters()).device.type,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "loss": round(done.loss, 4),
-    }
-    with atomic_path(run / "metrics.json") as temporary:
-        temporary.write_text(json.dumps({"training": facts}, indent=2) + "\n")
-
-
-class _Mean:
-    """The mean of the numbers since the last one was taken."""
-
-    def __init__(self) -> None:
-        self.sum, self.count = 0.0, 0
-
-    def add(self, value: float) -> None:
-        self.sum, self.count = self.sum + value, self.count + 1
-
-    def take(self) -> float:
-        mean = self.sum / self.count
-        self.sum, self.count = 0.0, 0
-        return mean
-
-
-class _Log:
-    """A line of JSON every few steps; lines after the checkpoint resumed from are dropped."""
-
-    def __init__(self, path: Path, step: int, *, enabled: bool) -> None:
-        self.path, self.enabled = path, enabled
-        if enabled and path.exists():
-            lines = path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if _is_until(line, step)]
-            with atomic_path(path) as temporary:
-                temporary.write_text("".join(kept))
-
-    def write(self, **values: float) -> None:
-        if self.enabled:
-            with self.path.open("a") as file:
-                file.write(json.dumps(values) + "\n")
-
-
-def _is_until(line: str, step: int) -> bool:
-    try:
-        return json.loads(line)["step"] <= step
-    except (ValueError, KeyError):  # the line that was being written when the run was killed
-        return False
 
 
 @contextmanager
@@ -302,3 +484,17 @@ def _stop_signals() -> Iterator[list[int]]:
     finally:
         for kind, handler in zip(kinds, before, strict=True):
             signal.signal(kind, handler)
+
+
+@contextmanager
+def _lost_processes() -> Iterator[None]:
+    """Tell in one line that another process of the run is gone."""
+    try:
+        yield
+    except RuntimeError as error:  # gloo has no error of its own
+        lost = isinstance(error, torch.distributed.DistBackendError) or "gloo" in str(error)
+        if not lost:
+            raise
+        raise ZooError(
+            "another process of the run is lost; start all of them again with --resume"
+        ) from error

@@ -2,28 +2,67 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from zoo.forecast import Forecaster
+from zoo.train.recipe import LossRecipe
+from zoo.units import scale
 
 __all__ = ["Objective"]
 
 
 class Objective(nn.Module):
-    """The papers' loss of a model on whole sequences (arXiv 2304.07724, section 4).
+    """The loss of a model on whole sequences, that of a recipe.
 
-    All T − 1 one-step predictions are compared with frames 1 … T − 1: the sum of squared and
-    of absolute errors over (C, H, W), averaged over steps and samples; and the auxiliary
+    All T − 1 one-step predictions are compared with frames 1 … T − 1: the weighted sum of
+    squared and of absolute errors over (C, H, W), averaged over steps; and the auxiliary
     losses of the cells. It is one module so that a data-parallel wrapper sees one forward.
+
+    Args:
+        model: the forecaster.
+        loss: how errors are weighted.
+        checkpoint_every: steps in time whose activations are computed again in the backward
+            pass; None keeps all.
     """
 
-    def __init__(self, model: Forecaster) -> None:
+    thresholds: Tensor
+    weights: Tensor
+
+    def __init__(
+        self,
+        model: Forecaster,
+        loss: LossRecipe | None = None,
+        checkpoint_every: int | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
+        self.loss = loss or LossRecipe()
+        self.checkpoint_every = checkpoint_every
+        # Thresholds are told in units of the data, and sequences are scaled to [0, 1].
+        told = torch.tensor(self.loss.thresholds).view(1, 1, -1)
+        scaled = scale(told, model.config.data, like=told).flatten() if told.numel() else told[0, 0]
+        self.register_buffer("thresholds", scaled, persistent=False)
+        self.register_buffer("weights", torch.tensor(self.loss.weights), persistent=False)
 
     def forward(self, sequences: Tensor, fed: Tensor) -> Tensor:
-        """Sequences (B, T, C, H, W) in [0, 1], fed (B, T − 1) of bool, to a scalar."""
-        rollout = self.model.rollout(sequences[:, :-1], 1, fed)
-        error = rollout.frames.float() - sequences[:, 1:]
-        loss = (error.square() + error.abs()).sum(dim=(2, 3, 4)).mean()
-        return loss if rollout.loss is None else loss + rollout.loss.mean()
+        """Sequences (B, T, C, H, W) in [0, 1], fed (B, T − 1) of bool, to losses (B,).
+
+        NaN is what is missing: the network reads it as 0, and it enters no loss.
+        """
+        there = ~sequences.isnan()
+        sequences = sequences.where(there, 0)
+        rollout = self.model.rollout(
+            sequences[:, :-1], 1, fed, checkpoint_every=self.checkpoint_every
+        )
+        truth = sequences[:, 1:]
+        error = rollout.frames.float() - truth
+        pixelwise = self.loss.l2 * error.square() + self.loss.l1 * error.abs()
+        if len(self.weights):
+            pixelwise = (
+                pixelwise
+                * self.weights[torch.bucketize(truth.contiguous(), self.thresholds, right=True)]
+            )
+        pixelwise = pixelwise.where(there[:, 1:], 0)
+        losses = pixelwise.sum(dim=(2, 3, 4)).mean(dim=1)
+        return losses if rollout.loss is None else losses + self.loss.auxiliary * rollout.loss

@@ -1,0 +1,488 @@
+"""Models go to a hub and come from it: over HTTP with the Hub's own client, and through folders."""
+
+import json
+import math
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from hub_server import HubServer
+from huggingface_hub import ModelCard
+
+import zoo
+import zoo.hub
+from zoo.cli import zoo as command
+from zoo.errors import ZooError
+from zoo.hub.card import UNWRITTEN, write_card
+from zoo.hub.publish import publish
+
+CARDS = Path(__file__).parents[1] / "cards"
+ZOO = Path(sys.executable).with_name("zoo")
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    with HubServer(user="me") as hub:
+        hub.use(monkeypatch, tmp_path / "home")
+        monkeypatch.delenv("ZOO_HUB", raising=False)
+        yield hub
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model that may be published: trained weights and a card that says all."""
+    target = shutil.copytree(CARDS / "convlstm-mmnist", tmp_path / "ours" / "convlstm-mine")
+    write_card(target, repository="me/it")
+    return target
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def run(*arguments):
+    return CliRunner().invoke(command, list(map(str, arguments)))
+
+
+def start(*arguments, env, **options):
+    """A process of its own, as a person would start it."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([ZOO, *map(str, arguments)], env=os.environ | env, **pipes, **options)
+
+
+# To the Hub
+
+
+def test_what_is_published_is_pulled_byte_for_byte(hub, folder):
+    write_card(folder, repository="me/convlstm-mine")
+    ran = run("publish", folder, "me/convlstm-mine")
+    assert ran.exit_code == 0, ran.output
+    assert f"published: {hub.url}/me/convlstm-mine" in ran.output
+    assert hub.files("me/convlstm-mine") == content(folder)
+    assert len(hub.commits("me/convlstm-mine")) == 2  # the Hub's own, and one for all files
+    pulled = zoo.pull("hf-hub:me/convlstm-mine")
+    assert content(pulled) == content(folder)
+    frames = torch.rand(1, 3, 1, 16, 16)
+    ours = zoo.load(f"local-dir:{folder}")
+    assert torch.equal(zoo.load("hf-hub:me/convlstm-mine")(frames, 2), ours(frames, 2))
+
+
+def test_publishing_again_changes_nothing(hub, folder):
+    publish(folder, "me/it")
+    commits, uploads = len(hub.commits("me/it")), hub.count("PUT")
+    publish(folder, "me/it")
+    assert (len(hub.commits("me/it")), hub.count("PUT")) == (commits, uploads)
+    path = folder / "README.md"
+    path.write_text(path.read_text() + "\nOne more sentence.\n")
+    publish(folder, "me/it")
+    assert len(hub.commits("me/it")) == commits + 1
+    assert hub.count("PUT") == uploads, "the weights were sent again"
+    assert hub.files("me/it") == content(folder)
+
+
+def test_a_dry_run_sends_nothing(hub, folder):
+    ran = run("publish", folder, "me/it", "--dry-run", "--json")
+    assert ran.exit_code == 0, ran.output
+    told = json.loads(ran.output)
+    assert (told["published"], told["address"]) == (False, "hf://me/it")
+    assert told["files"] == {name: len(data) for name, data in content(folder).items()}
+    assert hub.log == []
+
+
+def test_only_the_parts_of_a_model_are_published(hub, folder):
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "state.bin").write_bytes(b"x")
+    (folder / "log.jsonl").write_text("{}")
+    (folder / "notes.txt").write_text("mine")
+    publish(folder, "me/it")
+    assert set(hub.files("me/it")) == {
+        *("README.md", "config.json", "demo.png", "metrics.json", "model.safetensors"),
+        "recipe.toml",
+    }
+
+
+@pytest.mark.parametrize("fault", ["fail_commit", "fail_lfs"])
+def test_a_failed_upload_leaves_the_hub_as_it_was(hub, folder, fault):
+    hub.fail_status = 507
+    setattr(hub, fault, math.inf)
+    with pytest.raises(ZooError, match=r"hf-hub:me/it cannot be published") as caught:
+        publish(folder, "me/it")
+    assert "\n" not in str(caught.value)
+    assert "me/it" not in hub.repos
+    hub.add("me/it", {"README.md": b"of mine"})
+    with pytest.raises(ZooError, match="cannot be published"):
+        publish(folder, "me/it")
+    assert hub.files("me/it") == {"README.md": b"of mine"}
+    setattr(hub, fault, 0)
+    publish(folder, "me/it")
+    assert hub.files("me/it") == content(folder)
+
+
+def test_publishing_needs_a_token(hub, folder, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_of_somebody_else")
+    ran = run("publish", folder, "me/it")
+    assert ran.exit_code == 2
+    assert "hf auth login, or set HF_TOKEN" in ran.output
+    assert ran.output.count("\n") == 1
+    assert hub.repos == {}
+
+
+def test_an_unfinished_card_is_not_published(hub, folder):
+    (folder / "README.md").unlink()
+    write_card(folder)
+    ran = run("publish", folder, "me/it")
+    assert ran.exit_code == 2
+    assert f"how it is loaded from there: zoo card {folder} --repository me/it" in ran.output
+    assert "without a licence" in ran.output
+    assert "a description under Intended use, Where it fails" in ran.output
+    assert UNWRITTEN in (folder / "README.md").read_text()
+    assert hub.log == []
+
+
+@pytest.mark.parametrize(
+    ("destination", "options", "said"),
+    [
+        ("it", [], "'it' is no repository on the Hugging Face Hub: give org/name"),
+        ("a/b/c", [], "is no repository"),
+        ("/it", [], "is no repository"),
+        ("me/", [], "is no repository"),
+        ("me/no good", [], "is no repository"),
+        ("it", ["--hub", "hf://"], "is no account on the Hugging Face Hub"),
+        ("../it", ["--hub", "place"], "is no name of a model"),
+    ],
+)
+def test_destinations_that_are_none(hub, folder, tmp_path, monkeypatch, destination, options, said):
+    monkeypatch.chdir(tmp_path)
+    ran = run("publish", folder, destination, *options)
+    assert ran.exit_code == 2
+    assert said in ran.output
+    assert hub.repos == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: (f / "model.safetensors").write_bytes(b"PK\3\4"), "not a sound safetensors"),
+        (lambda f: (f / "model.safetensors").unlink(), "there are no weights at"),
+        (lambda f: (f / "config.json").write_text('{"cell": 3}'), "cell: "),
+        (lambda f: shutil.rmtree(f), "there is no folder"),
+    ],
+)
+def test_what_is_no_model_is_not_published(hub, folder, change, said):
+    change(folder)
+    ran = run("publish", folder, "me/it")
+    assert ran.exit_code == 2
+    assert said in ran.output
+    assert hub.log == []
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in CARDS.glob("*/README.md")))
+def test_the_hub_finds_no_fault_with_our_cards(hub, name):
+    ModelCard.load(CARDS / name / "README.md").validate()
+
+
+# From the Hub, by name
+
+
+@pytest.fixture
+def published(hub, folder):
+    """Two models of one account, and what is no model of the zoo."""
+    write_card(folder, repository="me/convlstm-mine")
+    publish(folder, "me/convlstm-mine")
+    again = shutil.copytree(CARDS / "mslstm-mmnist", folder.parent / "mslstm-ours")
+    write_card(again, repository="me/mslstm-ours")
+    publish(again, "me/mslstm-ours")
+    hub.add("me/else", {"README.md": b"---\ntags: [other]\n---\n"})
+    hub.add(
+        "you/empty", {"README.md": b"---\ntags: [spatiotemporal-zoo]\n---\n", "config.json": b"{}"}
+    )
+    return hub
+
+
+@pytest.mark.parametrize(
+    ("ref", "pretrained", "name"),
+    [
+        ("convlstm-mine", True, "convlstm-mine"),
+        ("convlstm", "mine", "convlstm-mine"),
+        ("ms-mklstm-ours", True, "mslstm-ours"),
+        ("ms-lstm", "ours", "mslstm-ours"),
+        ("mslstm", True, "mslstm-mmnist"),  # the built-in models come first
+        ("convlstm-mine@main", True, "convlstm-mine"),
+    ],
+)
+def test_a_name_is_found_in_the_hubs_in_their_order(published, monkeypatch, ref, pretrained, name):
+    monkeypatch.setenv("ZOO_HUB", " hf://me ,hf://you")
+    assert (
+        zoo.load(ref, pretrained).config.architecture
+        == zoo.hub.read_config(zoo.pull(ref, pretrained)).architecture
+    )
+    folder = zoo.pull(ref, pretrained)
+    assert f"models--me--{name}" in str(folder) or folder == CARDS / name
+
+
+def test_the_first_of_an_architecture_is_found_by_its_tag(published, tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo.hub, "builtin_folder", lambda: tmp_path)
+    assert "models--me--mslstm-ours" in str(zoo.pull("mslstm", hub="hf://me"))
+    assert "models--me--convlstm-mine" in str(zoo.pull("convlstm", hub=["hf://you", "hf://me"]))
+
+
+def test_an_older_revision(published, folder):
+    sha = published.commits("me/convlstm-mine")[0].sha
+    path = folder / "README.md"
+    path.write_text(path.read_text() + "\nLater.\n")
+    publish(folder, "me/convlstm-mine")
+    assert "Later." in (zoo.pull("hf-hub:me/convlstm-mine") / "README.md").read_text()
+    for ref in (f"hf-hub:me/convlstm-mine@{sha}", f"hf://me/convlstm-mine@{sha}"):
+        assert "Later." not in (zoo.pull(ref) / "README.md").read_text()
+    with pytest.raises(ZooError, match="convlstm-mine@v9 cannot be had"):
+        zoo.pull("hf-hub:me/convlstm-mine@v9")
+
+
+def test_models_are_listed_and_searched(published):
+    ran = run("list", "--hub", "hf://me", "--json")
+    rows = {row["name"]: row for row in json.loads(ran.output)}
+    assert set(rows) == {"convlstm-mine", "mslstm-ours"}
+    assert rows["mslstm-ours"]["architecture"] == "ms-mklstm"
+    assert rows["mslstm-ours"]["data"] == "mmnist"
+    assert [
+        row["name"] for row in json.loads(run("list", "ms*", "--hub", "hf://me", "--json").output)
+    ] == ["mslstm-ours"]
+    found = json.loads(run("search", "--json").output)
+    assert {row["ref"] for row in found} == {
+        *("hf-hub:me/convlstm-mine", "hf-hub:me/mslstm-ours", "hf-hub:you/empty"),
+    }
+    assert "hf-hub:me/mslstm-ours" in run("search", "mslstm").output
+    assert "convlstm" not in run("search", "mslstm").output
+    assert "no model matches 'xyz'" in run("search", "xyz").output
+
+
+def test_what_is_no_model_of_the_zoo(published):
+    for ref, said in (
+        ("hf-hub:you/empty", "no whole model of the zoo: it has no model.safetensors"),
+        ("hf-hub:me/else", "it has no config.json and no model.safetensors"),
+        ("hf-hub:me/nowhere", "is not there, or not for you to see"),
+        ("hf-hub:nobody", "is not there|is no name of a repository"),
+    ):
+        with pytest.raises(ZooError, match=said):
+            zoo.pull(ref)
+    with pytest.raises(ZooError, match=r"'convlstm-mime' \(did you mean convlstm-mine"):
+        zoo.pull("convlstm-mime", hub="hf://me")
+
+
+def test_known_weights_are_no_others(published, tmp_path, monkeypatch):
+    """A name that is known means its weights, wherever they are pulled from."""
+    place = tmp_path / "known"
+    place.mkdir()
+    monkeypatch.setattr(zoo.hub, "builtin_folder", lambda: place)
+    sums = {
+        line.split("/")[0].split()[1]: line.split()[0] for line in (CARDS / "SHA256SUMS").open()
+    }
+    lines = f"{sums['convlstm-mmnist']}  convlstm-mine/model.safetensors\n"
+    (place / "SHA256SUMS").write_text(lines)
+    zoo.pull("convlstm-mine", hub="hf://me")
+    (place / "SHA256SUMS").write_text(lines.replace("convlstm-mine", "mslstm-ours"))
+    with pytest.raises(
+        ZooError, match=r"is not mslstm-ours: it has sha256 3920b688.*SHA256SUMS says"
+    ):
+        zoo.load("mslstm-ours", hub="hf://me")
+    assert zoo.load("hf-hub:me/mslstm-ours")  # asked for by its place
+
+
+def test_the_sums_are_those_of_the_weights():
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=CARDS, check=True)
+    known = {line.split()[1] for line in (CARDS / "SHA256SUMS").open()}
+    assert known == {f"{p.parent.name}/{p.name}" for p in CARDS.glob("*/model.safetensors")}
+
+
+# When things go wrong
+
+
+def test_without_a_network_the_cache_serves(published, tmp_path):
+    env = published.env(tmp_path / "home")
+    assert start("pull", "hf-hub:me/convlstm-mine", env=env).wait() == 0
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        for gone in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": nowhere}):
+            ran = start("pull", "convlstm-mine", "--hub", "hf://me", env=env | gone)
+            out, err = ran.communicate()
+            assert ran.returncode == 0, err
+            assert content(out.strip()) == content(tmp_path / "ours" / "convlstm-mine")
+            ran = start("list", "--hub", "hf://me", "--json", env=env | gone)
+            assert [row["name"] for row in json.loads(ran.communicate()[0])] == ["convlstm-mine"]
+            ran = start("pull", "mslstm-ours", "--hub", "hf://me", env=env | gone)
+            _, err = ran.communicate()
+            assert ran.returncode == 2
+            assert "cannot be reached" in err
+            assert err.count("\n") == 1
+            ran = start("pull", "mslstm-mmnist", "--hub", "hf://me", env=env | gone)
+            assert ran.communicate()[0].strip() == str(CARDS / "mslstm-mmnist")
+
+
+def test_two_processes_that_pull_at_once(published, tmp_path):
+    published.slow = 0.002
+    env = published.env(tmp_path / "fresh")
+    both = [start("pull", "hf-hub:me/mslstm-ours", env=env) for _ in range(2)]
+    for one in both:
+        out, err = one.communicate()
+        assert one.returncode == 0, err
+        assert content(out.strip()) == content(tmp_path / "ours" / "mslstm-ours")
+
+
+def test_a_broken_connection_is_taken_up_again(published, tmp_path):
+    published.cut_after = 1_000_000
+    assert content(zoo.pull("hf-hub:me/mslstm-ours")) == content(tmp_path / "ours" / "mslstm-ours")
+    assert published.cut_after is None, "the connection was not broken"
+
+
+def test_a_pull_that_is_killed_leaves_no_half_model(published, tmp_path):
+    published.slow = 0.05
+    env = published.env(tmp_path / "fresh")
+    killed = start("pull", "hf-hub:me/mslstm-ours", env=env)
+    before = published.sent
+    while published.sent < before + 500_000:
+        assert killed.poll() is None, killed.communicate()
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    published.slow = 0
+    for arguments in (["pull", "hf-hub:me/mslstm-ours"], ["list", "--hub", "hf://me"]):
+        offline = start(*arguments, env=env | {"HF_HUB_OFFLINE": "1"})
+        out, err = offline.communicate()
+        assert offline.returncode == 2 or "mslstm-ours" not in out
+        assert "Traceback" not in err
+    again = start("pull", "hf-hub:me/mslstm-ours", env=env)
+    out, err = again.communicate()
+    assert again.returncode == 0, err
+    assert content(out.strip()) == content(tmp_path / "ours" / "mslstm-ours")
+
+
+def test_a_full_disk_leaves_no_half_model(published, tmp_path):
+    """Files cannot grow beyond a megabyte, as if the disk ended there."""
+    env = published.env(tmp_path / "fresh")
+
+    def small_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+    full = start("pull", "hf-hub:me/mslstm-ours", env=env, preexec_fn=small_disk)
+    out, err = full.communicate()
+    assert (full.returncode, out) == (2, "")
+    assert "cannot be had" in err
+    assert err.count("\n") == 1
+    offline = start("pull", "hf-hub:me/mslstm-ours", env=env | {"HF_HUB_OFFLINE": "1"})
+    assert offline.communicate()[0] == ""
+    assert offline.returncode == 2
+    again = start("pull", "hf-hub:me/mslstm-ours", env=env)
+    out, err = again.communicate()
+    assert again.returncode == 0, err
+    assert content(out.strip()) == content(tmp_path / "ours" / "mslstm-ours")
+
+
+# Folders as hubs
+
+
+def test_a_folder_is_a_hub(folder, tmp_path, monkeypatch):
+    place = tmp_path / "place"
+    for _ in range(2):  # publishing again replaces it with the same
+        ran = run("publish", folder, "convlstm-mine", "--hub", place)
+        assert ran.exit_code == 0, ran.output
+        assert content(place / "convlstm-mine") == content(folder)
+    assert [path.name for path in place.iterdir()] == ["convlstm-mine"]
+    assert run("pull", "convlstm-mine", "--hub", place).output.strip() == str(
+        place / "convlstm-mine"
+    )
+    rows = json.loads(run("list", "--hub", place, "--json").output)
+    assert [(row["name"], row["data"], row["hub"]) for row in rows] == [
+        ("convlstm-mine", "mmnist", str(place))
+    ]
+    rows = json.loads(run("search", "MINE", "--hub", place, "--json").output)
+    assert [row["ref"] for row in rows] == [f"local-dir:{place}/convlstm-mine"]
+    monkeypatch.setenv("ZOO_HUB", str(place))
+    assert "convlstm-mine" in zoo.list_models(pretrained=True)
+    assert zoo.load("convlstm", "mine").config.cell == "convlstm"
+
+
+def test_a_failed_copy_leaves_the_model_there_as_it_was(folder, tmp_path, monkeypatch):
+    place = tmp_path / "place"
+    publish(folder, "it", hub=str(place))
+    before = content(place / "it")
+    (folder / "README.md").write_text((folder / "README.md").read_text() + "\nMore.\n")
+
+    copy = shutil.copyfile
+
+    def fail(source, target):
+        if source.name == "model.safetensors":
+            raise OSError(28, "No space left on device")
+        copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", fail)
+    with pytest.raises(ZooError, match="No space left on device"):
+        publish(folder, "it", hub=str(place))
+    assert content(place / "it") == before
+    assert [path.name for path in place.iterdir()] == ["it"]
+
+
+def test_a_model_is_not_published_onto_itself(folder):
+    with pytest.raises(ZooError, match="is the place itself"):
+        publish(folder, folder.name, hub=str(folder.parent))
+    assert (folder / "model.safetensors").is_file()
+
+
+def test_a_bad_model_in_a_folder_does_not_hide_the_others(folder, tmp_path):
+    place = folder.parent
+    (place / "bad").mkdir()
+    (place / "bad" / "model.safetensors").write_bytes(b"")
+    (place / "bad" / "config.json").write_text("{")
+    ran = run("list", "--hub", place, "--json")
+    assert [row["name"] for row in json.loads(ran.stdout)] == ["convlstm-mine"]
+    assert "bad is left out" in ran.stderr
+    ran = run("pull", "x", "--hub", tmp_path / "nowhere")
+    assert ran.exit_code == 2
+    assert "the hub " in ran.output
+    assert "is no folder" in ran.output
+
+
+# A server of others
+
+
+@pytest.mark.skipif("ZOO_OLAH" not in os.environ, reason="ZOO_OLAH names no Python that has olah")
+def test_a_mirror_of_the_hub_serves(folder, tmp_path):
+    """olah, a self-hosted mirror, offline: a git repository becomes a repository of the Hub."""
+    repository = shutil.copytree(folder, tmp_path / "mirrors" / "models" / "me" / "convlstm-mine")
+    git = ["git", "-C", repository, "-c", "user.name=me", "-c", "user.email=me@localhost"]
+    for step in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "A model"]):
+        subprocess.run([*git, *step], check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (tmp_path / "olah.toml").write_text(
+        f'[basic]\nhost = "127.0.0.1"\nport = {port}\nrepos-path = "{tmp_path}/cache"\n'
+        f'mirrors-path = ["{tmp_path}/mirrors"]\n[accessibility]\noffline = true\n'
+    )
+    serve = [os.environ["ZOO_OLAH"], "-m", "olah.server", "-c", "olah.toml", "--log-path", "logs"]
+    with (tmp_path / "olah.log").open("w") as log:
+        olah = subprocess.Popen(serve, cwd=tmp_path, stdout=log, stderr=log)
+    try:
+        for _ in range(300):
+            with socket.socket() as knock:
+                if knock.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert olah.poll() is None, (tmp_path / "olah.log").read_text()
+            time.sleep(0.1)
+        env = {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(tmp_path / "home")}
+        ran = start("pull", "convlstm-mine", "--hub", "hf://me", env=env)
+        out, err = ran.communicate()
+        assert ran.returncode == 0, err
+        assert content(out.strip()) == content(folder)
+    finally:
+        olah.terminate()
+        olah.wait()

@@ -1,0 +1,147 @@
+"""Runs are listed and compared from what their folders tell."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from tiny_runs import RECIPE, log
+
+from zoo.cli import zoo as command
+from zoo.train.engine import train
+from zoo.train.runs import compare, find_runs, read_run
+
+MORE = """
+[evaluation]
+every = 4
+sequences = 2
+
+[watch]
+log_every = 2
+pictures_every = 6
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, noise_root: Path) -> Path:
+    """Two runs, one of which was stopped."""
+    folder = tmp_path_factory.mktemp("runs")
+    recipe = folder / "recipe.toml"
+    recipe.write_text(RECIPE + MORE)
+    train(recipe, folder / "runs" / "one", data_root=noise_root)
+    settings = [("train.lr", 0.1), ("model.name", "ms-convlstm"), ("train.checkpoint_every", 5)]
+    other = folder / "runs" / "more" / "other"
+    train(recipe, other, data_root=noise_root, settings=settings, max_minutes=0)
+    return folder / "runs"
+
+
+def call(*arguments: str) -> str:
+    result = CliRunner().invoke(command, ["runs", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_runs_are_listed(folder: Path) -> None:
+    other, one = json.loads(call("--folder", str(folder), "--json"))
+    assert (one["model"], one["data"], one["state"]) == ("ms-predrnn", "mmnist", "finished")
+    assert (one["step"], one["steps"]) == (12, 12)
+    assert one["loss"] == log(folder / "one")[-2]["loss"]
+    measured = {line["step"]: line["mse"] for line in log(folder / "one") if "mse" in line}
+    assert list(measured) == [4, 8, 12]
+    assert (one["metric"], one["best"]) == ("mse", min(measured.values()))
+    assert measured[one["best_step"]] == one["best"]
+    assert (other["model"], other["state"], other["step"]) == ("ms-convlstm", "8%", 1)
+    shown = call("--folder", str(folder))
+    assert "12 of 12" in shown
+    assert "1 of 12" in shown
+
+
+def test_no_runs_and_folders_that_are_none(tmp_path: Path) -> None:
+    result = CliRunner().invoke(command, ["runs", "--folder", str(tmp_path / "none")])
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "no run in" in result.stderr
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "log.jsonl").write_text("")
+    (tmp_path / "bad" / "recipe.toml").write_text("[model")
+    found, (problem,) = find_runs(tmp_path)
+    assert not found
+    assert "cannot be read as TOML" in problem
+    for arguments, told in (
+        (["compare", str(tmp_path), str(tmp_path)], "is no run: it has no recipe.toml"),
+        (["compare", str(tmp_path)], "give two runs or more"),
+    ):
+        result = CliRunner().invoke(command, ["runs", *arguments])
+        assert result.exit_code == 2
+        assert told in result.stderr
+
+
+def test_runs_are_compared(folder: Path) -> None:
+    names = [str(folder / "one"), str(folder / "more" / "other")]
+    found = json.loads(call("compare", *names, "--json"))
+    assert found["runs"] == names
+    assert found["recipe"]["train.lr"] == [3e-4, 0.1]
+    assert found["recipe"]["model.name"] == ["ms-predrnn", "ms-convlstm"]
+    assert "train.steps" not in found["recipe"]
+    curve = found["curves"]["loss"]
+    own = {line["step"]: line["loss"] for line in log(folder / "one") if "loss" in line}
+    assert curve["12"] == [own[12], None]
+    assert curve["1"][1] == log(folder / "more" / "other")[0]["loss"]
+    assert list(found["curves"]["mse"]) == ["4", "8", "12"]
+    assert found["results"]["state"] == ["finished", "8%"]
+    shown = call("compare", *names)
+    for text in ("train.lr", "0.1", "loss at step", "mse at step", "ms-convlstm"):
+        assert text in shown
+
+
+def test_a_long_curve_is_thinned_and_ends_with_its_end(folder: Path) -> None:
+    run, short = read_run(folder / "one"), read_run(folder / "one")
+    run.log = [{"step": step, "loss": 1 / step} for step in range(10, 1010, 10)]
+    short.log = run.log[:30]
+    curve = compare([run, short])["curves"]["loss"]
+    assert 10 <= len(curve) <= 14
+    assert curve[max(curve)] == [1 / 1000, None]
+    assert all(values[0] == 1 / step for step, values in curve.items())
+    assert all((values[1] is None) == (step > 300) for step, values in curve.items())
+
+
+def test_a_run_tells_all_about_itself(folder: Path) -> None:
+    from PIL import Image
+
+    pictures = sorted((folder / "one" / "pictures").iterdir())
+    assert [path.name for path in pictures] == ["step-00000006.png", "step-00000012.png"]
+    with Image.open(pictures[1]) as picture:
+        assert picture.width > 200
+    lines = [line for line in log(folder / "one") if "loss" in line]
+    assert [line["step"] for line in lines] == [2, 4, 6, 8, 10, 12]
+    assert set(lines[0]) == {"step", "loss", "lr", "gradient_norm", "seconds"}
+    assert not list(folder.glob("*/tracked"))
+
+
+def test_tensorboard_is_an_option(noise_root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    recipe, run = tmp_path / "recipe.toml", tmp_path / "run"
+    recipe.write_text(RECIPE + MORE + 'trackers = ["tensorboard"]\n')
+    train(recipe, run, data_root=noise_root)
+    events = EventAccumulator(str(run / "tracked"))
+    events.Reload()
+    own = {line["step"]: line["loss"] for line in log(run) if "loss" in line}
+    assert {e.step: pytest.approx(e.value) for e in events.Scalars("loss")} == own
+    assert len(events.Scalars("mse")) == 3
+
+
+@pytest.mark.parametrize(
+    ("tracker", "message"),
+    [("tensorbord", "accelerate has no 'tensorbord' .*tensorboard"), ("clearml", "pip install")],
+)
+def test_trackers_that_are_not_there(
+    noise_root: Path, tmp_path: Path, tracker: str, message: str
+) -> None:
+    from zoo.errors import ZooError
+
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE + f'[watch]\ntrackers = ["{tracker}"]\n')
+    with pytest.raises(ZooError, match=message):
+        train(recipe, tmp_path / "run", data_root=noise_root)
+    assert not (tmp_path / "run").exists()

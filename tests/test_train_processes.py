@@ -1,0 +1,197 @@
+"""Several processes carry out one recipe, and end with the weights of one."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_runs import (
+    assert_close,
+    free_port,
+    log,
+    processes,
+    replaced,
+    start_together,
+    train_together,
+    train_until_step,
+)
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from zoo.train.engine import train
+from zoo.train.sampling import Order, Share, ShareSampler
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Epochs of 7 sequences in batches of 3: nothing comes out even."""
+    path = tmp_path_factory.mktemp("recipe") / "recipe.toml"
+    text = replaced(
+        ("steps = 12\nbatch_size = 2", "epochs = 4\nbatch_size = 3\nema_decay = 0.5"),
+        ("horizon = 2", "horizon = 2\noptions = {sequences = 7}"),
+        more="[evaluation]\nevery = 5\nsequences = 5\nbatch_size = 3\n",
+    )
+    path.write_text(text.replace("ms-predrnn", "ms-predrnnv2"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(recipe: Path, noise_root: Path) -> Path:
+    run = recipe.parent / "alone"
+    outcome = train(recipe, run, data_root=noise_root)
+    assert (outcome.step, outcome.steps) == (12, 12)
+    return run
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_several_processes_end_with_the_weights_of_one(
+    alone: Path, recipe: Path, noise_root: Path, tmp_path: Path, world: int
+) -> None:
+    run = tmp_path / "run"
+    assert train_together(world, recipe, run, data_root=noise_root) == [0] * world
+    assert_close(run, alone)
+    for one, other in zip(log(run), log(alone), strict=True):
+        assert one.keys() == other.keys()
+        for name in set(one) - {"seconds"}:
+            assert one[name] == pytest.approx(other[name], rel=1e-4)
+    facts = json.loads((run / "metrics.json").read_text())["training"]
+    assert (facts["processes"], facts["sequences"]) == (world, 4 * 7)
+
+
+@given(
+    length=st.integers(1, 30),
+    batch_size=st.integers(1, 9),
+    world=st.integers(1, 4),
+    seed=st.integers(0, 2**31),
+    shuffle=st.booleans(),
+    first=st.integers(0, 40),
+)
+def test_every_sequence_of_an_epoch_is_seen_once(
+    length: int, batch_size: int, world: int, seed: int, shuffle: bool, first: int
+) -> None:
+    """By one process of all, from whatever step a run goes on; rows that fill up count nothing."""
+    order = Order(length, batch_size, seed, shuffle)
+    steps = 3 * order.steps_per_epoch
+    first = min(first, steps)
+    seen: list[list[int]] = [[] for _ in range(steps)]
+    for process in range(world):
+        sampler = ShareSampler(order, first, steps, process, world)
+        assert len(list(sampler)) == len(sampler) == steps - first
+        for step, sequences in enumerate(sampler, start=first):
+            share = Share.of(len(order.batch(step)), process, world)
+            counting = (share.weights > 0).tolist()
+            assert len(counting) == len(sequences)
+            seen[step] += [s for s, counts in zip(sequences, counting, strict=True) if counts]
+    for step in range(first, steps):
+        assert seen[step] == order.batch(step)
+    for epoch in range(3):
+        steps_of_it = range(epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch)
+        assert sorted(s for step in steps_of_it for s in order.batch(step)) == [*range(length)]
+
+
+def test_epochs_have_orders_of_their_own() -> None:
+    order = Order(50, 50, seed=3)
+    assert order.batch(0) != order.batch(1)
+    assert order.batch(0) == Order(50, 50, seed=3).batch(0) != Order(50, 50, seed=4).batch(0)
+
+
+@given(batch=st.integers(1, 40), world=st.integers(1, 9))
+def test_shares_are_of_one_size_and_their_weights_are_those_of_a_mean(
+    batch: int, world: int
+) -> None:
+    shares = [Share.of(batch, process, world) for process in range(world)]
+    assert len({len(share.rows) for share in shares}) == 1
+    total = torch.zeros(batch, dtype=torch.float64)
+    for share in shares:
+        total.index_add_(0, torch.tensor(share.rows), share.weights.double())
+    torch.testing.assert_close(total, torch.full((batch,), 1 / batch, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_a_run_goes_on_with_another_number_of_processes(
+    alone: Path, recipe: Path, noise_root: Path, tmp_path: Path, before: int, after: int
+) -> None:
+    run = tmp_path / "run"
+    options = {"data_root": noise_root, "resume": True}
+    assert train_together(before, recipe, run, max_minutes=0, **options) == [3] * before
+    assert train_together(after, recipe, run, **options) == [0] * after
+    starts = json.loads((run / "run.json").read_text())["starts"]
+    assert [(start["step"], start["processes"]) for start in starts] == [(0, before), (1, after)]
+    assert_close(run, alone)
+
+
+def test_a_signal_to_one_process_stops_all_with_a_checkpoint(
+    recipe: Path, noise_root: Path, tmp_path: Path
+) -> None:
+    longer, run = tmp_path / "recipe.toml", tmp_path / "run"
+    longer.write_text(recipe.read_text().replace("epochs = 4", "epochs = 4000"))
+    children = start_together(2, longer, run, data_root=noise_root)
+    train_until_step(run, 4)
+    os.kill(children[1].pid, signal.SIGTERM)
+    for child in children:
+        child.join(60)
+    assert [child.exitcode for child in children] == [3, 3]
+    assert log(run)[-1]["step"] == int(max((run / "checkpoints").iterdir()).name[-8:])
+
+
+def test_a_lost_process_ends_the_others_in_one_line(
+    recipe: Path, noise_root: Path, tmp_path: Path
+) -> None:
+    longer, run = tmp_path / "recipe.toml", tmp_path / "run"
+    longer.write_text(recipe.read_text().replace("epochs = 4", "epochs = 4000"))
+    children = start_together(2, longer, run, data_root=noise_root)
+    train_until_step(run, 4)
+    os.kill(children[1].pid, signal.SIGKILL)
+    children[0].join(60)
+    assert children[0].exitcode == 2  # a ZooError that says how to go on
+
+
+def test_two_hosts_go_on_after_a_process_was_killed(
+    alone: Path, recipe: Path, noise_root: Path, tmp_path: Path
+) -> None:
+    """Two agents of torchrun meet over loopback; one's worker is killed, and both start anew."""
+    run, port = tmp_path / "run", free_port()
+    options = {"data_root": noise_root, "resume": True}
+    hosts = [
+        processes.Process(target=host, args=(f"127.0.0.{number}", port, (recipe, run), options))
+        for number in (1, 2)
+    ]
+    for agent in hosts:
+        agent.start()
+    train_until_step(run, 3)
+    starts = json.loads((run / "run.json").read_text())["starts"]
+    os.kill(starts[0]["pid"], signal.SIGKILL)
+    for agent in hosts:
+        agent.join(120)
+        agent.kill()
+    assert [agent.exitcode for agent in hosts] == [0, 0]
+    starts = json.loads((run / "run.json").read_text())["starts"]
+    assert [start["processes"] for start in starts] == [2, 2]
+    assert 3 <= starts[1]["step"] < 12
+    assert_close(run, alone)
+
+
+def host(address: str, port: int, arguments: tuple, options: dict) -> None:
+    """What ``torchrun --nnodes 2 --max-restarts 3`` is on one host."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    processes.set_forkserver_preload(["zoo.train.engine"])  # of this process, for its workers
+    config = LaunchConfig(
+        min_nodes=2,
+        max_nodes=2,
+        nproc_per_node=1,
+        run_id="zoo",
+        rdzv_backend="c10d",
+        rdzv_endpoint=f"127.0.0.1:{port}",
+        max_restarts=3,
+        start_method="forkserver",
+        local_addr=address,
+    )
+    elastic_launch(config, worker)(arguments, options)
+
+
+def worker(arguments: tuple, options: dict) -> None:
+    torch.set_num_threads(1)
+    assert train(*arguments, **options).finished

@@ -1,0 +1,306 @@
+"""Recipes: what they hold, how they are overridden and printed, and those that ship."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_runs import RECIPE
+
+import zoo
+from zoo.cli import zoo as command
+from zoo.errors import ZooError
+from zoo.registry import ALIASES, architectures
+from zoo.train.model import create_optimizer, create_schedule, resolve
+from zoo.train.recipe import (
+    Curve,
+    Recipe,
+    SamplingRecipe,
+    TrainRecipe,
+    differences,
+    read_recipe,
+)
+from zoo.train.sampling import fed_frames
+
+CARDS = Path(__file__).parents[1] / "cards"
+PAPERS = sorted(CARDS.glob("papers/*.toml"))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def show(*arguments: str) -> str:
+    result = CliRunner().invoke(command, ["train", *arguments, "--show"])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_show_prints_every_key_and_makes_the_same_recipe_again(path: Path) -> None:
+    shown = show(str(path))
+    again = path.with_name("again.toml")
+    again.write_text(shown)
+    assert read_recipe(again) == resolve(read_recipe(path))
+    assert show(str(again)) == shown
+    for name, table in Recipe.model_fields.items():
+        keys = getattr(table.annotation, "model_fields", {})
+        for key in [name, *keys]:
+            assert f"\n{key} = " in shown or f"{key}: not set" in shown or f"[{key}]" in shown, key
+    assert "kernel_size = 3" in shown  # of the cell
+    assert 'up = "bilinear"' in shown  # of the network
+
+
+def test_set_overrides_the_recipe(path: Path) -> None:
+    arguments = ["--set", "train.lr=1e-4", "--set", "model.hidden=[4, 4, 4]"]
+    arguments += ["--set", "loss.l2=0", "--set", "train.optimizer=adamw", "--set", "train.freeze="]
+    result = CliRunner().invoke(command, ["train", str(path), "--show", "--json", *arguments[:-2]])
+    whole = json.loads(result.stdout)
+    assert whole["train"]["lr"] == 1e-4
+    assert whole["train"]["optimizer"] == "adamw"
+    assert whole["model"]["hidden"] == [4, 4, 4]
+    assert whole["loss"]["l2"] == 0
+    assert whole["train"]["steps"] == 12
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.lrr=1", r"with --set: unknown key 'train.lrr' (did you mean train.lr"),
+        ("trian.lr=1", r"unknown key 'trian' (did you mean train"),
+        ("train.lr=-1", r"train.lr: Input should be greater than 0 (got '-1')"),
+        ("train.steps.x=1", r"--set train.steps.x: 'steps' is a value and no table"),
+        ("train.lr.x=1", r"train.lr: Input should be a valid number"),
+        ("train.lr", r"'train.lr' is no OPTION=VALUE"),
+        ("model.hiden=3", r"hiden"),
+        ("loss.weights=[1, 2]", r"0 thresholds part 1 ranges; got 2 weights"),
+        ("loss.thresholds=[2, 1]", r"thresholds"),
+        ("sampling.forecast={}", r"sampling.forecast.start is missing"),
+        ("evaluation.select=best", r'select = "best" needs measurements'),
+        ("model.data={}", r"[model] takes no data"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(path: Path, setting: str, message: str) -> None:
+    result = CliRunner().invoke(command, ["train", str(path), "--show", "--set", setting])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_setting_is_saved_with_the_run(path: Path, noise_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = ["train", str(path), "-o", str(run), "--data-dir", str(noise_root)]
+    setting = ["--set", "train.steps=2"]
+    assert CliRunner().invoke(command, [*arguments, *setting]).exit_code == 0
+    assert read_recipe(run / "recipe.toml").train.steps == 2
+    # Without the setting it is another recipe, and with it this one.
+    result = CliRunner().invoke(command, [*arguments, "--resume"])
+    assert "is another recipe than" in result.stderr
+    assert "train.steps" in result.stderr
+    assert CliRunner().invoke(command, [*arguments, "--resume", *setting]).exit_code == 0
+
+
+def test_differences_of_recipes(path: Path) -> None:
+    one = read_recipe(path)
+    other = read_recipe(path, [("train.lr", 1.0), ("data.options", {"size": 32})])
+    assert differences(one, one) == {}
+    found = differences(one, other)
+    assert found["train.lr"] == (3e-4, 1.0)
+    assert found["data.options.size"] == (None, 32)
+
+
+def test_defaults_are_those_of_the_paper(path: Path) -> None:
+    settings = TrainRecipe(steps=10)
+    assert (settings.batch_size, settings.optimizer, settings.lr) == (4, "adam", 3e-4)
+    assert (settings.schedule, settings.clip_norm, settings.precision) == ("constant", None, "fp32")
+    loss = read_recipe(path).loss
+    assert (loss.l1, loss.l2, loss.auxiliary) == (1, 1, 1)
+    _, forecast = SamplingRecipe().curves(10)
+    assert [forecast.at(step, 10) for step in (0, 5, 10, 11)] == [1, 0.5, 0, 0]
+    _, sooner = SamplingRecipe().curves(10, fall=4)
+    assert [sooner.at(step, 10) for step in (0, 1, 4, 9)] == [1, 0.75, 0, 0]
+    _, never = SamplingRecipe().curves(10, fall=0)
+    assert never.at(0, 10) == 0
+
+
+def test_reverse_scheduled_sampling() -> None:
+    """Thirds of the run, as PredRNN-V2 has them."""
+    inputs, forecast = SamplingRecipe(kind="reverse").curves(300)
+    assert [inputs.at(step, 300) for step in (0, 99, 100)] == [0.5, 0.5, 0.5]
+    assert inputs.at(120, 300) == pytest.approx(1 - 0.5 * torch.e**-1)
+    assert [inputs.at(step, 300) for step in (200, 299)] == [1, 1]
+    found = [forecast.at(step, 300) for step in (0, 100, 150, 200, 299)]
+    assert found == [0.5, 0.5, pytest.approx(0.25), 0, 0]
+
+
+@given(
+    start=st.floats(0, 1),
+    end=st.floats(0, 1),
+    shape=st.sampled_from(["linear", "exponential"]),
+    begin=st.integers(0, 50),
+    length=st.integers(0, 50),
+)
+def test_curves_go_one_way_from_start_to_end(
+    start: float, end: float, shape: str, begin: int, length: int
+) -> None:
+    curve = Curve(start=start, end=end, shape=shape, begin=begin, until=begin + length)
+    values = [curve.at(step, 200) for step in range(120)]
+    assert values[:begin] == [start] * begin
+    assert values[begin + length :] == [end] * (120 - begin - length)
+    rising = sorted(values, reverse=start > end)
+    assert values == pytest.approx(rising)
+    assert all(0 <= value <= 1 for value in values)
+
+
+def test_frames_are_fed_with_the_probability_of_their_half(path: Path) -> None:
+    sampling = {
+        "inputs": {"start": 0.7, "end": 0.7},
+        "forecast": {"start": 0.2, "end": 0.2},
+    }
+    settings = [("sampling", sampling), ("train.batch_size", 4000), ("data.input_frames", 3)]
+    recipe = read_recipe(path, [*settings, ("data.horizon", 2)])
+    fed = fed_frames(recipe, 5, 12)
+    assert fed.shape == (4000, 4)
+    assert fed.float().mean(dim=0).tolist() == pytest.approx([1, 0.7, 0.7, 0.2], abs=0.03)
+    assert torch.equal(fed, fed_frames(recipe, 5, 12))
+    assert not torch.equal(fed, fed_frames(recipe, 6, 12))
+    other = read_recipe(path, [*settings, ("data.horizon", 2), ("train.seed", 1)])
+    assert not torch.equal(fed, fed_frames(other, 5, 12))
+
+
+def test_kinds_of_sampling(path: Path) -> None:
+    def shares(kind: str, step: int) -> list[float]:
+        settings = [("sampling.kind", kind), ("train.batch_size", 2000), ("train.steps", 300)]
+        return fed_frames(read_recipe(path, settings), step, 300).float().mean(dim=0).tolist()
+
+    assert shares("none", 0) == [1, 1, 0]
+    assert shares("scheduled", 0) == [1, 1, 1]
+    assert shares("scheduled", 299)[2] < 0.02
+    assert shares("reverse", 0) == pytest.approx([1, 0.5, 0.5], abs=0.05)
+    assert shares("reverse", 299) == [1, 1, 0]
+
+
+@pytest.fixture
+def network() -> torch.nn.Module:
+    return zoo.create("ms-convlstm", hidden=4, layers=3).network
+
+
+def test_parts_have_learning_rates_and_frozen_weights_stay(network: torch.nn.Module) -> None:
+    settings = TrainRecipe(
+        steps=10,
+        lr=1e-2,
+        schedule="cosine",
+        lr_parts={"head.*": 1e-3, "layers.0.*": 5e-3},
+        freeze=("embed.*", "layers.1.*"),
+        optimizer="adamw",
+        optimizer_options={"weight_decay": 0.1},
+    )
+    optimizer = create_optimizer(network, settings)
+    names = {id(p): name for name, p in network.named_parameters()}
+    for step in (0, 4, 9):
+        create_schedule(optimizer, settings, 10).step_update(step)
+        here = 1e-2 * (1 + torch.cos(torch.tensor(torch.pi * step / 10)).item()) / 2
+        rates = {
+            names[id(p)]: (group["lr"], group["weight_decay"])
+            for group in optimizer.param_groups
+            for p in group["params"]
+        }
+        assert rates["head.weight"] == (pytest.approx(here / 10), 0.1)
+        assert rates["head.bias"] == (pytest.approx(here / 10), 0)
+        assert rates["layers.0.gates.weight"][0] == pytest.approx(here / 2)
+        assert rates["layers.2.gates.weight"][0] == pytest.approx(here)
+        assert not any(n.startswith(("embed.", "layers.1.")) for n in rates)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lion", "nadam", "rmsprop"])
+def test_optimisers_by_name(network: torch.nn.Module, name: str) -> None:
+    optimizer = create_optimizer(network, TrainRecipe(steps=1, optimizer=name, lr=0.5))
+    assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize("name", ["constant", "cosine", "tanh", "step", "multistep", "poly"])
+def test_schedules_by_name(network: torch.nn.Module, name: str) -> None:
+    options = {"decay_rate": 0.5, "decay_epochs": 6, "decay_milestones": [6]}
+    settings = TrainRecipe(
+        steps=20, lr=0.5, schedule=name, schedule_options=options, warmup_steps=4
+    )
+    optimizer = create_optimizer(network, settings)
+    schedule = create_schedule(optimizer, settings, 20)
+    rates = []
+    for step in range(20):
+        schedule.step_update(step)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[:5] == sorted(rates[:5])
+    assert rates[4] > 0.4
+    assert (rates[19] == 0.5) == (name == "constant")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": "adamm"}, r"timm has no optimizer 'adamm' \(did you mean"),
+        ({"optimizer_options": {"betass": [0, 0]}}, r"betass.*adam takes .*betas"),
+        ({"schedule_options": {"decay_rat": 1}}, r"takes no 'decay_rat'.*did you mean decay_rate"),
+        ({"schedule_options": {"warmup_epochs": 1}}, r"it is train.warmup_steps"),
+        ({"freeze": ("layer.*",)}, r"'layer.\*' fits no weights"),
+        ({"lr_parts": {"heads.*": 1.0}}, r"'heads.\*' fits no weights"),
+    ],
+)
+def test_optimisers_and_schedules_that_timm_does_not_know(
+    network: torch.nn.Module, changes: dict, message: str
+) -> None:
+    settings = TrainRecipe(steps=10, **changes)
+    with pytest.raises(ZooError, match=message) as caught:
+        create_schedule(create_optimizer(network, settings), settings, 10)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(CARDS.glob("*/recipe.toml")), ids=lambda path: path.parent.name
+)
+def test_the_recipes_of_the_cards_are_sound(path: Path) -> None:
+    recipe = read_recipe(path)
+    assert path.parent.name.startswith(str(recipe.model["name"]))
+    assert resolve(recipe).train == recipe.train
+
+
+@pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
+def test_the_recipes_of_the_papers_are_sound(path: Path) -> None:
+    recipe = resolve(read_recipe(path))
+    name, data = path.stem.rsplit("-", 1)
+    assert recipe.model["name"] == ALIASES.get(name, name)
+    assert (recipe.model["layers"], recipe.model["hidden"], recipe.model["patch"]) == (6, 32, 1)
+    assert recipe.data.name == data
+    assert recipe.data.input_frames == (10 if data in ("mmnist", "kth") else 4)
+    assert (recipe.sampling.kind == "reverse") == ("predrnnv2" in name)
+    assert len(path.read_text().splitlines()) < 20
+
+
+def test_the_recipes_in_the_documentation_are_sound(tmp_path: Path) -> None:
+    text = (CARDS.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 4
+    for block in blocks:
+        path = tmp_path / "recipe.toml"
+        rest = "" if "[train]" in block else RECIPE[RECIPE.index("[train]") :]
+        model = "" if "init =" in block else '[model]\nname = "mslstm"\n'
+        path.write_text(block + model + '[data]\nname = "mmnist"\n' + rest)
+        assert resolve(read_recipe(path)).model["name"] == "ms-mklstm"
+
+
+def test_every_cell_has_recipes_for_the_four_data_sets() -> None:
+    own = {p.name for p in (CARDS.parent / "plugins").glob("*.py")}
+    names = [n for n in architectures() if f"zoo_{n.removeprefix('ms-')}.py" in own]
+    there = {path.stem for path in PAPERS}
+    titles = {alias: name for name, alias in ALIASES.items() if name == "mslstm"}
+    for name in names:
+        if "openstl" not in name:  # layers of another code base, for its checkpoints
+            for data in ("mmnist", "kth", "taxibj", "dwd"):
+                assert f"{titles.get(name, name)}-{data}" in there
+    assert len(there) == 88
