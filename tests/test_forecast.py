@@ -201,7 +201,7 @@ def test_a_little_beyond_is_clipped(model):
         (np.full((2, 8, 6), "a"), "expected real numbers"),
         (np.ones((2, 8, 6), complex), "expected real numbers"),
         (torch.ones(2, 8, 6, dtype=torch.complex64), "expected real numbers"),
-        ([[1.0]], "frames are a list; give a torch or numpy array"),
+        ([[1.0]], "frames are a list; give a torch tensor, a numpy array or an xarray"),
     ],
 )
 def test_frames_that_do_not_fit(model, frames, said):

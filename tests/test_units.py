@@ -1,18 +1,22 @@
 """Physical units: rain and reflectivity, spellings, time steps, labelled frames."""
 
 import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import xarray
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 import zoo
+from zoo.cli import zoo as command
 from zoo.config import Data
 from zoo.errors import ZooError
+from zoo.labelled import read_labelled
 from zoo.units import check_data, is_same_unit, seconds, to_physical, to_unit_interval
 
 RAIN: dict[str, Any] = {
@@ -186,3 +190,28 @@ def test_missing_values(model: zoo.Forecaster) -> None:
     frames[1, 0, :2] = np.nan
     with pytest.raises(ZooError, match="2 NaN or infinite values, the first in frame 1"):
         pictures.predict(frames, 1)
+
+
+@pytest.mark.parametrize("ending", [".nc", ".zarr"])
+def test_the_command_forecasts_a_labelled_file(tmp_path: Path, ending: str) -> None:
+    pytest.importorskip("zarr" if ending == ".zarr" else "h5netcdf")
+    zoo.save(zoo.create("convlstm", hidden=4, layers=2, data=RAIN), tmp_path / "model")
+    labelled().to_dataset().to_netcdf(tmp_path / "past.nc", engine="h5netcdf")
+    arguments = ["predict", f"local-dir:{tmp_path / 'model'}", str(tmp_path / "past.nc")]
+    output = tmp_path / f"future{ending}"
+    result = CliRunner().invoke(command, [*arguments, "-o", str(output), "--horizon", "2"])
+    assert result.exit_code == 0, result.output
+    future = read_labelled(output)
+    assert future.shape == (2, 8, 6)
+    assert future.attrs["units"] == "mm h-1"
+    assert future["time"].values[0] == np.datetime64("2020-01-01T00:20")
+    for more, told in (
+        (["--time-step", "30min"], "30 min apart"),
+        (["--unit", "dBZ"], "in 'dBZ'"),
+        (["--variable", "snow"], "no variable 'snow'"),
+    ):
+        result = CliRunner().invoke(command, [*arguments, "-o", str(output), *more])
+        assert (result.exit_code, told in result.output) == (2, True), result.output
+    result = CliRunner().invoke(command, [*arguments, "-o", str(tmp_path / "a.npy")])
+    assert result.exit_code == 2
+    assert "gives one; write" in result.output

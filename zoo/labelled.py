@@ -5,7 +5,10 @@ xarray is imported only when a DataArray is at hand.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -16,7 +19,20 @@ from zoo.errors import ZooError
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["BATCHES", "CHANNELS", "Labels", "is_labelled", "unlabel"]
+__all__ = [
+    "BATCHES",
+    "CHANNELS",
+    "LABELLED",
+    "Labels",
+    "is_labelled",
+    "open_labelled",
+    "read_labelled",
+    "unlabel",
+    "write_labelled",
+]
+
+#: Endings of files with coordinates, and what xarray reads them by.
+LABELLED = {".nc": "h5netcdf", ".nc4": "h5netcdf", ".zarr": "zarr"}
 
 #: Names under which dimensions other than time and the grid are known.
 CHANNELS = ("channel", "channels", "band", "variable")
@@ -105,3 +121,46 @@ def unlabel(frames: xarray.DataArray, data: Data) -> tuple[np.ndarray, Labels]:
                 )
             step = float(steps[0])
     return values, Labels(frames, None if unit is None else str(unit), step)
+
+
+def open_labelled(file: Path) -> xarray.Dataset:
+    """A NetCDF file or zarr store, of which nothing is read yet; ZooError where it cannot be."""
+    import xarray
+
+    engine: Any = LABELLED[file.suffix]
+    if find_spec(engine) is None:
+        raise ZooError(f"{file} needs {engine}, which is not installed: pip install {engine}")
+    if not file.exists():
+        raise ZooError(f"{file}: there is no such file or folder; check the path")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of stores without consolidated metadata
+        try:
+            return xarray.open_dataset(file, engine=engine, chunks=None, cache=False)
+        except Exception as error:  # what engines raise is no closed list
+            first = (str(error) or type(error).__name__).splitlines()[0]
+            raise ZooError(f"{file}: could not be read ({first}); is it complete?") from error
+
+
+def read_labelled(file: Path, variable: str | None = None) -> xarray.DataArray:
+    """A variable of a NetCDF file or zarr store, by name where there are several."""
+    dataset = open_labelled(file)
+    names = [str(name) for name, array in dataset.data_vars.items() if array.ndim > 2]
+    if variable is None and len(names) == 1:
+        variable = names[0]
+    if variable not in names:
+        listed = ", ".join(names) or "no variable with three dimensions"
+        told = "several variables" if variable is None else f"no variable {variable!r}"
+        raise ZooError(f"{file} has {told}; it holds {listed}: choose one by the option variable")
+    return dataset[variable]
+
+
+def write_labelled(file: Path, array: xarray.DataArray) -> None:
+    """Write a DataArray as NetCDF or zarr; it appears whole or not at all."""
+    from zoo.atomic import atomic_folder, atomic_path
+
+    if file.suffix == ".zarr":
+        with atomic_folder(file) as temporary:
+            array.to_dataset().to_zarr(temporary, mode="w")
+        return
+    with atomic_path(file) as temporary:
+        array.to_dataset().to_netcdf(temporary, engine="h5netcdf")

@@ -25,6 +25,9 @@ PSNR_CAP = 100.0
 BALANCE = ((0.0, 1.0), (2.0, 2.0), (5.0, 5.0), (10.0, 10.0), (30.0, 30.0))
 """Weights of B-MSE and B-MAE: from so many mm/h on, so much (Shi et al. 2017, HKO-7)."""
 
+CHUNK = 2**18
+"""Values that are measured at once, which bounds the memory for large frames."""
+
 #: What every metric is, for a report's protocol. The sums of a frame are of values in [0, 1].
 DEFINITIONS = {
     "mse": "squared error summed over the pixels and channels of a frame",
@@ -220,7 +223,26 @@ class FrameMetrics:
         return {**self.__dict__, "_lpips": None}
 
     def _add(self, forecast: Tensor, truth: Tensor) -> None:
-        """Measure one sequence, (T, C, H, W) twice, of float64."""
+        """Measure one sequence, (T, C, H, W) twice, of float64; large frames one by one."""
+        some = max(1, CHUNK // truth[0].numel())
+        parts = [
+            self._measure(one, true)
+            for one, true in zip(forecast.split(some), truth.split(some), strict=True)
+        ]
+        scores, tables, fractions = zip(*parts, strict=True)
+        for name in scores[0]:
+            row = torch.cat([score[name] for score in scores])  # (T,)
+            self._scores.setdefault(name, []).append(row.cpu().numpy())
+        for i in range(len(self.thresholds)):
+            self._counts[:, i] += torch.cat([table[i] for table in tables]).cpu().numpy()
+        for key in fractions[0]:
+            rows = torch.cat([sums[key] for sums in fractions])  # (T, 2)
+            self._fractions.setdefault(key, []).append(rows.cpu().numpy())
+
+    def _measure(
+        self, forecast: Tensor, truth: Tensor
+    ) -> tuple[dict[str, Tensor], list[Tensor], dict[tuple[float, int], Tensor]]:
+        """Scores (T,), contingency tables (T, 4) and sums of fractions (T, 2) of some frames."""
         known = ~truth.isnan()
         if (forecast.isnan() & known).any():
             raise ZooError(
@@ -261,27 +283,17 @@ class FrameMetrics:
             scores["b_mae"] = reduce(weight * error.abs(), "t c h w -> t", "sum") / share
         if self._lpips is not None:
             scores["lpips"] = _lpips_of(self._lpips, forecast, truth)
-        for name, score in scores.items():
-            self._scores.setdefault(name, []).append(score.cpu().numpy())
-        for i, threshold in enumerate(self.thresholds):
+        tables: list[Tensor] = []
+        fractions: dict[tuple[float, int], Tensor] = {}
+        for threshold in self.thresholds:
             there = _exceeds(unit_forecast, threshold) & known
             true = _exceeds(unit_truth, threshold) & known
-            table = torch.stack(
-                [
-                    reduce(cells.long(), "t c h w -> t", "sum")
-                    for cells in (
-                        there & true,
-                        there & ~true,
-                        ~there & true,
-                        ~there & ~true & known,
-                    )
-                ],
-                dim=-1,
-            )  # (T, a b c d)
-            self._counts[:, i] += table.cpu().numpy()
+            cells = (there & true, there & ~true, ~there & true, ~there & ~true & known)
+            counted = [reduce(cell.long(), "t c h w -> t", "sum") for cell in cells]
+            tables.append(torch.stack(counted, dim=-1))  # (T, a b c d)
             for window in self.windows:
-                sums = _fraction_sums(there, true, window)
-                self._fractions.setdefault((threshold, window), []).append(sums.cpu().numpy())
+                fractions[threshold, window] = _fraction_sums(there, true, window)
+        return scores, tables, fractions
 
 
 def persistence(frames: Tensor, horizon: int) -> Tensor:

@@ -149,15 +149,16 @@ def _open(name: str, folder: Path, frames: int, settings: tuple[str, ...]) -> An
     from zoo.errors import ZooError
 
     options = dict(map(parse_setting, settings))
-    first: ZooError | None = None
-    for split in SPLITS:
-        try:
-            return open_dataset(
-                name, split, root=folder.absolute(), folder=".", frames=frames, **options
-            )
-        except ZooError as error:
-            first = first or error
-            if "has no window" not in str(error) and "no frames to find low" not in str(error):
-                break
-    assert first is not None
-    raise first
+    problem: ZooError | None = None
+    for length in (frames, 1):  # single frames, where the runs are shorter
+        for split in SPLITS:
+            try:
+                return open_dataset(
+                    name, split, root=folder.absolute(), folder=".", frames=length, **options
+                )
+            except ZooError as error:
+                if "has no window" not in str(error):
+                    raise
+                problem = problem or error
+    assert problem is not None
+    raise problem

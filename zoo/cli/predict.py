@@ -16,6 +16,9 @@ from zoo.cli.common import as_json, device_option, parse_size, print_json
 @click.option("--horizon", type=click.IntRange(min=1), help="Frames to forecast.")
 @click.option("--input-frames", type=click.IntRange(min=1), help="Read only the first so many.")
 @click.option("--size", help="Resize pictures and videos to HEIGHTxWIDTH.")
+@click.option("--variable", help="Of a NetCDF file or zarr store with several.")
+@click.option("--unit", help="In which the frames are; by default what the file says.")
+@click.option("--time-step", help="From one frame to the next, as 5min; by default of the file.")
 @device_option
 @as_json
 def predict(
@@ -25,28 +28,49 @@ def predict(
     horizon: int | None,
     input_frames: int | None,
     size: str | None,
+    variable: str | None,
+    unit: str | None,
+    time_step: str | None,
     device: str,
     as_json: bool,
 ) -> None:
-    """Forecast the frames that follow those of INPUT.
+    """Forecast the frames that follow those of INPUT, in the unit of the model's data.
 
-    INPUT is an array (.npy, .npz), a video or a folder of pictures; the ending of OUTPUT
-    decides what is written: .npy, .npz, .gif, .mp4 or .png.
+    INPUT is an array (.npy, .npz), a video, a folder of pictures, a NetCDF file (.nc) or a zarr
+    store (.zarr) with a dimension "time"; the ending of OUTPUT decides what is written: .npy,
+    .npz, .gif, .mp4 or .png; or .nc or .zarr, with coordinates and lead times, from such a file.
     """
     from zoo.data.files import check_writable, read_frames, write_frames
     from zoo.errors import ZooError
     from zoo.hub import load
+    from zoo.labelled import LABELLED, read_labelled, write_labelled
 
-    check_writable(output)
+    labelled = input.suffix in LABELLED
+    if labelled != (output.suffix in LABELLED):
+        raise ZooError(
+            f"{input} to {output}: a file with coordinates ({', '.join(LABELLED)}) gives one; "
+            f"write {output.with_suffix('.nc' if labelled else '.npy')}"
+        )
+    check_writable(output.with_suffix(".npy") if labelled else output)
     forecaster = load(model, device=device)
     config = forecaster.config
+    if labelled:
+        array = read_labelled(input, variable)
+        array = array.isel(time=slice(input_frames)) if "time" in array.dims else array
+        future = forecaster.predict(array, horizon, unit=unit, time_step=time_step)
+        write_labelled(output, future)
+        told = {"output": str(output), "input": array.shape, "forecast": future.shape}
+        click.echo(f"{output}: {future.sizes['time']} frames that follow", err=True)
+        if as_json:
+            print_json(told)
+        return
     frames = read_frames(input, channels=config.in_channels, size=parse_size(size))
     there = frames.shape[-4]  # T of (T, C, H, W) and of (B, T, C, H, W)
     if input_frames is not None and there < input_frames:
         raise ZooError(f"{input} has {there} frames; --input-frames asks for {input_frames}")
     past = frames[..., :input_frames, :, :, :]
-    forecast = forecaster.predict(past, horizon)
-    low, high = (0.0, 255.0) if forecast.dtype == "uint8" else (config.data.low, config.data.high)
+    forecast = forecaster.predict(past, horizon, unit=unit, time_step=time_step)
+    low, high = (0.0, 255.0) if forecast.dtype == "uint8" else config.data.limits
     write_frames(output, forecast, low=low, high=high)
     if as_json:
         print_json({"output": str(output), "input": past.shape, "forecast": forecast.shape})

@@ -15,7 +15,7 @@ from zoo.data.files import decoding
 from zoo.data.meteonet import FrameFile
 from zoo.data.series import SequenceDataset, Series, natural
 from zoo.errors import ZooError
-from zoo.labelled import CHANNELS
+from zoo.labelled import CHANNELS, read_labelled
 from zoo.units import seconds
 
 __all__ = ["Arrays"]
@@ -270,35 +270,18 @@ def _open_hdf5(file: Path, variable: str | None) -> _Array:
 
 def _open_labelled(file: Path, variable: str | None) -> _Array:
     """A variable of a NetCDF file or a zarr store, by xarray."""
-    import xarray
-
-    needed = "zarr" if file.suffix == ".zarr" else "h5netcdf"
-    try:
-        dataset = xarray.open_dataset(file, engine=needed, chunks=None, cache=False)
-    except (ImportError, ValueError):
-        import importlib.util
-
-        if importlib.util.find_spec(needed) is None:
-            raise ZooError(
-                f"{file} is read by {needed}, which is not installed: pip install {needed}"
-            ) from None
-        raise
-    names = [name for name, array in dataset.data_vars.items() if array.ndim > 2]
-    if variable is None and len(names) == 1:
-        variable = str(names[0])
-    _check_name(file, variable, names)
-    array = dataset[variable]
+    array = read_labelled(file, variable)
     times = None
     if "time" in array.coords and np.issubdtype(array["time"].dtype, np.datetime64):
         times = array["time"].values.astype("datetime64[s]")
     unit = array.attrs.get("units")
     return _Array(
-        f"{file}:{variable}",
+        f"{file}:{array.name}",
         tuple(map(str, array.dims)),
         array.shape,
         array.dtype,
         lambda part: array[part].values,
         times,
         None if unit is None else str(unit),
-        str(array.attrs.get("standard_name", variable)),
+        str(array.attrs.get("standard_name", array.name)),
     )
