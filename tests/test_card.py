@@ -46,6 +46,9 @@ def test_a_new_card(folder):
         assert f"\n## {section}" in text
     assert text.count(UNWRITTEN) == 3
     assert 'zoo.load("mine")' in text
+    for repository in ("me/mine", None):  # the second time it is known
+        write_card(folder, repository=repository)
+        assert 'zoo.load("hf-hub:me/mine")' in (folder / "README.md").read_text()
     assert "![input, truth, forecast and their difference](demo.png)" in text
     assert (folder / "recipe.toml").read_text().strip() in text
     metrics = read_metrics(folder)

@@ -41,7 +41,7 @@ def hub(tmp_path, monkeypatch):
 def folder(tmp_path):
     """A model that may be published: trained weights and a card that says all."""
     target = shutil.copytree(CARDS / "convlstm-mmnist", tmp_path / "ours" / "convlstm-mine")
-    write_card(target)
+    write_card(target, repository="me/it")
     return target
 
 
@@ -63,6 +63,7 @@ def start(*arguments, env, **options):
 
 
 def test_what_is_published_is_pulled_byte_for_byte(hub, folder):
+    write_card(folder, repository="me/convlstm-mine")
     ran = run("publish", folder, "me/convlstm-mine")
     assert ran.exit_code == 0, ran.output
     assert f"published: {hub.url}/me/convlstm-mine" in ran.output
@@ -140,6 +141,7 @@ def test_an_unfinished_card_is_not_published(hub, folder):
     write_card(folder)
     ran = run("publish", folder, "me/it")
     assert ran.exit_code == 2
+    assert f"how it is loaded from there: zoo card {folder} --repository me/it" in ran.output
     assert "without a licence" in ran.output
     assert "a description under Intended use, Where it fails" in ran.output
     assert UNWRITTEN in (folder / "README.md").read_text()
@@ -153,7 +155,7 @@ def test_an_unfinished_card_is_not_published(hub, folder):
         ("a/b/c", [], "is no repository"),
         ("/it", [], "is no repository"),
         ("me/", [], "is no repository"),
-        ("me/no good", [], "is no name of a repository"),
+        ("me/no good", [], "is no repository"),
         ("it", ["--hub", "hf://"], "is no account on the Hugging Face Hub"),
         ("../it", ["--hub", "place"], "is no name of a model"),
     ],
@@ -194,9 +196,10 @@ def test_the_hub_finds_no_fault_with_our_cards(hub, name):
 @pytest.fixture
 def published(hub, folder):
     """Two models of one account, and what is no model of the zoo."""
+    write_card(folder, repository="me/convlstm-mine")
     publish(folder, "me/convlstm-mine")
     again = shutil.copytree(CARDS / "mslstm-mmnist", folder.parent / "mslstm-ours")
-    write_card(again)
+    write_card(again, repository="me/mslstm-ours")
     publish(again, "me/mslstm-ours")
     hub.add("me/else", {"README.md": b"---\ntags: [other]\n---\n"})
     hub.add(

@@ -26,7 +26,16 @@ from pydantic_core import to_jsonable_python
 
 from zoo.errors import ZooError
 
-__all__ = ["Config", "Data", "PluginSource", "Validated", "nearest", "read_config", "read_json"]
+__all__ = [
+    "Config",
+    "Data",
+    "PluginSource",
+    "Reflectivity",
+    "Validated",
+    "nearest",
+    "read_config",
+    "read_json",
+]
 
 Self = TypeVar("Self", bound="Validated")
 
@@ -68,13 +77,38 @@ def _check_sizes(value: JsonValue) -> JsonValue:
     return value
 
 
+class Reflectivity(Validated):
+    """How the rain rate R in mm/h becomes [0, 1] by way of the reflectivity.
+
+    dBZ = 10·log₁₀(a·R^b), then `low` to `high` dBZ are 0 to 1, values outside clipped. The
+    defaults are those of the MS-RNN paper for the German radar: (dBZ + 10) / 70, a = 256,
+    b = 1.42. Rain at or below `low` comes back as no rain at all.
+    """
+
+    a: Annotated[float, Field(gt=0)] = 256.0
+    b: Annotated[float, Field(gt=0)] = 1.42
+    low: float = -10.0
+    high: float = 60.0
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Reflectivity:
+        if not self.low < self.high:
+            raise ValueError(f"low ({self.low}) must be below high ({self.high})")
+        return self
+
+
 class Data(Validated):
     """The data a model is for: what its numbers mean and what it was trained on.
 
     low, high: the values, in units of the data, that the model sees as 0 and 1.
     unit: of the data; "1" with low 0 and high 1 are pictures, for which an array of uint8
         (0 to 255) is taken and returned as well.
+    reflectivity: for rain rates in mm/h, the way to [0, 1] in place of low and high.
+    missing: whether values can be missing (NaN); the model is fed 0 for them.
+    grid_step: from one cell of the grid to the next, in metres.
+    time_step: from one frame to the next, in seconds.
     size, input_frames, horizon: of the training sequences; any others can be forecast.
+    options: with which the data set was opened.
     """
 
     name: str | None = None
@@ -82,20 +116,37 @@ class Data(Validated):
     unit: str = "1"
     low: float = 0.0
     high: float = 1.0
+    reflectivity: Reflectivity | None = None
+    missing: bool = False
+    grid_step: Annotated[float, Field(gt=0)] | None = None
+    time_step: Annotated[float, Field(gt=0)] | None = None
     size: tuple[Count, Count] | None = None
     input_frames: Count | None = None
     horizon: Count | None = None
+    # As JSON holds them, so that a config is the same before and after it was saved.
+    options: Annotated[dict[str, JsonValue], BeforeValidator(to_jsonable_python)] = {}
 
     @model_validator(mode="after")
     def _check_range(self) -> Data:
         if not self.low < self.high:
             raise ValueError(f"low ({self.low}) must be below high ({self.high})")
+        if self.reflectivity and (self.unit, self.low, self.high) != ("mm/h", 0.0, 1.0):
+            raise ValueError(
+                'reflectivity is for unit = "mm/h" and stands in place of low and high'
+            )
         return self
 
     @property
     def is_picture(self) -> bool:
         """Whether the values are intensities from 0 to 1."""
         return (self.unit, self.low, self.high) == ("1", 0.0, 1.0)
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The smallest and the largest value, in units of the data, that the model can tell."""
+        if (z := self.reflectivity) is None:
+            return self.low, self.high
+        return 0.0, (10 ** (z.high / 10) / z.a) ** (1 / z.b)
 
 
 class PluginSource(Validated):

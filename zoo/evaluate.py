@@ -1,95 +1,285 @@
-"""How good a model is on a data set, beside the forecast that nothing moves."""
+"""How good models are on a data set, beside forecasts that need no model."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from zoo.baselines import BASELINES, check_baseline
+from zoo.config import Data
 from zoo.data import open_dataset
-from zoo.data.mmnist import TEST_SHA256
 from zoo.errors import ZooError
 from zoo.forecast import Forecaster
-from zoo.metrics import FrameMetrics, persistence
+from zoo.memory import trim
+from zoo.metrics import BALANCE, DEFINITIONS, FrameMetrics
 from zoo.progress import progress_bar
+from zoo.units import check_data, to_physical, to_unit_interval
 
-__all__ = ["evaluate"]
+__all__ = ["default_thresholds", "evaluate", "forecast_all", "open_for"]
 
-SEED, SEQUENCES = 0, 10_000  # of the fixed test set
+LARGE = 2**20  # values of a batch from which on memory is minded
+SEQUENCES = 10_000  # of the fixed test set of Moving MNIST
+
+#: Thresholds of the categorical scores by unit: for rain those of the MS-RNN papers.
+THRESHOLDS = {"mm/h": (0.5, 2.0, 5.0), "dBZ": (20.0, 30.0, 40.0)}
 
 
 def evaluate(
-    model: Forecaster,
+    models: Forecaster | Mapping[str, Forecaster],
     *,
     dataset: str | None = None,
+    split: str = "test",
+    options: Mapping[str, Any] | None = None,
     sequences: int | None = None,
     input_frames: int | None = None,
     horizon: int | None = None,
     batch_size: int = 32,
     root: Path | None = None,
+    thresholds: Sequence[float] | None = None,
+    windows: Sequence[int] = (),
+    baselines: Sequence[str] = ("persistence",),
+    lpips: bool = False,
 ) -> dict[str, Any]:
-    """Measure a model on the fixed test set of a data set, on the device it is on.
+    """Measure models on a part of a data set, each on the device it is on.
 
     Args:
-        model: the model.
-        dataset: a data set's name; by default the one the model was trained on.
-        sequences: only the first so many of the test set, for a quick look.
+        models: one, or several by name.
+        dataset: a data set's name; by default the one the (first) model was trained on.
+        split: "train", "valid" or "test".
+        options: of the data set; by default those of the training, on the data set of the
+            training.
+        sequences: only the first so many, for a quick look.
         input_frames, horizon: by default those of the training.
         batch_size: sequences at a time; it does not change the figures.
         root: the folder of the data sets.
+        thresholds: of the categorical scores, in the unit of the data; by default for rain 0.5,
+            2 and 5 mm/h, for reflectivity 20, 30 and 40 dBZ.
+        windows: pixels, for the fractions skill score at each threshold.
+        baselines: "persistence", "optical flow".
+        lpips: whether to measure LPIPS too.
 
-    Returns what --json prints: under "forecast" the means over the forecast frames, under
+    Returns what --json prints: under "forecast" the figures over the forecast frames, under
     "all-steps" those over all T − 1 one-step predictions, the warm-up included (the habit of
-    the MS-LSTM paper's tables), under "per_frame" every one of these; each for "model" and
-    "persistence". Metrics are those of :class:`zoo.metrics.FrameMetrics`.
+    the MS-LSTM paper's tables), under "per_frame" every one of these, under "counts" the
+    contingency tables (hits, false alarms, misses, correct negatives) by threshold; each for
+    every model ("model" for a single one) and baseline. Metrics are those of
+    :class:`zoo.metrics.FrameMetrics`. "protocol" says how it was measured, and its "id" is the
+    same for figures that may be set side by side. Under ``torchrun`` or ``accelerate launch``
+    the processes share the sequences, and each returns the whole report.
 
-    Raises ZooError where the data are absent or do not fit the model.
+    Raises ZooError where the data are absent or do not fit the models.
     """
+    named = {"model": models} if isinstance(models, Forecaster) else dict(models)
+    for name in baselines:
+        check_baseline(name)
+    first = next(iter(named.values()))
+    name, test, given, horizon = open_for(
+        first, dataset, split, options, input_frames, horizon, root
+    )
+    record: Data = getattr(test, "record", Data())
+    for who, model in named.items():
+        _check_fits(who, model, record)
+    limit = SEQUENCES if name == "mmnist" else len(test)
+    count = min(sequences or limit, limit)
+    checksum = _checksum(name, test, split, count, given + horizon)
+    thresholds = default_thresholds(record) if thresholds is None else thresholds
+
+    def empty() -> FrameMetrics:
+        return FrameMetrics(record, thresholds=thresholds, windows=windows, lpips=lpips)
+
+    metrics = {who: empty() for who in (*named, *baselines)}
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    mine = range(rank, count, world)
+    with progress_bar("evaluating", len(mine)) as bar:
+        for number, frames in enumerate(DataLoader(Subset(test, mine), batch_size), 1):
+            past, truth = frames[:, :given], frames[:, 1:]
+            for who, forecast in forecast_all(named, baselines, past, horizon, record).items():
+                metrics[who].update(forecast, truth.to(forecast.device))
+            bar(min(number * batch_size, len(mine)), "")
+            if frames.numel() > LARGE:
+                trim()
+    if world > 1:
+        metrics = _gathered(metrics)
+    computed = {who: metric.compute() for who, metric in metrics.items()}
+    whole = {who: _without(figures) for who, figures in computed.items()}
+    ahead = {who: _without(metric.compute(horizon)) for who, metric in metrics.items()}
+    report = {
+        "data": {
+            "name": name,
+            "split": split,
+            "sequences": count,
+            "sha256": checksum,
+            "input_frames": given,
+            "horizon": horizon,
+        },
+        "protocol": _protocol(name, split, test, record, count, given, horizon, whole),
+        "forecast": ahead,
+        "all-steps": whole,
+        "per_frame": {who: figures["per_frame"] for who, figures in computed.items()},
+    }
+    if thresholds:
+        report["counts"] = {who: metric.counts() for who, metric in metrics.items()}
+    return report
+
+
+def open_for(
+    model: Forecaster,
+    dataset: str | None = None,
+    split: str = "test",
+    options: Mapping[str, Any] | None = None,
+    input_frames: int | None = None,
+    horizon: int | None = None,
+    root: Path | None = None,
+) -> tuple[str, Any, int, int]:
+    """The data set on which a model is measured: its name, itself, T_in and the horizon."""
     data = model.config.data
     name = dataset or data.name
     if name is None:
         raise ZooError("the model names no data set; say which to evaluate on: --data mmnist")
     given, horizon = input_frames or data.input_frames or 10, horizon or data.horizon or 10
-    test: Any = open_dataset(
-        name, "test", root=root, frames=given + horizon, sequences=SEQUENCES, seed=SEED
-    )
-    count = min(sequences or SEQUENCES, SEQUENCES)
+    if options is None:
+        options = data.options if name == data.name else {}
+    # How many a training draws, and in which order, is its own affair.
+    chosen: dict[str, Any] = {
+        key: value for key, value in options.items() if key not in ("sequences", "seed")
+    }
+    opened = open_dataset(name, split, root=root, frames=given + horizon, **chosen)
+    return name, opened, given, horizon
+
+
+@torch.no_grad()
+def forecast_all(
+    models: Mapping[str, Forecaster],
+    baselines: Sequence[str],
+    past: Tensor,
+    horizon: int,
+    record: Data,
+) -> dict[str, Tensor]:
+    """The predictions (B, T − 1 + horizon, C, H, W) of models and baselines, on the data's scale.
+
+    A model trained on another scale of the same unit is given and gives its own.
+    """
+    made = {}
+    for who, model in models.items():
+        model.eval()
+        own = model.config.data
+        frames = past.to(next(model.parameters()).device)
+        if _is_other_scale(own, record):
+            frames = to_unit_interval(to_physical(frames, record), own)
+        forecast = model(frames.nan_to_num(nan=0.0), horizon)
+        if _is_other_scale(own, record):
+            forecast = to_unit_interval(to_physical(forecast.clamp(0, 1), own), record)
+        made[who] = forecast
+    for who in baselines:
+        made[who] = BASELINES[who](past, horizon, record)
+    return made
+
+
+def default_thresholds(record: Data) -> tuple[float, ...]:
+    """Thresholds for the categorical scores of data that have some."""
+    low, high = record.limits
+    return tuple(t for t in THRESHOLDS.get(record.unit, ()) if low < t <= high)
+
+
+def _is_other_scale(own: Data, record: Data) -> bool:
+    if own.name is None:  # a network that was never told what it is for
+        return False
+    return (own.limits, own.reflectivity) != (record.limits, record.reflectivity)
+
+
+def _check_fits(who: str, model: Forecaster, record: Data) -> None:
+    """Refuse data of another unit or time step than the model's."""
+    if model.config.data.name is None:
+        return
+    try:
+        check_data(model.config.data, unit=record.unit, time_step=record.time_step)
+    except ZooError as error:
+        raise ZooError(f"{who} does not fit the data: {error}") from None
+
+
+def _checksum(name: str, test: Any, split: str, count: int, frames: int) -> str | None:
+    """The checksum of the fixed test set of Moving MNIST where it is that; None elsewhere."""
+    if name != "mmnist" or split != "test" or getattr(test, "options", None):
+        return None
+    from zoo.data.mmnist import TEST_SHA256
+
     # The published checksum is that of 20 frames a sequence.
-    known = count == SEQUENCES and given + horizon == 20
-    if known and test.checksum() != TEST_SHA256:
+    if count != SEQUENCES or frames != 20 or (test.digits, test.size, test.seed) != (2, 64, 0):
+        return None
+    if test.checksum() != TEST_SHA256:
         raise ZooError(
             f"the test set made from {test.root} has not the checksum {TEST_SHA256[:12]}…; "
             "fetch the files of MNIST again"
         )
-    device = next(model.parameters()).device
-    metrics = {"model": FrameMetrics(), "persistence": FrameMetrics()}
-    model.eval()
-    with torch.no_grad(), progress_bar("evaluating", count) as bar:
-        for number, batch in enumerate(DataLoader(Subset(test, range(count)), batch_size), 1):
-            frames = batch.to(device)
-            past, truth = frames[:, :given], frames[:, 1:]
-            metrics["model"].update(model(past, horizon), truth)
-            metrics["persistence"].update(persistence(past, horizon), truth)
-            bar(min(number * batch_size, count), "")
-    per_frame = {who: metric.compute()["per_frame"] for who, metric in metrics.items()}
-    return {
-        "data": {
-            "name": name,
-            "split": "test",
-            "sequences": count,
-            "sha256": TEST_SHA256 if known else None,
-            "input_frames": given,
-            "horizon": horizon,
+    return TEST_SHA256
+
+
+def _protocol(
+    name: str,
+    split: str,
+    test: Any,
+    record: Data,
+    count: int,
+    given: int,
+    horizon: int,
+    figures: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """How the figures came about; its id is that of all of this."""
+    measured = sorted({key for each in figures.values() for key in each})
+    options = {k: v for k, v in record.options.items() if k != "folder"}
+    when = getattr(test, "when", lambda _: None)
+    first, last = when(0), when(count - 1)
+    protocol = {
+        "dataset": name,
+        "split": split,
+        "options": options,
+        "sequences": count,
+        "times": None if first is None or last is None else [str(first[0]), str(last[-1])],
+        "input_frames": given,
+        "horizon": horizon,
+        "size": record.size,
+        "variable": record.variable,
+        "unit": record.unit,
+        "scale": (record.reflectivity.model_dump() if record.reflectivity else [*record.limits]),
+        "data_range": [0, 1],
+        "clipped": True,
+        "reduction": "mean over sequences of each frame, then over frames",
+        "frames": {
+            "forecast": f"the last {horizon} of {given + horizon - 1} predictions",
+            "all-steps": f"all {given + horizon - 1} one-step predictions",
         },
-        "forecast": {who: _means(frames, horizon) for who, frames in per_frame.items()},
-        "all-steps": {who: _means(frames, None) for who, frames in per_frame.items()},
-        "per_frame": per_frame,
+        "missing": "not counted; frames with missing pixels are scaled to whole ones",
+        "balance": [list(pair) for pair in BALANCE] if "b_mse" in measured else None,
+        "metrics": {key: DEFINITIONS[key.partition("@")[0]] for key in measured},
     }
+    text = json.dumps(protocol, sort_keys=True)
+    return {"id": hashlib.sha256(text.encode()).hexdigest()[:12], **json.loads(text)}
 
 
-def _means(per_frame: dict[str, list[float]], last: int | None) -> dict[str, float]:
-    """The mean of every metric over the last frames, or all."""
-    chosen = {name: values[-last:] if last else values for name, values in per_frame.items()}
-    return {name: sum(values) / len(values) for name, values in chosen.items()}
+def _gathered(metrics: dict[str, FrameMetrics]) -> dict[str, FrameMetrics]:
+    """The metrics of all processes, in every one of them."""
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    PartialState(cpu=not torch.cuda.is_available())
+    merged: dict[str, FrameMetrics] = {}
+    for part in gather_object([metrics]):
+        for who, metric in part.items():
+            if who in merged:
+                merged[who].merge(metric)
+            else:
+                merged[who] = metric
+    return merged
+
+
+def _without(figures: dict[str, Any]) -> dict[str, Any]:
+    """The figures over all frames, without those of each."""
+    return {key: value for key, value in figures.items() if key != "per_frame"}

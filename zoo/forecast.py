@@ -10,14 +10,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from zoo.config import Config
 from zoo.errors import ZooError
+from zoo.labelled import is_labelled, unlabel
 from zoo.network import Network, NetworkState
-from zoo.units import Frames, scale, unscale
+from zoo.units import Array, Frames, check_data, scale, unscale
 
 __all__ = ["Forecaster", "Rollout"]
 
@@ -125,28 +127,53 @@ class Forecaster(nn.Module):
         prediction, state, _ = self.network(frame, state)
         return prediction, state
 
-    def predict(self, frames: Frames, horizon: int | None = None) -> Frames:
+    def predict(
+        self,
+        frames: Frames,
+        horizon: int | None = None,
+        *,
+        unit: str | None = None,
+        time_step: object = None,
+    ) -> Frames:
         """The forecast of the `horizon` frames that follow, in the units of the data.
 
         Args:
-            frames: (B, T, C, H, W), or (T, C, H, W) or (T, H, W) for one sequence; a tensor
-                or a numpy array. For pictures, whose values are 0 to 1, also uint8.
+            frames: (B, T, C, H, W), or (T, C, H, W) or (T, H, W) for one sequence; a tensor,
+                a numpy array, or an xarray.DataArray with a dimension "time" and the grid as
+                its last two. For pictures, whose values are 0 to 1, also uint8. Where values
+                can be missing (`config.data.missing`), NaN are.
             horizon: how many; by default what the model was trained with.
+            unit: that of `frames`; by default the attribute "units" of a DataArray.
+            time_step: from one frame to the next, as a timedelta, in seconds or as "5min"; by
+                default what the times of a DataArray say.
 
         Returns the forecast in the same form (array type, dtype of pictures, axes, device),
-        clipped to the range of the data. Raises ZooError for frames that do not fit.
+        clipped to the range of the data; a place that is missing in all of `frames` is missing
+        in it. A DataArray has the coordinates of `frames`, the times that follow, and their
+        lead times. Raises ZooError for frames that do not fit, in another unit or time step.
         """
         if horizon is None:
             horizon = self.config.data.horizon or 1
+        data = self.config.data
+        if is_labelled(frames):
+            values, labels = unlabel(frames, data)
+            check_data(data, unit=unit or labels.unit, time_step=time_step or labels.time_step)
+            return labels.label(self.predict(values, horizon), data)  # type: ignore[return-value]
+        check_data(data, unit=unit, time_step=time_step)
         with _forecasting(self):
-            forecast = self(self._scale(frames), horizon)[:, -horizon:]
-        return unscale(forecast, self.config.data, like=frames)
+            past = self._scale(frames)  # type: ignore[arg-type]
+            forecast = self(past.nan_to_num(nan=0.0), horizon)[:, -horizon:]
+            if data.missing:
+                unseen = past.isnan().all(dim=1, keepdim=True)  # (B, 1, C, H, W)
+                forecast = forecast.masked_fill(unseen, float("nan"))
+        return unscale(forecast, data, like=frames)  # type: ignore[type-var]
 
-    def stream(self, frames: Iterable[Frames]) -> Iterator[Frames]:
+    def stream(self, frames: Iterable[Array]) -> Iterator[Array]:
         """For every frame, as it comes, the prediction of the next; in units of the data.
 
-        Frames are (B, C, H, W), or (C, H, W) or (H, W) for one sequence. Memory is constant
-        however long the stream is. Raises ZooError for frames that do not fit.
+        Frames are (B, C, H, W), or (C, H, W) or (H, W) for one sequence: tensors or numpy
+        arrays. Memory is constant however long the stream is. Missing values are taken where
+        they can be (`config.data.missing`). Raises ZooError for frames that do not fit.
         """
         state, shape = None, None
         for frame in frames:
@@ -159,7 +186,8 @@ class Forecaster(nn.Module):
             batched = frame.ndim == 4
             sequence = frame[:, None] if batched else frame[None]  # a T of 1
             with _forecasting(self):
-                prediction, state = self.step(self._scale(sequence)[:, 0], state)
+                scaled = self._scale(sequence)[:, 0].nan_to_num(nan=0.0)
+                prediction, state = self.step(scaled, state)
             following = unscale(prediction[:, None], self.config.data, like=sequence)
             yield following[:, 0] if batched else following[0]
 
@@ -177,7 +205,7 @@ class Forecaster(nn.Module):
         if horizon < 1:
             raise ZooError(f"horizon is {horizon}; it must be 1 or more")
 
-    def _scale(self, frames: Frames) -> Tensor:
+    def _scale(self, frames: Tensor | np.ndarray) -> Tensor:
         return scale(frames, self.config.data, like=next(self.parameters()))
 
 

@@ -10,8 +10,11 @@ __all__ = ["progress_bar"]
 
 
 @contextmanager
-def progress_bar(what: str, total: int, done: int = 0) -> Iterator[Callable[[int, str], None]]:
-    """Show a bar on the error stream; call what it yields with (done, note) as work goes on."""
+def progress_bar(what: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+    """Show a bar on the error stream; call what it yields with (done, note) as work goes on.
+
+    A total that is known only later is given then: (done, note, total=total).
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -34,7 +37,7 @@ def progress_bar(what: str, total: int, done: int = 0) -> Iterator[Callable[[int
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=total, completed=done, note="")
 
-        def update(done: int, note: str = "") -> None:
-            progress.update(task, completed=done, note=note)
+        def update(done: int, note: str = "", total: int | None = None) -> None:
+            progress.update(task, completed=done, note=note, total=total)
 
         yield update

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+import datetime
+import re
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -11,15 +13,48 @@ from torch import Tensor
 from zoo.config import Data
 from zoo.errors import ZooError
 
-__all__ = ["Frames", "scale", "unscale"]
+if TYPE_CHECKING:
+    import xarray
 
-Frames = TypeVar("Frames", Tensor, np.ndarray)
+__all__ = [
+    "Array",
+    "Frames",
+    "check_data",
+    "is_same_unit",
+    "scale",
+    "seconds",
+    "to_physical",
+    "to_unit_interval",
+    "unscale",
+]
+
+Frames = TypeVar("Frames", Tensor, np.ndarray, "xarray.DataArray")
+Array = TypeVar("Array", Tensor, np.ndarray)
 
 #: How far intensities may be outside [0, 1] before they are taken for something else.
 TOLERANCE = 0.01
 
+SECONDS = {"s": 1, "sec": 1, "min": 60, "h": 3600, "d": 86400}
 
-def scale(frames: Frames, data: Data, like: Tensor) -> Tensor:
+
+def to_unit_interval(x: Tensor, data: Data) -> Tensor:
+    """Values in the units of the data to [0, 1], those outside clipped, NaN kept; any shape."""
+    if (z := data.reflectivity) is None:
+        return ((x - data.low) / (data.high - data.low)).clamp(0, 1)
+    dbz = 10 * (z.a * x.clamp(min=0) ** z.b).log10()  # −∞ without rain
+    return ((dbz - z.low) / (z.high - z.low)).clamp(0, 1)
+
+
+def to_physical(x: Tensor, data: Data) -> Tensor:
+    """The way back: [0, 1] to the units of the data, NaN kept; any shape."""
+    if (z := data.reflectivity) is None:
+        return x * (data.high - data.low) + data.low
+    dbz = x * (z.high - z.low) + z.low
+    rate = (10 ** (dbz / 10) / z.a) ** (1 / z.b)
+    return torch.where(x <= 0, torch.zeros_like(rate), rate)
+
+
+def scale(frames: Tensor | np.ndarray, data: Data, like: Tensor) -> Tensor:
     """Frames in units of the data to (B, T, C, H, W) in [0, 1], values outside clipped.
 
     Args:
@@ -27,11 +62,16 @@ def scale(frames: Frames, data: Data, like: Tensor) -> Tensor:
         data: what their values mean.
         like: a tensor whose device and dtype the result takes.
 
-    Raises ZooError for other shapes and types, for NaN and infinity, and for intensities
-    that are not from 0 to 1.
+    NaN stays where `data.missing` says that values can be missing.
+
+    Raises ZooError for other shapes and types, for infinity and other NaN, for frames that
+    are missing altogether, and for intensities that are not from 0 to 1.
     """
     if not isinstance(frames, (Tensor, np.ndarray)):
-        raise ZooError(f"frames are a {type(frames).__name__}; give a torch or numpy array")
+        raise ZooError(
+            f"frames are a {type(frames).__name__}; give a torch tensor, a numpy array or an "
+            "xarray.DataArray"
+        )
     if frames.ndim not in (3, 4, 5):
         raise ZooError(
             f"frames are {tuple(frames.shape)}; expected (B, T, C, H, W), or for one sequence "
@@ -42,24 +82,22 @@ def scale(frames: Frames, data: Data, like: Tensor) -> Tensor:
         x = x.unsqueeze(1)  # (T, H, W) to (T, 1, H, W)
     if x.ndim == 4:
         x = x.unsqueeze(0)  # (T, C, H, W) to (1, T, C, H, W)
-    _check_finite(x)
+    _check_finite(x, data.missing)
     if _is_uint8(frames, data):
         return x / 255
-    if data.is_picture and x.numel() and (x.min() < -TOLERANCE or x.max() > 1 + TOLERANCE):
+    seen = x[~x.isnan()]
+    if data.is_picture and seen.numel() and (seen.min() < -TOLERANCE or seen.max() > 1 + TOLERANCE):
         raise ZooError(
-            f"frames range from {float(x.min()):g} to {float(x.max()):g}; this model takes "
+            f"frames range from {float(seen.min()):g} to {float(seen.max()):g}; this model takes "
             "intensities from 0 to 1, or uint8 from 0 to 255"
         )
-    return ((x - data.low) / (data.high - data.low)).clamp(0, 1)
+    return to_unit_interval(x, data)
 
 
-def unscale(x: Tensor, data: Data, like: Frames) -> Frames:
+def unscale(x: Tensor, data: Data, like: Array) -> Array:
     """The way back: (B, T, C, H, W), clipped to [0, 1], in the units and the form of `like`."""
     x = x.clamp(0, 1)
-    if _is_uint8(like, data):
-        x = (x * 255).round().to(torch.uint8)
-    else:
-        x = x * (data.high - data.low) + data.low
+    x = (x * 255).round().to(torch.uint8) if _is_uint8(like, data) else to_physical(x, data)
     if like.ndim < 5:
         x = x.squeeze(0)  # (1, T, C, H, W) to (T, C, H, W)
     if like.ndim == 3:
@@ -67,6 +105,68 @@ def unscale(x: Tensor, data: Data, like: Frames) -> Frames:
     if isinstance(like, np.ndarray):
         return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()  # numpy has none
     return x.to(like.device)
+
+
+def check_data(data: Data, *, unit: str | None = None, time_step: object = None) -> None:
+    """Raise ZooError where frames have another unit or time step than a model's data.
+
+    Args:
+        data: of the model; what it leaves open is not checked.
+        unit: that of the frames, "mm/h", say; None is not checked.
+        time_step: from one frame to the next, as :func:`seconds` takes it; None is not checked.
+    """
+    if unit is not None and not is_same_unit(unit, data.unit):
+        raise ZooError(
+            f"the frames are in {unit!r}; this model takes {data.variable} in {data.unit!r}: "
+            "convert them first"
+        )
+    if time_step is None or data.time_step is None:
+        return
+    if abs(seconds(time_step) - data.time_step) > 1e-3 * data.time_step:
+        raise ZooError(
+            f"frames {_duration(seconds(time_step))} apart are asked for; this model makes steps "
+            f"of {_duration(data.time_step)}: give it frames so far apart, and take more or fewer "
+            "of them with horizon"
+        )
+
+
+def seconds(step: object) -> float:
+    """A time step in seconds: a number of them, "5 min", "1h", or a timedelta of any kind."""
+    if isinstance(step, datetime.timedelta):
+        return step.total_seconds()
+    if isinstance(step, np.timedelta64):
+        return float(step / np.timedelta64(1, "ns")) * 1e-9
+    if isinstance(step, (int, float)):
+        return float(step)
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([a-z]*)\s*", str(step).lower())
+    if match:
+        name = match[2] or "s"
+        name = name if name in SECONDS else name.rstrip("s")  # "hours", "mins"
+        name = {"minute": "min", "hour": "h", "hr": "h", "day": "d", "second": "s"}.get(name, name)
+        if name in SECONDS and re.fullmatch(r"\d+\.?\d*|\.\d+", match[1]):
+            return float(match[1]) * SECONDS[name]
+    raise ZooError(f"{step!r} is no time step; write it as 5min, 300s or 1h")
+
+
+def is_same_unit(one: str, other: str) -> bool:
+    """Whether two spellings are of one unit: "mm h-1", "mm/hr" and "mm/h", say."""
+    return _spelling(one) == _spelling(other)
+
+
+def _spelling(unit: str) -> str:
+    text = unit.strip().lower().replace("hours", "h").replace("hour", "h")
+    text = re.sub(r"\bhr\b", "h", text)
+    text = re.sub(r"\s*[*·. ]?\s*\b([a-z]+)\s*(\^|\*\*)?-1\b", r"/\1", text)
+    text = re.sub(r"\bhr\b", "h", re.sub(r"\s+", "", text))
+    return {"": "1", "dimensionless": "1", "-": "1", "dbz": "dbz"}.get(text, text)
+
+
+def _duration(time: float) -> str:
+    """Seconds as people say them."""
+    for size, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if time >= size and time % size == 0:
+            return f"{time / size:g} {name}"
+    return f"{time:g} s"
 
 
 def _to_tensor(frames: Tensor | np.ndarray) -> Tensor:
@@ -83,11 +183,15 @@ def _is_uint8(frames: Tensor | np.ndarray, data: Data) -> bool:
     return data.is_picture and frames.dtype in (torch.uint8, np.uint8)
 
 
-def _check_finite(x: Tensor) -> None:
-    if torch.isfinite(x).all():
-        return
-    wrong = (~torch.isfinite(x)).sum(dim=(0, 2, 3, 4))  # (B, T, C, H, W) to (T,)
-    raise ZooError(
-        f"frames hold {int(wrong.sum())} NaN or infinite values, the first in frame "
-        f"{int(wrong.nonzero()[0])}; fill them before forecasting (numpy.nan_to_num, say)"
-    )
+def _check_finite(x: Tensor, missing: bool) -> None:
+    """Refuse infinities, NaN unless values can be missing, and sequences without any value."""
+    bad = x.isinf() if missing else ~x.isfinite()
+    if bad.any():
+        wrong = bad.sum(dim=(0, 2, 3, 4))  # (B, T, C, H, W) to (T,)
+        raise ZooError(
+            f"frames hold {int(wrong.sum())} {'' if missing else 'NaN or '}infinite values, the "
+            f"first in frame {int(wrong.nonzero()[0])}; fill them before forecasting "
+            "(numpy.nan_to_num, say)"
+        )
+    if x.numel() and x.isnan().flatten(1).all(dim=1).any():
+        raise ZooError("all values of a sequence are missing (NaN); there is nothing to forecast")

@@ -11,6 +11,7 @@ from zoo.cli.card import card
 from zoo.cli.check import check
 from zoo.cli.convert import convert
 from zoo.cli.cost import cost
+from zoo.cli.data import data
 from zoo.cli.demo import demo
 from zoo.cli.eval import eval_
 from zoo.cli.info import info
@@ -31,7 +32,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: dict[str, click.Command] = {
     str(command.name): command
     for command in (
-        *(list_, search, info, pull, predict, eval_, train, runs, demo, convert, cost),
+        *(list_, search, info, pull, predict, eval_, train, runs, data, demo, convert, cost),
         *(card, publish, new, check, plugins),
     )
 }

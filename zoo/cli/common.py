@@ -57,21 +57,28 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console(width=width).print(table)
 
 
-def print_metrics(scores: dict[str, dict[str, dict[str, float]]], name: str) -> None:
+def print_metrics(scores: dict[str, dict[str, dict[str, Any]]], name: str) -> None:
     """Print metrics by frames and by whose forecast it is, as zoo.evaluate has them."""
+    there = next(iter(next(iter(scores.values())).values()))
+    metrics = [metric for metric in DIGITS if metric in there]
+    metrics += [metric for metric in there if metric.startswith(("csi@", "fss@"))]
     rows = [
         [
             protocol,
             name if who == "model" else who,
-            *(f"{means[metric]:.{digits}f}" for metric, digits in DIGITS.items()),
+            *(
+                "–" if (mean := means.get(metric)) is None else f"{mean:.{DIGITS.get(metric, 3)}f}"
+                for metric in metrics
+            ),
         ]
         for protocol, by_whom in scores.items()
         for who, means in by_whom.items()
     ]
-    print_table(["frames", "forecast by", *(metric.upper() for metric in DIGITS)], rows)
+    heads = [metric.upper().replace("_UNIT", " in units") for metric in metrics]
+    print_table(["frames", "forecast by", *heads], rows)
 
 
-DIGITS = {"mse": 2, "mae": 2, "ssim": 3, "psnr": 2}
+DIGITS = {"mse": 2, "mae": 2, "ssim": 3, "psnr": 2, "rmse_unit": 3, "lpips": 3}
 
 
 def parse_size(size: str | None) -> tuple[int, int] | None:

@@ -1,8 +1,10 @@
-"""zoo eval: a model's figures on a test set, beside persistence."""
+"""zoo eval: models' figures on a test set, beside persistence."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,68 +12,165 @@ from zoo.cli.common import (
     as_json,
     data_option,
     device_option,
+    parse_setting,
     print_json,
     print_metrics,
 )
 
 
 @click.command("eval")
-@click.argument("model")
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 @click.option("--data", help="The data set; by default the one MODEL was trained on.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="OPTION=VALUE",
+    help="An option of the data set; by default those of the training.",
+)
+@click.option(
+    "--split", type=click.Choice(["train", "valid", "test"]), default="test", show_default=True
+)
 @click.option("--sequences", type=click.IntRange(min=1), help="Only the first so many.")
 @click.option("--input-frames", type=click.IntRange(min=1), help="Frames read, T_in.")
 @click.option("--horizon", type=click.IntRange(min=1), help="Frames to forecast.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option("--thresholds", help="Of CSI and the like, in the unit of the data: 0.5,2,5.")
+@click.option("--fss", "windows", help="Windows of the fractions skill score, in pixels: 3,9.")
+@click.option("--optical-flow", is_flag=True, help="Beside persistence, too (needs pysteps).")
+@click.option("--lpips", is_flag=True, help="Measure LPIPS, too (needs lpips).")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="A folder for tables (JSON, CSV, Markdown), curves and a strip of frames.",
+)
+@click.option("--example", type=click.IntRange(min=0), help="The sequence of the strip.")
 @click.option("--save", is_flag=True, help="Write the figures into the metrics.json of MODEL.")
 @data_option
 @device_option
 @as_json
 def eval_(
-    model: str,
+    models: tuple[str, ...],
     data: str | None,
+    settings: tuple[str, ...],
+    split: str,
     sequences: int | None,
     input_frames: int | None,
     horizon: int | None,
     batch_size: int,
+    thresholds: str | None,
+    windows: str | None,
+    optical_flow: bool,
+    lpips: bool,
+    output: Path | None,
+    example: int | None,
     save: bool,
     data_dir: Path | None,
     device: str,
     as_json: bool,
 ) -> None:
-    """Measure MODEL on a test set: MSE, MAE, SSIM and PSNR.
+    """Measure models on a test set, beside persistence.
 
-    MSE and MAE are summed over the pixels of a frame. 'forecast' averages over the forecast
-    frames; 'all-steps' over all one-step predictions, the warm-up included, as the tables of
-    the MS-LSTM paper do.
+    MSE and MAE are summed over the pixels of a frame, of values in [0, 1]. 'forecast' averages
+    over the forecast frames; 'all-steps' over all one-step predictions, the warm-up included, as
+    the tables of the MS-LSTM paper do. For rain and reflectivity CSI and the like are measured at
+    thresholds, from counts summed over the whole set. With -o everything is written: every
+    metric at every lead time, curves, frames. torchrun shares the work among processes.
     """
-    from zoo.evaluate import evaluate
+    from zoo.atomic import make_folder
+    from zoo.errors import ZooError
+    from zoo.evaluate import evaluate, open_for
     from zoo.hub import load, pull, read_metrics, update_metrics
 
-    folder, forecaster = pull(model), load(model, device=device)
-    read_metrics(folder)  # what cannot be added to is told before the work
+    if save and len(models) > 1:
+        raise ZooError(f"--save is for one model, got {len(models)}; measure them one by one")
+    folders = [pull(model) for model in models]
+    names = [
+        model if model.startswith("hf-hub:") else folder.resolve().name
+        for model, folder in zip(models, folders, strict=True)
+    ]
+    if len({*names}) < len(names):
+        raise ZooError(f"two of the models are named alike: {', '.join(names)}; rename a folder")
+    forecasters = {
+        name: load(model, device=device) for name, model in zip(names, models, strict=True)
+    }
+    if save:
+        read_metrics(folders[0])  # what cannot be added to is told before the work
+    baselines = ["persistence", *(["optical flow"] if optical_flow else [])]
+    options: dict[str, Any] | None = dict(map(parse_setting, settings)) or None
+    first = next(iter(forecasters.values()))
+    if options is not None and (data is None or data == first.config.data.name):
+        options = {**first.config.data.options, **options}
     report = evaluate(
-        forecaster,
+        first if len(models) == 1 else forecasters,
         dataset=data,
+        split=split,
+        options=options,
         sequences=sequences,
         input_frames=input_frames,
         horizon=horizon,
         batch_size=batch_size,
         root=data_dir,
+        thresholds=_numbers(thresholds, "--thresholds"),
+        windows=[int(w) for w in _numbers(windows, "--fss") or ()],
+        baselines=baselines,
+        lpips=lpips,
     )
-    if save:
-        update_metrics(folder, **report)
-    shown = model if model.startswith("hf-hub:") else folder.resolve().name
-    if as_json:
-        print_json({"model": shown, **report})
+    if int(os.environ.get("RANK", 0)):  # one process of several speaks
         return
-    name = report["data"]["name"]
-    click.echo(f"{shown} on {report['data']['sequences']:,} test sequences of {name}")
+    if save:
+        update_metrics(folders[0], **report)
+    if output is not None:
+        from zoo.inspect.report import write_report
+
+        make_folder(output)
+        _, dataset, _, _ = open_for(first, data, split, options, input_frames, horizon, data_dir)
+        if example is not None and example >= report["data"]["sequences"]:
+            raise ZooError(
+                f"--example is {example}; the sequences are 0 to {report['data']['sequences'] - 1}"
+            )
+        named = _renamed(report, names[0]) if len(models) == 1 else report
+        write_report(output, named, forecasters, baselines, dataset, example=example)
+    if as_json:
+        print_json({"model": names[0], **report} if len(models) == 1 else report)
+        return
+    about = report["data"]
+    click.echo(
+        f"{', '.join(names)} on {about['sequences']:,} {about['split']} sequences of "
+        f"{about['name']}; protocol {report['protocol']['id']}"
+    )
     scores = {protocol: report[protocol] for protocol in ("forecast", "all-steps")}
-    frames: dict[str, dict[str, dict[str, float]]] = {}
-    given = report["data"]["input_frames"]
-    for lead in range(report["data"]["horizon"]):
+    frames: dict[str, Any] = {}
+    given = about["input_frames"]
+    for lead in range(about["horizon"]):
         frames[f"t+{lead + 1}"] = {
             who: {metric: values[given - 1 + lead] for metric, values in by_metric.items()}
             for who, by_metric in report["per_frame"].items()
         }
-    print_metrics(frames | scores, shown)
+    print_metrics(frames | scores, names[0])
+    if output is not None:
+        click.echo(f"{output}: report.json, report.csv, table.md and pictures", err=True)
+
+
+def _numbers(text: str | None, option: str) -> list[float] | None:
+    """Numbers parted by commas."""
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is no list such as 0.5,2,5", param_hint=option
+        ) from None
+
+
+def _renamed(report: dict[str, Any], name: str) -> dict[str, Any]:
+    """A report in which "model" has its name."""
+    by_whom = ("forecast", "all-steps", "per_frame", "counts")
+    return {
+        key: {name if who == "model" else who: figures for who, figures in value.items()}
+        if key in by_whom
+        else value
+        for key, value in report.items()
+    }

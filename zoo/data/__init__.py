@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +13,49 @@ from zoo.errors import ZooError
 from zoo.plugins import find, names
 
 if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.utils.data import Dataset
+    from zoo.data.dataset import FrameDataset, RemoteFile
+    from zoo.data.series import SequenceDataset, Series
 
-__all__ = ["DATASETS", "data_root", "open_dataset"]
+__all__ = [
+    "DATASETS",
+    "FrameDataset",
+    "RemoteFile",
+    "SequenceDataset",
+    "Series",
+    "data_root",
+    "dataset_names",
+    "find_dataset",
+    "open_dataset",
+]
 
-#: The data sets, and the folder under the data root that holds the files of each.
-DATASETS = {"mmnist": "mnist"}
+#: The zoo's own data sets: the module and the class of each.
+DATASETS = {
+    "mmnist": ("zoo.data.mmnist", "MovingMNIST"),
+    "kth": ("zoo.data.video", "KTH"),
+    "taxibj": ("zoo.data.traffic", "TaxiBJ"),
+    "dwd": ("zoo.data.radar", "DWD"),
+    "odim": ("zoo.data.radar", "ODIM"),
+    "knmi": ("zoo.data.radar", "KNMI"),
+    "fmi": ("zoo.data.radar", "FMI"),
+    "meteonet": ("zoo.data.radar", "MeteoNet"),
+    "video": ("zoo.data.video", "Video"),
+    "arrays": ("zoo.data.arrays", "Arrays"),
+}
+
+# What a plugin's data set is made of. They are imported when first used (PEP 562), as they need
+# torch, and the names of the data sets do not.
+_HOMES = {
+    "FrameDataset": "zoo.data.dataset",
+    "RemoteFile": "zoo.data.dataset",
+    "SequenceDataset": "zoo.data.series",
+    "Series": "zoo.data.series",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'zoo.data' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def data_root() -> Path:
@@ -25,28 +63,72 @@ def data_root() -> Path:
     return Path(os.environ.get("ZOO_DATA") or "data")
 
 
-def open_dataset(
-    name: str, split: str, *, root: Path | None = None, frames: int = 20, **options: Any
-) -> Dataset[Tensor]:
-    """A data set of sequences (T, C, H, W), scaled to [0, 1].
+def dataset_names() -> list[str]:
+    """The names of all data sets, the zoo's own first."""
+    return [*DATASETS, *names("datasets")]
 
-    Args:
-        name: "mmnist", Moving MNIST, or that of a plugin's.
-        split: "train" or "test".
-        root: the folder of the data sets; :func:`data_root` by default.
-        frames: T, the length of a sequence.
-        options: of the data set.
 
-    Raises ZooError for an unknown name, and where files are absent or broken.
-    """
-    root = root or data_root()
+def find_dataset(name: str) -> type[FrameDataset]:
+    """The class of a data set, the zoo's own or a plugin's; ZooError for an unknown name."""
     if name in DATASETS:
-        from zoo.data.mmnist import MovingMNIST
-
-        return MovingMNIST(root / DATASETS[name], split=split, frames=frames, **options)
-    if found := find("datasets", name):
-        return found[0](root / name, split=split, frames=frames, **options)
-    known = [*DATASETS, *names("datasets")]
+        module, kind = DATASETS[name]
+        found: type[FrameDataset] = getattr(importlib.import_module(module), kind)
+        return found
+    if provided := find("datasets", name):
+        plugins_own: type[FrameDataset] = provided[0]
+        return plugins_own
+    known = dataset_names()
     raise ZooError(
         f"no data set is named {name!r}{nearest(name, known)}; there are: {', '.join(known)}"
     )
+
+
+def open_dataset(
+    name: str,
+    split: str,
+    *,
+    root: Path | None = None,
+    frames: int = 20,
+    folder: str | Path | None = None,
+    **options: Any,
+) -> FrameDataset:
+    """A data set of sequences (T, C, H, W), scaled to [0, 1], NaN where missing.
+
+    Args:
+        name: of the data set: see :data:`DATASETS`, or that of a plugin's.
+        split: "train", "valid" or "test".
+        root: the folder of the data sets; :func:`data_root` by default.
+        frames: T, the length of a sequence.
+        folder: where the files are, under the root; by default where the data set has them.
+        options: of the data set.
+
+    Raises ZooError for an unknown name or option, and where files are absent or broken.
+    """
+    kind = find_dataset(name)
+    place = (root or data_root()) / (folder or getattr(kind, "folder", "") or name)
+    _check_options(name, kind, options)
+    opened = kind(place, split=split, frames=frames, **options)  # type: ignore[call-arg]
+    if folder is not None and isinstance(kept := getattr(opened, "options", None), dict):
+        kept["folder"] = str(folder)
+    return opened
+
+
+def _check_options(name: str, kind: Any, options: dict[str, Any]) -> None:
+    """Refuse options that a data set of the zoo's kind does not have."""
+    taken: set[str] = set()
+    for function in [kind.__init__, *([kind.read_series] if hasattr(kind, "read_series") else [])]:
+        taken |= {*inspect.signature(function).parameters}
+    if hasattr(kind, "read_series"):
+        for base in kind.__mro__:
+            if "__init__" in vars(base):
+                taken |= {*inspect.signature(base.__init__).parameters}
+    elif "options" in taken or "kwargs" in taken or not inspect.isclass(kind):
+        return  # a function of a plugin's, which minds its own
+    taken -= {"self", "root", "split", "frames", "options", "args", "kwargs"}
+    for option in options:
+        if option not in taken:
+            listed = ", ".join(sorted(taken))
+            raise ZooError(
+                f"the data set {name} has no option {option!r}{nearest(option, taken)}; it has: "
+                f"{listed}"
+            )

@@ -19,7 +19,15 @@ from zoo.errors import ZooError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["check_writable", "read_frames", "to_pixels", "write_frames"]
+__all__ = [
+    "PICTURES",
+    "VIDEOS",
+    "check_writable",
+    "decoding",
+    "read_frames",
+    "to_pixels",
+    "write_frames",
+]
 
 ARRAYS = (".npy", ".npz")
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".gif")
@@ -30,7 +38,11 @@ GAP_GREY = 128  # seen beside black frames and beside white ones
 
 
 def read_frames(
-    path: str | Path, *, channels: int, size: tuple[int, int] | None = None
+    path: str | Path,
+    *,
+    channels: int,
+    size: tuple[int, int] | None = None,
+    part: slice = slice(None),
 ) -> np.ndarray:
     """Read frames of `channels` channels from an array, a video or a folder of pictures.
 
@@ -38,7 +50,7 @@ def read_frames(
     (T, C, H, W), (B, T, C, H, W) as it is. Of an .npz with several arrays, `file.npz:key`
     names one. Videos and pictures give uint8 (T, C, H, W), grey for 1 channel and RGB for
     3, resized to `size` (height, width) if given. The pictures of a folder are taken in the
-    order of the numbers in their names.
+    order of the numbers in their names; `part` of them, if given.
 
     Raises ZooError for a file that is missing, broken, empty or of an unknown kind, and for
     frames that do not have `channels` channels or, in an array, not the height and width `size`.
@@ -59,8 +71,10 @@ def read_frames(
             f"{file}: pictures and videos are read with 1 channel (grey) or 3 (RGB), but "
             f"{channels} are expected; give the frames as an array (.npy, .npz)"
         )
-    read = _read_folder if is_folder else _read_video
-    pictures = read(file, channels, size)
+    if is_folder:
+        pictures = _read_folder(file, channels, size, part)
+    else:
+        pictures = _read_video(file, channels, size)
     frames = np.stack(pictures)  # (T, H, W) if grey, (T, H, W, 3) if RGB
     frames = frames[..., None] if channels == 1 else frames
     return np.ascontiguousarray(rearrange(frames, "t h w c -> t c h w"))
@@ -153,7 +167,7 @@ def _split_key(path: str | Path) -> tuple[Path, str | None]:
 
 
 @contextmanager
-def _decoding(path: str | Path, hint: str, verb: str = "read") -> Iterator[None]:
+def decoding(path: str | Path, hint: str, verb: str = "read") -> Iterator[None]:
     """Tell what a codec says about `path` as a ZooError.
 
     What codecs raise for bytes that they do not like is no closed list, hence Exception.
@@ -171,7 +185,7 @@ def _decoding(path: str | Path, hint: str, verb: str = "read") -> Iterator[None]
 
 
 def _read_array(file: Path, key: str | None) -> np.ndarray:
-    with _decoding(file, "expected a numeric array as np.save or np.savez store it"):
+    with decoding(file, "expected a numeric array as np.save or np.savez store it"):
         loaded = np.load(file, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded
@@ -219,7 +233,7 @@ def _read_video(file: Path, channels: int, size: tuple[int, int] | None) -> list
     import av
 
     height, width = size or (None, None)
-    with _decoding(file, "is it complete, and a video?"), av.open(str(file)) as container:
+    with decoding(file, "is it complete, and a video?"), av.open(str(file)) as container:
         if not container.streams.video:
             raise ZooError(f"{file}: holds no video, expected a video stream; choose another file")
         frames = [
@@ -236,10 +250,12 @@ def _read_video(file: Path, channels: int, size: tuple[int, int] | None) -> list
     return frames
 
 
-def _read_folder(folder: Path, channels: int, size: tuple[int, int] | None) -> list[np.ndarray]:
+def _read_folder(
+    folder: Path, channels: int, size: tuple[int, int] | None, part: slice
+) -> list[np.ndarray]:
     from PIL import Image
 
-    with _decoding(folder, "choose another folder"):
+    with decoding(folder, "choose another folder"):
         files = sorted(
             (
                 file
@@ -252,8 +268,8 @@ def _read_folder(folder: Path, channels: int, size: tuple[int, int] | None) -> l
         raise ZooError(f"{folder}: holds no pictures, expected {', '.join(PICTURES)}")
     frames: list[np.ndarray] = []
     first: tuple[int, int] | None = None
-    for file in files:
-        with _decoding(file, "is it complete, and a picture?"), Image.open(file) as picture:
+    for file in files[part]:
+        with decoding(file, "is it complete, and a picture?"), Image.open(file) as picture:
             first = first or picture.size
             if picture.size != first:
                 raise ZooError(
@@ -296,7 +312,7 @@ def _save_pictures(
     ]
     # A gif counts in hundredths of a second, and viewers slow down below two of them.
     options = {"duration": max(20, round(100 / fps) * 10), "loop": 0} if ending == ".gif" else {}
-    with _decoding(path, "write .npy or smaller frames", "written"):
+    with decoding(path, "write .npy or smaller frames", "written"):
         images[0].save(
             file, ending[1:].upper(), save_all=len(images) > 1, append_images=images[1:], **options
         )
@@ -309,7 +325,7 @@ def _save_video(file: Path, pictures: list[np.ndarray], fps: float, path: str | 
     height, width = pictures[0].shape[:2]
     even = ((0, height % 2), (0, width % 2), (0, 0))
     with (
-        _decoding(path, "write .gif or .npy, or frames of another size", "written"),
+        decoding(path, "write .gif or .npy, or frames of another size", "written"),
         av.open(str(file), "w", format="mp4") as container,
     ):
         rate = Fraction(fps).limit_denominator(1000)

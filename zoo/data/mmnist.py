@@ -5,13 +5,14 @@ import hashlib
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from zoo.data.dataset import FrameDataset, RemoteFile
 from zoo.errors import ZooError
 
 __all__ = ["TEST_SHA256", "MovingMNIST"]
@@ -20,12 +21,16 @@ TEST_SHA256 = "b6298fee371b04a7925648f454b44b10973cbf8bc176560c7f4c0fed86e86817"
 """Checksum of the fixed test set: ``split="test"``, 10,000 sequences, all else as by default."""
 
 FILES = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist",
+    "https://storage.googleapis.com/cvdf-datasets/mnist",
+)
 DIGIT = 28  # pixels, height and width
 SPEEDS = (2, 3, 4, 5, 6)  # pixels a frame
 MARGIN = 2  # pixels that a digit may leave the frame by before it turns
 
 
-class MovingMNIST(Dataset[Tensor]):
+class MovingMNIST(FrameDataset):
     """Sequences of moving digits, made when asked for; ``dataset[i]`` is (T, 1, size, size).
 
     Values are float32 in [0, 1]. Sequence ``i`` depends on ``split``, ``seed`` and ``i`` (and
@@ -43,6 +48,23 @@ class MovingMNIST(Dataset[Tensor]):
     training digits) or ``"test"`` (the 10,000 others). Raises ZooError for a file that is
     missing or damaged and for options outside their range.
     """
+
+    title = "Moving MNIST"
+    folder = "mnist"
+    licence = "CC BY-SA 3.0 (MNIST, Y. LeCun, C. Cortes, C. J. C. Burges)"
+    source = "zoo data fetch mmnist"
+    layout = "train-images-idx3-ubyte.gz and t10k-images-idx3-ubyte.gz"
+    counts = (
+        "60,000 digits to train and 10,000 to test; any number of sequences; SHA-256 of the 10,000 "
+        f"test sequences {TEST_SHA256}"
+    )
+    downloads = tuple(
+        RemoteFile(f"{name}.gz", tuple(f"{mirror}/{name}.gz" for mirror in MIRRORS), size, md5)
+        for name, size, md5 in (
+            ("train-images-idx3-ubyte", 9912422, "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+            ("t10k-images-idx3-ubyte", 1648877, "9fb629c4189551a2d022fa330f9573f3"),
+        )
+    )
 
     def __init__(
         self,
@@ -72,6 +94,11 @@ class MovingMNIST(Dataset[Tensor]):
         self.digits, self.size, self.seed = digits, size, seed
         self.root = Path(root)
         self.images = _read_images(self.root, FILES[split])
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The size of the frames; they are pictures."""
+        return {"size": (self.size, self.size)}
 
     def __len__(self) -> int:
         """Number of sequences."""

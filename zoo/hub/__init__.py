@@ -42,6 +42,7 @@ __all__ = [
     "WEIGHTS",
     "builtin_folder",
     "hubs",
+    "known_weights",
     "load",
     "pretrained_models",
     "pull",
@@ -213,12 +214,12 @@ def _find(wanted: str, models: list[Listed], *, any_tag: bool) -> str | None:
 
 def _checked(name: str, folder: Path) -> Path:
     """The folder, unless the weights that are known by this name are others."""
-    if sha256 := _known_weights().get(name):
+    if sha256 := known_weights().get(name):
         check_weights(folder, name, sha256, "SHA256SUMS")
     return folder
 
 
-def _known_weights() -> dict[str, str]:
+def known_weights() -> dict[str, str]:
     """The sha256 of the weights of the zoo's own models, wherever they are pulled from."""
     path = builtin_folder() / "SHA256SUMS"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []

@@ -61,10 +61,12 @@ TEMPLATE = f"""
 """
 
 
-def write_card(folder: Path, license: str | None = None) -> Path:
+def write_card(folder: Path, license: str | None = None, repository: str | None = None) -> Path:
     """Write the card of a model's folder and return its path.
 
     license: as the Hub calls it, such as "apache-2.0"; by default that of the card before.
+    repository: org/name on the Hub, from where the card tells how to load the model; by
+        default that of the card before, or the name of the folder alone.
 
     Raises ZooError where config.json, recipe.toml or metrics.json is absent or not measured.
     """
@@ -76,8 +78,10 @@ def write_card(folder: Path, license: str | None = None) -> Path:
     name = folder.resolve().name
     before = read_card(folder) if path.is_file() else None
     text = before.text if before else TEMPLATE
+    told = re.search(r'zoo\.load\("(hf-hub:[^"]+)"\)', text)
+    ref = f"hf-hub:{repository}" if repository else told[1] if told else name
     blocks = {
-        "summary": _summary(name, folder, config, metrics),
+        "summary": _summary(name, ref, folder, config, metrics),
         "results": _results(name, folder, config, metrics),
         "training": _training(metrics, recipe.read_text(encoding="utf-8")),
         "cost": _cost(name, metrics),
@@ -174,7 +178,7 @@ def _tags(config: Config, before: list[str]) -> list[str]:
     return [*ours, *(t for t in before if t not in ours and not t.startswith("architecture:"))]
 
 
-def _summary(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -> str:
+def _summary(name: str, ref: str, folder: Path, config: Config, metrics: dict[str, Any]) -> str:
     data = metrics["data"]
     given, horizon = data["input_frames"], data["horizon"]
     size = "×".join(map(str, config.data.size or ()))
@@ -186,7 +190,7 @@ def _summary(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -
         f"{horizon}. It takes any number of input frames and any horizon"
         f"{'' if config.size else ', and frames of any size'}.",
         "```python\nimport zoo\n\n"
-        f'model = zoo.load("{name}")\n'
+        f'model = zoo.load("{ref}")\n'
         f"future = model.predict(past, horizon={horizon})  "
         f"# (B, T, {config.in_channels}, H, W) {units}\n```",
         _needs(config),

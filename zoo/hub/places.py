@@ -9,7 +9,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LIBRARY",
+    "NAME",
     "PARTS",
     "WEIGHTS",
     "Folder",
@@ -64,7 +65,7 @@ class Listed(NamedTuple):
 
 
 class Hub(Protocol):
-    """A place that holds models by name, in which nothing can be published by default."""
+    """A place that holds models by name."""
 
     def models(self) -> list[Listed]:
         """The models that are there, by name."""
@@ -74,7 +75,7 @@ class Hub(Protocol):
 
     def publish(self, folder: Path, name: str, files: list[Path]) -> str:
         """Put files of a model's folder there, all or none, and return the address."""
-        raise ZooError("nothing can be published there")
+        raise ZooError("nothing can be published in this hub; name a folder, or hf://org")
 
 
 def open_hub(place: str) -> Hub:
@@ -175,9 +176,11 @@ class HuggingFace(Hub):
                     commit_message=f"Publish {name}",
                 )
             except BaseException:
-                # Nobody can have put anything there meanwhile but its first .gitattributes.
-                if new and set(api.list_repo_files(repository)) <= {".gitattributes"}:
-                    api.delete_repo(repository)
+                # What went wrong is told, whatever becomes of this.
+                with suppress(Exception):
+                    # The Hub itself puts .gitattributes there, and nobody anything else.
+                    if new and set(api.list_repo_files(repository)) <= {".gitattributes"}:
+                        api.delete_repo(repository)
                 raise
         return str(commit.repo_url)
 
@@ -346,6 +349,4 @@ def _told(what: str, done: str) -> Iterator[None]:
     except Exception as error:  # of the network, of the disk, of what the client stands on
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         kind = ZooError if isinstance(error, OSError) and error.errno else UnreachableError
-        raise kind(
-            f"{what} cannot be {done} ({reason}); try again, what has come is kept"
-        ) from error
+        raise kind(f"{what} cannot be {done} ({reason}); try again") from error

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from zoo.config import read_config
 from zoo.errors import ZooError
-from zoo.hub import read_metrics
+from zoo.hub import known_weights, read_metrics
 from zoo.hub.card import UNWRITTEN, card_results, read_card
-from zoo.hub.places import PARTS, WEIGHTS, Hub, HuggingFace, check_parts, open_hub
+from zoo.hub.places import NAME, PARTS, WEIGHTS, Hub, HuggingFace, check_parts, open_hub
 
 __all__ = ["publish", "what_is_missing"]
 
@@ -35,15 +35,19 @@ def publish(
     check_parts(folder, files)
     read_config(folder)
     _check_weights(folder / WEIGHTS)
-    if missing := what_is_missing(folder):
+    repository = None if hub else destination
+    if missing := what_is_missing(folder, repository):
         raise ZooError(f"{folder} cannot be published without {'; and without '.join(missing)}")
     if dry_run:
         return f"{hub.rstrip('/')}/{name}" if hub else f"hf://{destination}", files
     return place.publish(folder, name, files), files
 
 
-def what_is_missing(folder: Path) -> list[str]:
-    """What a model's card must have and has not, each with the command that mends it."""
+def what_is_missing(folder: Path, repository: str | None = None) -> list[str]:
+    """What a model's card must have and has not, each with the command that mends it.
+
+    repository: where on the Hub it goes, which the card must tell unless it is known by name.
+    """
     write = f"zoo card {folder}"
     if not (folder / "README.md").is_file():
         return [f"a card: {write}"]
@@ -60,6 +64,9 @@ def what_is_missing(folder: Path) -> list[str]:
         (r.metric_name, r.metric_value) for r in card_results(metrics)
     }:
         missing.append(f"the figures of its metrics.json, which have changed: {write}")
+    loads = [f'zoo.load("hf-hub:{repository}")', *(f'zoo.load("{n}")' for n in known_weights())]
+    if repository and not any(one in card.text for one in loads):
+        missing.append(f"how it is loaded from there: {write} --repository {repository}")
     if not (folder / "recipe.toml").is_file():
         missing.append(f"a recipe: put what made the model into {folder / 'recipe.toml'}")
     empty = [
@@ -73,8 +80,8 @@ def what_is_missing(folder: Path) -> list[str]:
 def _place(destination: str, hub: str | None) -> tuple[Hub, str]:
     if hub:
         return open_hub(hub), destination
-    organisation, slash, name = destination.partition("/")
-    if not (organisation and slash and name) or "/" in name:
+    organisation, _, name = destination.partition("/")
+    if not (NAME.fullmatch(organisation) and NAME.fullmatch(name)):
         raise ZooError(
             f"{destination!r} is no repository on the Hugging Face Hub: give org/name, or a name "
             "and its place, --hub FOLDER"

@@ -12,9 +12,10 @@ from einops import rearrange, repeat
 
 from zoo.data.files import check_writable, to_pixels, write_frames
 from zoo.errors import ZooError
+from zoo.inspect.palettes import Palette
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageFont
+    from PIL import Image, ImageDraw, ImageFont
 
 __all__ = ["comparison_gif", "comparison_strip"]
 
@@ -32,6 +33,7 @@ def comparison_strip(
     low: float = 0.0,
     high: float = 1.0,
     names: Sequence[str] = ("input", "truth", "forecast"),
+    palette: Palette | None = None,
 ) -> Image.Image:
     """Draw the frames of one sequence under one another: input, truth, forecast, |difference|.
 
@@ -39,9 +41,13 @@ def comparison_strip(
     and `high` white. Differences, averaged over the channels, go from black (none) over red
     and yellow to white (`high - low`). `forecast` may be several, by name: each gets its two
     rows. Of more than 10 frames, 10 are shown, evenly chosen. Above a frame is its time: `t`
-    is the last frame of the input. Raises ZooError for shapes that do not fit together.
+    is the last frame of the input. A `palette` brings colours of its own, with a legend, for one
+    channel. Raises ZooError for shapes that do not fit together.
     """
     from PIL import Image, ImageDraw
+
+    palette = palette or Palette(low, high)
+    spread = palette.spread or high - low
 
     forecasts = _named(forecast, names[-1])
     _check(past, truth, forecasts, low, high)
@@ -49,17 +55,18 @@ def comparison_strip(
     before = [_time(i - len(past) + 1) for i in given]
     after = [_time(i + 1) for i in ahead]
     rows = [
-        (names[0], PAST, before, _colours(past[given], low, high)),
-        (names[1], INK, after, _colours(truth[ahead], low, high)),
+        (names[0], PAST, before, palette.colours(past[given])),
+        (names[1], INK, after, palette.colours(truth[ahead])),
     ]
     for name, frames in forecasts.items():
         off = np.abs(np.subtract(truth[ahead], frames[ahead], dtype=np.float32)).mean(1)
         rows += [
-            (name, FUTURE, [], _colours(frames[ahead], low, high)),
-            ("|difference|", FAINT, [], _heat(off / (high - low))),
+            (name, FUTURE, [], palette.colours(frames[ahead])),
+            ("|difference|", FAINT, [], _heat(off / spread)),
         ]
 
     font, small = _font(15), _font(13)
+    legend = palette.legend()
     width, height = _display_size(truth, 96)
     column = max(width, *(_width(small, text) for text in before + after)) + GAP
     left = MARGIN + max(_width(font, row[0]) for row in rows) + 2 * GAP
@@ -68,7 +75,12 @@ def comparison_strip(
         "RGB",
         (
             left + column * max(len(given), len(ahead)) - GAP + MARGIN,
-            2 * MARGIN + len(rows) * (height + GAP) - GAP + times * LINE + GAP,
+            2 * MARGIN
+            + len(rows) * (height + GAP)
+            - GAP
+            + times * LINE
+            + GAP
+            + (3 * LINE if legend else 0),
         ),
         PAPER,
     )
@@ -86,6 +98,8 @@ def comparison_strip(
             x = left + i * column + (column - GAP - width) // 2
             picture.paste(_enlarged(frame, width, height), (x, y))
         y += height + GAP
+    if legend:
+        _draw_legend(draw, (left, y + GAP), legend, palette.unit, spread, small)
     return picture
 
 
@@ -151,6 +165,25 @@ def comparison_gif(
 
 def _named(forecast: np.ndarray | Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
     return dict(forecast) if isinstance(forecast, Mapping) else {name: forecast}
+
+
+def _draw_legend(
+    draw: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    legend: list[tuple[str, tuple[int, int, int]]],
+    unit: str,
+    spread: float,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    """A patch of every colour with the value from which on it holds."""
+    x, y = at
+    for text, colour in legend:
+        draw.rectangle((x, y, x + 14, y + 14), colour, outline=FAINT)
+        draw.text((x + 18, y + 7), text, FAINT, font, anchor="lm")
+        x += 18 + _width(font, text) + 2 * GAP
+    draw.text((x, y + 7), unit, FAINT, font, anchor="lm")
+    told = f"|difference|: white is {spread:.3g} or more"
+    draw.text((at[0], y + LINE + 7), told, FAINT, font, anchor="lm")
 
 
 def _check(

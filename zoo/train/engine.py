@@ -404,7 +404,8 @@ def _facts(training: _Training, done: Outcome) -> dict[str, Any]:
 
 
 def _open_training_data(recipe: Recipe, root: Path | None) -> Any:
-    data, options = recipe.data, dict(recipe.data.options)
+    data = recipe.data
+    options: dict[str, Any] = dict(data.options)
     if data.name == "mmnist":
         options.setdefault("seed", data.seed)
         if _is_fresh(recipe):

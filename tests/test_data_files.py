@@ -1,0 +1,275 @@
+"""Videos, KTH, TaxiBJ and arrays: files made here, and real ones where they are."""
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import xarray
+
+from zoo.data import open_dataset
+from zoo.data.arrays import Arrays
+from zoo.data.files import write_frames
+from zoo.data.traffic import TaxiBJ
+from zoo.data.video import KTH, Clip, Video
+from zoo.errors import ZooError
+
+ROOT = Path(os.environ.get("ZOO_DATA", "data"))
+real = pytest.mark.skipif(not (ROOT / "kth").is_dir(), reason="ZOO_DATA has no kth/")
+
+
+def ramp(length: int, size: int = 16) -> np.ndarray:
+    """Frames (T, 1, H, W) of one grey each, 5, 10, 15 …"""
+    return np.ones((length, 1, size, size), np.float32) * (5 * (1 + np.arange(length)) / 255)[
+        :, None, None, None
+    ].astype(np.float32)
+
+
+def levels(item: torch.Tensor) -> list[int]:
+    """Which frames of a ramp these are; the codec changes a grey by little."""
+    return [round(float(frame.mean()) * 255 / 5) - 1 for frame in item]
+
+
+def test_a_clip_reads_any_part(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a.mp4", ramp(12), fps=10)
+    clip = Clip(tmp_path / "a.mp4")
+    assert (clip.length, clip.rate) == (12, 10)
+    for start, stop in ((3, 6), (8, 12), (0, 2), (5, 6)):
+        got = torch.from_numpy(clip.read(start, stop)) / 255
+        assert levels(got) == [*range(start, stop)]
+    slow = Clip(tmp_path / "a.mp4", fps=5, size=(8, 10))
+    assert slow.length == 6
+    assert slow.read(0, 6).shape == (6, 1, 8, 10)
+    assert levels(torch.from_numpy(slow.read(1, 4)) / 255) == [2, 4, 6]
+    with pytest.raises(ZooError, match="fps is 20, the video has 10"):
+        Clip(tmp_path / "a.mp4", fps=20)
+
+
+def test_videos_by_folders_and_by_order(tmp_path: Path) -> None:
+    for part in ("Training", "test"):
+        (tmp_path / part).mkdir()
+        write_frames(tmp_path / part / "1.mp4", ramp(9), fps=10)
+    train, test = (Video(tmp_path, split=split, frames=4) for split in ("train", "test"))
+    assert (len(train), len(test)) == (6, 6)
+    assert levels(train[2]) == [2, 3, 4, 5]
+    assert train.record.time_step == pytest.approx(0.1)
+    assert train.record.is_picture
+    other = tmp_path / "others"
+    other.mkdir()
+    for number in (2, 10, 1):
+        write_frames(other / f"{number}.mp4", ramp(5 + number), fps=10)
+    parts = {split: Video(other, split=split, frames=6) for split in ("train", "test")}
+    assert (len(parts["train"]), len(parts["test"])) == (1 + 2, 10)  # the last is 10
+
+
+def test_colour_and_folders_of_pictures(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for i in range(12):
+        Image.new("RGB", (6, 4), (10 * i, 0, 255)).save(tmp_path / f"{i}.png")
+    got = Video(tmp_path, frames=3, colour=True, test_share=0)
+    assert got[9].shape == (3, 3, 4, 6)
+    torch.testing.assert_close(got[9][:, 0, 0, 0] * 255, torch.tensor([90.0, 100, 110]))
+    Image.new("RGB", (7, 4)).save(tmp_path / "12.png")
+    with pytest.raises(ZooError, match="one size"):
+        list(Video(tmp_path, frames=3, test_share=0).scan())
+
+
+def test_videos_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.avi"
+    path.write_bytes(b"RIFF no video at all")
+    with pytest.raises(ZooError, match=r"a\.avi: could not be read"):
+        Video(tmp_path, frames=2)
+    path.unlink()
+    write_frames(tmp_path / "a.mp4", ramp(5), fps=10)
+    write_frames(tmp_path / "b.mp4", ramp(5), fps=20)
+    with pytest.raises(ZooError, match="choose one rate for all by the option fps = 10"):
+        Video(tmp_path, frames=2)
+    with pytest.raises(ZooError, match="size is 'big'"):
+        Video(tmp_path, frames=2, fps=10, size="big")
+
+
+@pytest.fixture
+def kth(tmp_path: Path) -> Path:
+    """Two people in a folder, one in a zip; the list counts one clip too long."""
+    lines = []
+    for person, action, length in ((1, "walking", 45), (17, "running", 30), (16, "jogging", 31)):
+        name = f"person{person:02}_{action}_d1"
+        source = tmp_path / f"{name}.mp4"
+        write_frames(source, ramp(length), fps=25)
+        if person == 16:
+            with zipfile.ZipFile(tmp_path / "jogging.zip", "w") as archive:
+                archive.write(source, f"{name}_uncomp.avi")
+            source.unlink()
+        else:
+            source.rename(tmp_path / f"{name}_uncomp.avi")
+        ranges = "1-24, 25-50" if person == 1 else f"3-{length}"
+        lines.append(f"{name}\t\tframes\t{ranges}\n")
+    (tmp_path / "00sequences.txt").write_text("".join(lines))
+    return tmp_path
+
+
+def test_kth(kth: Path) -> None:
+    train = KTH(kth, frames=20, size=32)
+    test = KTH(kth, split="test", frames=20, size=32)
+    # Walking 24 and 21 frames, jogging 29: a window every 10; running 28: every 3.
+    assert (len(train), len(test)) == (1 + 1 + 1, 3)
+    firsts = sorted(levels(train[i])[0] for i in range(3))
+    assert firsts == [0, 2, 24]
+    assert [levels(test[i])[0] for i in range(3)] == [2, 5, 8]
+    assert train[0].shape == (20, 1, 32, 32)
+    (kth / "00sequences.txt").unlink()
+    with pytest.raises(ZooError, match=r"no 00sequences\.txt"):
+        KTH(kth)
+    assert len(KTH(kth, whole=True)) == 3 + 2
+    with pytest.raises(ZooError, match="no action 'flying'"):
+        KTH(kth, actions=["flying"])
+
+
+@real
+def test_a_real_clip_of_kth() -> None:
+    clip = KTH(ROOT / "kth", actions=["handwaving"], whole=True)
+    assert len(clip) == (581 - 20) // 10 + 1
+    item = clip[20]
+    assert item.shape == (20, 1, 128, 128)
+    assert 0.1 < float(item.mean()) < 0.9
+    assert float((item[0] - item[10]).abs().max()) > 0.2  # it waves
+
+
+def write_taxibj(folder: Path, days: list[str], slots: int = 48, year: int = 13) -> None:
+    dates = [f"{day}{slot:02}".encode() for day in days for slot in range(1, slots + 1)]
+    flow = np.zeros((len(dates), 2, 4, 4), np.float32)
+    flow[:, 0] = np.arange(len(dates))[:, None, None]
+    flow[:, 1] = 2 * flow[:, 0]
+    flow[0, 0, 0, 0] = -1
+    with h5py.File(folder / f"BJ{year}_M32x32_T30_InOut.h5", "w") as file:
+        file["data"], file["date"] = flow, dates
+
+
+def test_taxibj(tmp_path: Path) -> None:
+    days = [str(d).replace("-", "") for d in np.arange("2015-01-01", "2015-02-10", dtype="M8[D]")]
+    del days[3]
+    write_taxibj(tmp_path, days)
+    train, test = (TaxiBJ(tmp_path, split=split, frames=8) for split in ("train", "test"))
+    assert len(test) == 1344
+    assert len(train) == (3 * 48 - 7) + (36 * 48 - 7 - 1344)  # no window over the day dropped
+    assert train.record.limits == (0, 2 * (39 * 48 - 1344 - 1))  # of both flows, to train
+    assert train[0].shape == (8, 1, 4, 4)
+    assert train[0].min() == 0
+    assert str(test.when(0)[-1]) == str(test.last[0])  # type: ignore[index]
+    assert TaxiBJ(tmp_path, frames=8, flow="both")[0].shape == (8, 2, 4, 4)
+    write_taxibj(tmp_path, ["20160101"], slots=47, year=16)  # dropped
+    assert len(TaxiBJ(tmp_path, frames=8)) == len(train)
+    with h5py.File(tmp_path / "BJ16_M32x32_T30_InOut.h5", "w") as file:
+        file["data"], file["date"] = np.zeros((1, 2, 4, 4)), [b"2016010149"]
+    with pytest.raises(ZooError, match="'2016010149' is no date"):
+        TaxiBJ(tmp_path, frames=8)
+
+
+FRAMES = np.random.default_rng(0).normal(size=(10, 2, 4, 5)).astype(np.float32)  # T C H W
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz", "h5", "nc", "zarr"])
+def test_arrays_of_every_kind(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a.{ending}"
+    array = np.ascontiguousarray(FRAMES.transpose(0, 2, 3, 1))  # channels last
+    options: dict[str, Any] = {"dims": "time y x channel"}
+    if ending == "npy":
+        np.save(path, array)
+    elif ending == "npz":
+        np.savez_compressed(path, frames=array)
+    elif ending == "h5":
+        with h5py.File(path, "w") as file:
+            file["group/frames"] = array
+    else:
+        pytest.importorskip("zarr" if ending == "zarr" else "h5netcdf")
+        options = {}
+        labelled = xarray.DataArray(
+            array,
+            {"time": np.datetime64("2020-01-01", "ns") + np.arange(10) * np.timedelta64(1, "h")},
+            ("time", "y", "x", "channel"),
+            "t2m",
+            {"units": "K"},
+        )
+        if ending == "nc":
+            labelled.to_dataset().to_netcdf(path, engine="h5netcdf")
+        else:
+            labelled.to_dataset().to_zarr(path)
+    dataset = Arrays(tmp_path, frames=3, low=-5, high=5, test_share=0, **options)
+    assert len(dataset) == 8
+    torch.testing.assert_close(dataset[4] * 10 - 5, torch.from_numpy(FRAMES[4:7]))
+    if not options:
+        assert (dataset.record.variable, dataset.record.unit) == ("t2m", "K")
+        assert dataset.record.time_step == 3600
+    chosen = Arrays(tmp_path, frames=3, low=-5, high=5, channels=[1], test_share=0, **options)
+    torch.testing.assert_close(chosen[0], dataset[0][:, 1:])
+
+
+def test_the_clips_of_an_npz_are_recordings(tmp_path: Path) -> None:
+    clips = {f"person_{i}": np.full((6, 4, 4), 10 * i, np.uint8) for i in (1, 2, 3, 10, 20)}
+    np.savez(tmp_path / "clips.npz", **clips)
+    train, test = (Arrays(tmp_path, split=split, frames=4) for split in ("train", "test"))
+    assert (len(train), len(test)) == (12, 3)
+    assert float(test[0].max()) * 255 == pytest.approx(200)
+    assert train.record.is_picture
+    one = Arrays(tmp_path, frames=4, variable="person_2", test_share=0)
+    assert float(one[0].max()) * 255 == pytest.approx(20)
+
+
+def test_a_grid_without_times_is_given_some(tmp_path: Path) -> None:
+    np.savez(tmp_path / "taxi.npz", pickups=np.arange(96 * 6.0).reshape(96, 2, 3))
+    options: dict[str, Any] = {
+        "start": "2015-01-01",
+        "time_step": "30min",
+        "test_from": "2015-01-02",
+        "unit": "1/30min",
+    }
+    test = open_dataset("arrays", "test", root=tmp_path, folder=".", frames=8, **options)
+    assert len(test) == 41
+    assert test.record.limits == (0, 48 * 6 - 1)  # of the first day
+    assert test.record.time_step == 1800
+    assert test.record.options["start"] == "2015-01-01"
+
+
+def test_arrays_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match="expected one of"):
+        Arrays(tmp_path, frames=2)
+    np.save(tmp_path / "a.npy", np.zeros((5, 4)))
+    with pytest.raises(ZooError, match="name them by the option dims"):
+        Arrays(tmp_path, frames=2)
+    with pytest.raises(ZooError, match="expected 'time', two of the grid"):
+        Arrays(tmp_path, frames=2, dims="time y")
+    (tmp_path / "a.npy").write_bytes(b"no array")
+    with pytest.raises(ZooError, match=r"a\.npy: could not be read"):
+        Arrays(tmp_path, frames=2)
+    (tmp_path / "a.npy").unlink()
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["one"], file["two"] = np.zeros((5, 4, 4)), np.zeros((5, 4, 4))
+    with pytest.raises(ZooError, match="choose one by the option variable: one, two"):
+        Arrays(tmp_path, frames=2)
+    with pytest.raises(ZooError, match="no array 'three'"):
+        Arrays(tmp_path, frames=2, variable="three")
+    content = (tmp_path / "a.h5").read_bytes()
+    (tmp_path / "a.h5").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ZooError, match=r"a\.h5: could not be read"):
+        Arrays(tmp_path, frames=2, variable="one")
+
+
+def test_a_store_without_a_time_dimension(tmp_path: Path) -> None:
+    pytest.importorskip("zarr")
+    array = xarray.DataArray(np.zeros((5, 4, 4)), dims=("step", "y", "x"), name="rain")
+    array.to_dataset().to_zarr(tmp_path / "a.zarr")
+    with pytest.raises(ZooError, match="name them by the option dims"):
+        Arrays(tmp_path, frames=2)
+    assert len(Arrays(tmp_path, frames=2, dims="time y x", test_share=0, low=0, high=1)) == 4
+
+
+def test_unknown_options_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match=r"no option 'pol' \(did you mean pool\?\)"):
+        open_dataset("knmi", "train", root=tmp_path, pol=2)
+    with pytest.raises(ZooError, match="no data set is named 'knm'"):
+        open_dataset("knm", "train", root=tmp_path)

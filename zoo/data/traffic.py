@@ -1,0 +1,139 @@
+"""Traffic on a grid: TaxiBJ. Other such grids are read by :class:`zoo.data.arrays.Arrays`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from zoo.data.files import decoding
+from zoo.data.series import SequenceDataset, Series
+from zoo.errors import ZooError
+
+__all__ = ["TaxiBJ"]
+
+SLOTS = 48  # half hours of a day
+TEST = 28 * SLOTS  # frames: the last four weeks
+
+
+class TaxiBJ(SequenceDataset):
+    """TaxiBJ (Zhang et al. 2017): taxis that enter and leave 32 × 32 cells of Beijing.
+
+    As in the papers: days without all of their 48 half hours are dropped, windows never cross
+    what is dropped, negative counts are 0, and 0 to 1 are the smallest and the largest value of
+    both flows in all but the last four weeks. The sequences that end in the last four weeks are
+    the test part: 1,344 of them, if no day there is dropped. (So the first frames of its first
+    sequences are the last ones of the training part, as in the papers.)
+
+    Options, beside those of :class:`zoo.data.series.SequenceDataset`: flow, "in" (the default,
+    as in the papers), "out" or "both".
+    """
+
+    title = "TaxiBJ, Beijing"
+    folder = "taxibj"
+    licence = "for research"
+    source = "github.com/TolicWang/DeepST, data/TaxiBJ"
+    layout = "BJ13_M32x32_T30_InOut.h5, BJ14_…, BJ15_…, BJ16_…"
+    counts = (
+        "4,888, 4,780, 5,596 and 7,220 frames; the papers have 19,560 sequences of 8 to train and "
+        "1,344 to test; no checksums are published"
+    )
+    meaning: ClassVar[dict[str, Any]] = {
+        "variable": "taxi_flow",
+        "unit": "1/30min",
+        "time_step": 1800.0,
+    }
+
+    def read_series(self, flow: str = "in") -> tuple[list[Series], dict[str, Any]]:
+        """The four files, a recording each, without the days that are not whole."""
+        if flow not in ("in", "out", "both"):
+            raise ZooError(f"flow is {flow!r}; choose 'in', 'out' or 'both'")
+        files = sorted(self.root.glob("BJ*.h5"))
+        if not files:
+            raise ZooError(f"{self.root} holds no BJ*.h5: {self._where_to_get()}")
+        series, both = [], []
+        for path in files:
+            frames, times = _read_file(path)
+            whole = _whole_days(times)
+            frames, times = np.maximum(frames[whole], 0), times[whole]
+            both.append((frames, times))
+            chosen = {"in": frames[:, :1], "out": frames[:, 1:], "both": frames}[flow]
+
+            def read(start: int, stop: int, frames: np.ndarray = chosen) -> np.ndarray:
+                return frames[start:stop]
+
+            labels = [f"{path}, {time}" for time in times]
+            series.append(Series(path.name, len(times), read, times, labels))
+        self.last = np.sort(np.concatenate([times for _, times in both]))[-TEST:]
+        before = [frames[times < self.last[0]] for frames, times in both]
+        before = [frames for frames in before if len(frames)] or [frames for frames, _ in both]
+        return series, {
+            "low": float(min(frames.min() for frames in before)),
+            "high": float(max(frames.max() for frames in before)),
+        }
+
+    def _cut_windows(self, stride: int | None, split: str) -> list[tuple[int, np.ndarray]]:
+        """The papers' split, unless another is asked for: by the last frame of a window."""
+        if {"test_from", "test_share", "valid_from", "valid_share"} & {*self.options}:
+            return super()._cut_windows(stride, split)
+        if split == "valid":
+            return []
+        windows = []
+        for number, pieces in self._all_runs().items():
+            times = self.series[number].times
+            assert times is not None  # read_series gives all of them
+            for piece in pieces:
+                for start in range(0, len(piece) - self.frames + 1, stride or 1):
+                    window = piece[start : start + self.frames]
+                    if (times[window[-1]] >= self.last[0]) == (split == "test"):
+                        windows.append((number, window))
+        return windows
+
+    def _all_runs(self) -> dict[int, list[np.ndarray]]:
+        """The frames of every recording in runs without a gap, whatever their split."""
+        pieces: dict[int, list[np.ndarray]] = {}
+        for number, series in enumerate(self.series):
+            assert series.times is not None
+            gaps = np.diff(series.times) != np.timedelta64(1800, "s")
+            runs = np.split(np.arange(series.length), np.flatnonzero(gaps) + 1)
+            pieces[number] = [run[:: self.every] for run in runs]
+        return pieces
+
+
+def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Frames (T, 2, H, W) and their times."""
+    import h5py
+
+    with decoding(path, "is it complete, and a file of TaxiBJ?"), h5py.File(path) as file:
+        if missing := {"data", "date"} - {*file}:
+            raise ZooError(f"{path} has no {missing.pop()!r}; expected a file of TaxiBJ")
+        frames = np.asarray(file["data"], np.float32)
+        dates = [d.decode() if isinstance(d, bytes) else str(d) for d in file["date"][()]]
+    if frames.ndim != 4 or frames.shape[1] != 2 or len(frames) != len(dates):
+        raise ZooError(
+            f"{path} holds data {frames.shape} and {len(dates)} dates; expected (T, 2, H, W) and T"
+        )
+    return frames, np.array([_slot_time(path, date) for date in dates], "datetime64[s]")
+
+
+def _slot_time(path: Path, date: str) -> np.datetime64:
+    """The time of YYYYMMDDSS, whose slots SS of half an hour count from 01."""
+    match = re.fullmatch(r"(\d{4})(\d\d)(\d\d)(\d\d)", date)
+    try:
+        if not match or not 1 <= int(match[4]) <= SLOTS:
+            raise ValueError
+        day = np.datetime64(f"{match[1]}-{match[2]}-{match[3]}T00:00", "s")
+    except ValueError:
+        raise ZooError(f"{path}: {date!r} is no date YYYYMMDDSS with SS from 01 to 48") from None
+    return day + (int(match[4]) - 1) * np.timedelta64(1800, "s")
+
+
+def _whole_days(times: np.ndarray) -> Sequence[bool]:
+    """Which frames are of a day that has all of its 48."""
+    days = times.astype("datetime64[D]")
+    _, which, counts = np.unique(days, return_inverse=True, return_counts=True)
+    whole: Sequence[bool] = counts[which] == SLOTS
+    return whole
