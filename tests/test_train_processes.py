@@ -165,7 +165,7 @@ def test_two_hosts_go_on_after_a_process_was_killed(
     starts = json.loads((run / "run.json").read_text())["starts"]
     os.kill(starts[0]["pid"], signal.SIGKILL)
     for agent in hosts:
-        agent.join(120)
+        agent.join(240)
         agent.kill()
     assert [agent.exitcode for agent in hosts] == [0, 0]
     starts = json.loads((run / "run.json").read_text())["starts"]

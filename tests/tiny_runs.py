@@ -114,7 +114,7 @@ def train_together(world: int, *arguments: object, **options: object) -> list[in
 
 def train_until_step(run: Path, step: int) -> None:
     """Wait until a run has the checkpoint of a step or a later one."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not any(int(p.name[-8:]) >= step for p in run.glob("checkpoints/step-*")):
         assert time.monotonic() < deadline, "the run has not come so far"
         time.sleep(0.02)

@@ -73,7 +73,8 @@ def train(
     if os.environ.get("RANK", "0") != "0":  # one of several processes tells
         return
     if as_json:
-        print_json({"run": str(run), "finished": outcome.finished, **vars(outcome)})
+        told = {name: value for name, value in vars(outcome).items() if name != "untold"}
+        print_json({"run": str(run), "finished": outcome.finished, **told})
     elif outcome.finished:
         click.echo(f"trained: {run}; measure it: zoo eval local-dir:{run}", err=True)
     else:
