@@ -186,7 +186,7 @@ def test_predict_reads_pictures(model: Path, here: Path) -> None:
 
 def test_demo(model: Path, here: Path) -> None:
     said = json.loads(succeed("demo", "mslstm", "--json"))
-    assert said["forecast"]["model"].keys() == {"mse", "mae", "ssim", "psnr"}
+    assert said["forecast"]["model"].keys() >= {"mse", "mae", "ssim", "psnr"}
     for ending in ("gif", "png"):
         with Image.open(here / "zoo-demo" / f"demo.{ending}") as picture:
             assert min(picture.size) > 64
