@@ -85,7 +85,7 @@ class FrameMetrics:
         data: what the numbers mean; by default pictures.
         thresholds: in the unit of the data, for the categorical scores.
         windows: pixels, odd, for the fractions skill score at each threshold.
-        lpips: whether to measure LPIPS too (``pip install lpips``), which takes time.
+        lpips: whether to measure LPIPS too (``pip install lpips``, which downloads AlexNet).
 
     Raises ZooError for thresholds that the data cannot reach and for windows that are even.
     """

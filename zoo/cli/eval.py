@@ -38,7 +38,11 @@ from zoo.cli.common import (
 @click.option("--thresholds", help="Of CSI and the like, in the unit of the data: 0.5,2,5.")
 @click.option("--fss", "windows", help="Windows of the fractions skill score, in pixels: 3,9.")
 @click.option("--optical-flow", is_flag=True, help="Beside persistence, too (needs pysteps).")
-@click.option("--lpips", is_flag=True, help="Measure LPIPS, too (needs lpips).")
+@click.option(
+    "--lpips",
+    is_flag=True,
+    help="Measure LPIPS, too (needs lpips, which downloads the weights of AlexNet).",
+)
 @click.option(
     "-o",
     "--output",
