@@ -78,8 +78,9 @@ def train(
     elif outcome.finished:
         click.echo(f"trained: {run}; measure it: zoo eval local-dir:{run}", err=True)
     else:
+        same = run / "recipe.toml" if given else recipe  # the former has what was --set
         click.echo(
             f"stopped after step {outcome.step} of {outcome.steps}; "
-            f"go on: zoo train {recipe} -o {run} --resume",
+            f"go on: zoo train {same} -o {run} --resume",
             err=True,
         )
