@@ -1,6 +1,7 @@
 """What several tests need."""
 
 import gzip
+import os
 import struct
 from pathlib import Path
 
@@ -8,6 +9,13 @@ import numpy as np
 import pytest
 
 from zoo.data import data_root
+
+
+def pytest_configure() -> None:
+    """Several workers share the cores: one thread each, and the processes that they start."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 TRAIN, TEST = "train-images-idx3-ubyte", "t10k-images-idx3-ubyte"
 

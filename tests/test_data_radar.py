@@ -10,7 +10,11 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import xarray
+from click.testing import CliRunner
 
+import zoo
+from zoo.cli import zoo as command
 from zoo.data.meteonet import FrameFile, read_dates
 from zoo.data.radar import DWD, FMI, KNMI, ODIM, MeteoNet, read_radolan
 from zoo.errors import ZooError
@@ -298,3 +302,31 @@ def test_real_composites_are_those_of_pysteps(tmp_path: Path) -> None:
         assert both.mean() > 0.2
         assert (np.isnan(ours) == np.isnan(theirs)).mean() > 0.995
         np.testing.assert_allclose(ours[both], theirs[both], rtol=1e-4, atol=1e-4)
+
+
+def test_what_follows_the_last_files_is_forecast(dwd: Path) -> None:
+    """zoo predict --data reads a folder of radar files; the forecast has times and units."""
+    data = DWD(dwd, frames=2, test_share=0.5).data | {"name": "dwd", "input_frames": 2}
+    model = zoo.create("convlstm", hidden=2, layers=2, data=data)
+    zoo.save(model, dwd.parent / "model")
+    ref, out = f"local-dir:{dwd.parent / 'model'}", dwd.parent / "future.nc"
+    arguments = ["predict", ref, str(dwd), "--data", "dwd", "-o", str(out), "--horizon", "3"]
+    ran = CliRunner().invoke(command, arguments)
+    assert ran.exit_code == 0, ran.output
+    with xarray.open_dataarray(out, engine="h5netcdf") as future:
+        assert future.shape == (3, 6, 8)
+        assert future.attrs["units"] == "mm/h"
+        assert future["time"].values[0] == np.datetime64("2020-01-01T12:35")
+        last = read_radolan(sorted(dwd.glob("*.gz"))[-1])[1] * 12  # mm in 5 minutes to mm/h
+        before = read_radolan(sorted(dwd.glob("*.gz"))[-2])[1] * 12
+        past = np.stack([before, last]).astype(np.float32)
+        np.testing.assert_allclose(future.values, model.predict(past, 3), rtol=1e-5, atol=1e-6)
+    for change, said in (
+        (["--input-frames", "5"], "has no window of 5 frames"),
+        (["--data", "mmnist"], "is no data set of recordings"),
+        (["--data", "knmi"], "holds no files"),
+        (["--time-step", "1h"], "1 h apart are asked for; this model makes steps of 5 min"),
+    ):
+        ran = CliRunner().invoke(command, [*arguments, *change])
+        assert ran.exit_code == 2
+        assert said in ran.output

@@ -313,19 +313,22 @@ def test_without_a_network_the_cache_serves(published, tmp_path):
         closed.bind(("127.0.0.1", 0))
         nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}"
         for gone in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": nowhere}):
-            ran = start("pull", "convlstm-mine", "--hub", "hf://me", env=env | gone)
+            ran = start("pull", "hf-hub:me/convlstm-mine", env=env | gone)
             out, err = ran.communicate()
             assert ran.returncode == 0, err
             assert content(out.strip()) == content(tmp_path / "ours" / "convlstm-mine")
-            ran = start("list", "--hub", "hf://me", "--json", env=env | gone)
-            assert [row["name"] for row in json.loads(ran.communicate()[0])] == ["convlstm-mine"]
-            ran = start("pull", "mslstm-ours", "--hub", "hf://me", env=env | gone)
-            _, err = ran.communicate()
-            assert ran.returncode == 2
-            assert "cannot be reached" in err
-            assert err.count("\n") == 1
             ran = start("pull", "mslstm-mmnist", "--hub", "hf://me", env=env | gone)
             assert ran.communicate()[0].strip() == str(CARDS / "mslstm-mmnist")
+    env |= {"HF_HUB_OFFLINE": "1"}
+    ran = start("pull", "convlstm-mine", "--hub", "hf://me", env=env)
+    assert content(ran.communicate()[0].strip()) == content(tmp_path / "ours" / "convlstm-mine")
+    ran = start("list", "--hub", "hf://me", "--json", env=env)
+    assert [row["name"] for row in json.loads(ran.communicate()[0])] == ["convlstm-mine"]
+    ran = start("pull", "mslstm-ours", "--hub", "hf://me", env=env)
+    _, err = ran.communicate()
+    assert ran.returncode == 2
+    assert "cannot be reached" in err
+    assert err.count("\n") == 1
 
 
 def test_two_processes_that_pull_at_once(published, tmp_path):

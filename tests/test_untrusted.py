@@ -20,7 +20,7 @@ from zoo.plugins import names
 
 FRAMES = torch.rand(1, 2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 OFTEN = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

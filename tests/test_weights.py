@@ -43,6 +43,12 @@ def test_out_and_in_bit_for_bit(path):
     assert same(module, make())
 
 
+def test_equal_weights_are_equal_files(path, tmp_path):
+    for number in range(8):
+        save_weights(make(), tmp_path / f"{number}.safetensors")
+        assert (tmp_path / f"{number}.safetensors").read_bytes() == path.read_bytes()
+
+
 def test_tensors_that_are_not_contiguous(tmp_path):
     module = make().to(memory_format=torch.channels_last)
     assert not module[0].weight.is_contiguous()

@@ -118,11 +118,9 @@ for name in ("mycell", "ms-mycell"):
     print(name, zoo.load(f"local-dir:{name}").config.plugin)
 """
 
-RECIPE_BUDGET = {"steps = 4000": "steps = 2", "warmup_steps = 200": "warmup_steps = 0"}
-
 
 def test_a_plugin_from_nothing_to_gone(
-    installed: Path, tmp_path_factory: pytest.TempPathFactory, noise_root: Path
+    installed: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     run(installed, "zoo", "new", "zoo-mycell")
     project = installed / "zoo-mycell"
@@ -143,15 +141,6 @@ def test_a_plugin_from_nothing_to_gone(
         f"{name} distribution='zoo-mycell' version='0.1.0'" for name in ("mycell", "ms-mycell")
     ]
     run(installed, "python", "-m", "pytest", "-q", str(project / "tests"), "-k", "learns or saved")
-    recipe = project / "cards" / "ms-mycell-mmnist" / "recipe.toml"
-    text = recipe.read_text()
-    for much, little in RECIPE_BUDGET.items():
-        text = text.replace(much, little)
-    recipe.write_text(text)
-    run(installed, "zoo", "train", str(recipe), "--data-dir", str(noise_root))
-    trained = json.loads((installed / "runs" / "ms-mycell-mmnist" / "config.json").read_text())
-    assert trained["plugin"] == {"distribution": "zoo-mycell", "version": "0.1.0"}
-
     uninstall = ["--python", installed / "bin" / "python", "uninstall", "--yes", "zoo-mycell"]
     subprocess.run([*PIP, *uninstall], check=True)
     assert json.loads(run(installed, "zoo", "list", "*mycell", "--json")) == []

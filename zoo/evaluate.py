@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Subset
 
 from zoo.baselines import BASELINES, check_baseline
 from zoo.config import Data
-from zoo.data import open_dataset
+from zoo.data import SequenceDataset, find_dataset, open_dataset
 from zoo.errors import ZooError
 from zoo.forecast import Forecaster
 from zoo.memory import trim
@@ -23,9 +23,12 @@ from zoo.metrics import BALANCE, DEFINITIONS, FrameMetrics
 from zoo.progress import progress_bar
 from zoo.units import check_data, to_physical, to_unit_interval
 
-__all__ = ["default_thresholds", "evaluate", "forecast_all", "open_for"]
+__all__ = ["default_thresholds", "evaluate", "forecast_all", "latest", "open_for"]
 
 LARGE = 2**20  # values of a batch from which on memory is minded
+if TYPE_CHECKING:
+    import xarray
+
 SEQUENCES = 10_000  # of the fixed test set of Moving MNIST
 
 #: Thresholds of the categorical scores by unit: for rain those of the MS-RNN papers.
@@ -153,6 +156,39 @@ def open_for(
     }
     opened = open_dataset(name, split, root=root, frames=given + horizon, **chosen)
     return name, opened, given, horizon
+
+
+def latest(
+    model: Forecaster, dataset: str, folder: Path, input_frames: int | None = None
+) -> xarray.DataArray:
+    """The last frames that a folder of files holds, as :meth:`Forecaster.predict` takes them.
+
+    Args:
+        model: whose data set options are used, if it was trained on this data set.
+        dataset: the name of the data set whose files they are.
+        folder: with the files; no gap in time may be between those that are read.
+        input_frames: how many; by default as in the training.
+
+    Raises ZooError where the data set has no recordings, or too few frames follow one another.
+    """
+    data = model.config.data
+    kind = find_dataset(dataset)
+    if not (isinstance(kind, type) and issubclass(kind, SequenceDataset)):
+        raise ZooError(f"{dataset} is no data set of recordings, whose last frames could be read")
+    options: dict[str, Any] = {}
+    if dataset == data.name:
+        # All of it is read, whatever was for training and test, on the scale of the training.
+        parts = ("test_from", "valid_from", "valid_share", "stride", "sequences", "seed", "folder")
+        options = {key: value for key, value in data.options.items() if key not in parts}
+        if data.reflectivity is None:
+            options |= {"low": data.low, "high": data.high}
+    options["test_share"] = 1.0
+    frames = input_frames or data.input_frames or 10
+    opened: Any = open_dataset(
+        dataset, "test", root=folder.parent, folder=folder.name, frames=frames, **options
+    )
+    frames_of_last: xarray.DataArray = opened.labelled(len(opened.windows) - 1)
+    return frames_of_last
 
 
 @torch.no_grad()

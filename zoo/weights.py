@@ -26,8 +26,8 @@ def save_weights(module: nn.Module, path: Path) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
     with atomic_path(path) as temporary:
         # Not save_file, whose files only their owner may read.
-        metadata = {"format": "pt", "sha256": _digest(tensors)}
-        temporary.write_bytes(save(tensors, metadata=metadata))
+        # One key alone: several are written in any order, and equal weights are equal files.
+        temporary.write_bytes(save(tensors, metadata={"sha256": _digest(tensors)}))
 
 
 def fit_weights(module: nn.Module, path: Path) -> torch.dtype:

@@ -16,6 +16,7 @@ from zoo.cli.common import as_json, device_option, parse_size, print_json
 @click.option("--horizon", type=click.IntRange(min=1), help="Frames to forecast.")
 @click.option("--input-frames", type=click.IntRange(min=1), help="Read only the first so many.")
 @click.option("--size", help="Resize pictures and videos to HEIGHTxWIDTH.")
+@click.option("--data", help="INPUT is a folder of files of this data set, such as knmi.")
 @click.option("--variable", help="Of a NetCDF file or zarr store with several.")
 @click.option("--unit", help="In which the frames are; by default what the file says.")
 @click.option("--time-step", help="From one frame to the next, as 5min; by default of the file.")
@@ -28,6 +29,7 @@ def predict(
     horizon: int | None,
     input_frames: int | None,
     size: str | None,
+    data: str | None,
     variable: str | None,
     unit: str | None,
     time_step: str | None,
@@ -39,6 +41,12 @@ def predict(
     INPUT is an array (.npy, .npz), a video, a folder of pictures, a NetCDF file (.nc) or a zarr
     store (.zarr) with a dimension "time"; the ending of OUTPUT decides what is written: .npy,
     .npz, .gif, .mp4 or .png; or .nc or .zarr, with coordinates and lead times, from such a file.
+
+    With --data it is a folder of a data set's files (zoo data info), radar, say, and what follows
+    its last frames is forecast.
+
+    \b
+    zoo predict MODEL radar/knmi --data knmi -o future.nc
     """
     from zoo.data.files import check_writable, read_frames, write_frames
     from zoo.errors import ZooError
@@ -46,19 +54,29 @@ def predict(
     from zoo.labelled import LABELLED, read_labelled, write_labelled
 
     labelled = input.suffix in LABELLED
-    if labelled != (output.suffix in LABELLED):
+    if data is None and labelled != (output.suffix in LABELLED):
         raise ZooError(
             f"{input} to {output}: a file with coordinates ({', '.join(LABELLED)}) gives one; "
             f"write {output.with_suffix('.nc' if labelled else '.npy')}"
         )
-    check_writable(output.with_suffix(".npy") if labelled else output)
+    check_writable(output.with_suffix(".npy") if output.suffix in LABELLED else output)
     forecaster = load(model, device=device)
     config = forecaster.config
-    if labelled:
-        array = read_labelled(input, variable)
-        array = array.isel(time=slice(input_frames)) if "time" in array.dims else array
+    if labelled or data:
+        if data:
+            from zoo.evaluate import latest
+
+            array = latest(forecaster, data, input, input_frames)
+        else:
+            array = read_labelled(input, variable)
+            array = array.isel(time=slice(input_frames)) if "time" in array.dims else array
         future = forecaster.predict(array, horizon, unit=unit, time_step=time_step)
-        write_labelled(output, future)
+        if output.suffix in LABELLED:
+            write_labelled(output, future)
+        else:
+            low, high = config.data.limits
+            frames = future.values if future.ndim == 4 else future.values[:, None]  # (T, C, H, W)
+            write_frames(output, frames, low=low, high=high)
         told = {"output": str(output), "input": array.shape, "forecast": future.shape}
         click.echo(f"{output}: {future.sizes['time']} frames that follow", err=True)
         if as_json:

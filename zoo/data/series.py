@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from zoo.data.dataset import FrameDataset
 from zoo.errors import ZooError
 from zoo.memory import trim
 from zoo.units import to_unit_interval
+
+if TYPE_CHECKING:
+    import xarray
 
 __all__ = ["SPLITS", "SequenceDataset", "Series"]
 
@@ -238,6 +241,22 @@ class SequenceDataset(FrameDataset):
         number, chosen = self.windows[index]
         times = self.series[number].times
         return None if times is None else times[chosen]
+
+    def labelled(self, index: int) -> xarray.DataArray:
+        """A sequence in units of the data, with its times where they are known.
+
+        Its dimensions are time, channel where there are several, y and x.
+        """
+        import xarray
+
+        number, chosen = self.windows[index]
+        frames, record, times = self._frames(number, chosen), self._data, self.when(index)
+        dims = ["time", "channel", "y", "x"]
+        if frames.shape[1] == 1:
+            frames = frames[:, 0]  # (T, 1, H, W) to (T, H, W)
+            dims.remove("channel")
+        coords = {} if times is None else {"time": times.astype("datetime64[ns]")}
+        return xarray.DataArray(frames, coords, dims, record.variable, {"units": record.unit})
 
     def describe(self) -> dict[str, str]:
         """What was found, for people."""
