@@ -77,7 +77,8 @@ class TestPublishedOptions(CellContract):
 
 
 #: The laws that take long, which a stack and a mirror keep for every cell (above).
-SLOW = {"compiles", "exports", "any_number_of_frames", "input_may_be_wider_than_the_layer"}
+SLOW = {"compiles", "exports", "gradients_are_right"}
+SLOW |= {"any_number_of_frames", "input_may_be_wider_than_the_layer"}
 LAWS = sorted({name[5:] for name in dir(CellContract) if name.startswith("test_")} - SLOW)
 
 
@@ -91,9 +92,9 @@ def test_every_topology(cell, topology, law, tmp_path):
     check(f"{topology}-{cell}", law, Contract(), layers=5, tmp_path=tmp_path)
 
 
-@pytest.mark.parametrize("law", ["compiles", "exports"])
+@pytest.mark.parametrize("law", ["compiles", "exports", "gradients_are_right"])
 @pytest.mark.parametrize("topology", ["noskip", "unet3plus", "full"])
-def test_every_topology_compiles(topology, law):
+def test_every_topology_compiles_and_learns(topology, law):
     # Of all cells the one that asks for most: memory, below, its place, a grid of its own.
     check(f"{topology}-motionrnn", law, CellContract(), layers=5)
 
