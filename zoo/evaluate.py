@@ -25,11 +25,11 @@ from zoo.units import check_data, to_physical, to_unit_interval
 
 __all__ = ["default_thresholds", "evaluate", "forecast_all", "latest", "open_for"]
 
-LARGE = 2**20  # values of a batch from which on memory is minded
 if TYPE_CHECKING:
     import xarray
 
 SEQUENCES = 10_000  # of the fixed test set of Moving MNIST
+LARGE = 2**20  # values of a batch from which on memory is minded
 
 #: Thresholds of the categorical scores by unit: for rain those of the MS-RNN papers.
 THRESHOLDS = {"mm/h": (0.5, 2.0, 5.0), "dBZ": (20.0, 30.0, 40.0)}

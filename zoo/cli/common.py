@@ -15,6 +15,7 @@ __all__ = [
     "data_option",
     "device_option",
     "hub_option",
+    "model_name",
     "parse_setting",
     "parse_size",
     "print_json",
@@ -76,6 +77,11 @@ def print_metrics(scores: dict[str, dict[str, dict[str, Any]]], name: str) -> No
     ]
     heads = [metric.upper().replace("_UNIT", " in units") for metric in metrics]
     print_table(["frames", "forecast by", *heads], rows)
+
+
+def model_name(ref: str, folder: Path) -> str:
+    """What a model is called: as its folder, or as it was asked for where that has no name."""
+    return ref if ref.startswith(("hf-hub:", "hf://")) else folder.resolve().name
 
 
 DIGITS = {"mse": 2, "mae": 2, "ssim": 3, "psnr": 2, "rmse_unit": 3, "lpips": 3}

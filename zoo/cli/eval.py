@@ -12,6 +12,7 @@ from zoo.cli.common import (
     as_json,
     data_option,
     device_option,
+    model_name,
     parse_setting,
     print_json,
     print_metrics,
@@ -90,14 +91,12 @@ def eval_(
     if save and len(models) > 1:
         raise ZooError(f"--save is for one model, got {len(models)}; measure them one by one")
     folders = [pull(model) for model in models]
-    names = [
-        model if model.startswith("hf-hub:") else folder.resolve().name
-        for model, folder in zip(models, folders, strict=True)
-    ]
+    names = list(map(model_name, models, folders))
     if len({*names}) < len(names):
         raise ZooError(f"two of the models are named alike: {', '.join(names)}; rename a folder")
     forecasters = {
-        name: load(model, device=device) for name, model in zip(names, models, strict=True)
+        name: load(f"local-dir:{folder}", device=device)
+        for name, folder in zip(names, folders, strict=True)
     }
     if save:
         read_metrics(folders[0])  # what cannot be added to is told before the work

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from zoo.cli.common import as_json, print_json, print_metrics
+from zoo.cli.common import as_json, model_name, print_json, print_metrics
 
 
 @click.command()
@@ -30,9 +30,9 @@ def info(model: str, as_json: bool) -> None:
         ]
     else:
         folder = find_folder(model)
-        forecaster = load(model)
+        forecaster = load(f"local-dir:{folder}")  # what was brought, and not once more
         facts |= {
-            "name": model if model.startswith(("hf-hub:", "hf://")) else folder.resolve().name,
+            "name": model_name(model, folder),
             "folder": str(folder),
         }
         if metrics := read_metrics(folder):

@@ -100,13 +100,11 @@ class Folder(Hub):
             raise UnreachableError(f"the hub {self.path} is no folder")
         listed = []
         for weights in sorted(self.path.glob(f"*/{WEIGHTS}")):
+            folder = weights.parent
             try:
-                config = read_config(weights.parent)
+                listed.append(_described(folder, folder.name, str(self.path)))
             except ZooError as error:
-                warnings.warn(f"{weights.parent} is left out: {error}", stacklevel=2)
-            else:
-                name, data = weights.parent.name, config.data.name or ""
-                listed.append(Listed(name, config.architecture, data, str(self.path)))
+                warnings.warn(f"{folder} is left out: {error}", stacklevel=2)
         return listed
 
     def pull(self, name: str) -> Path | None:
@@ -198,9 +196,7 @@ class HuggingFace(Hub):
                 continue
             newest = max(repository.revisions, key=lambda one: one.last_modified, default=None)
             if newest and (newest.snapshot_path / WEIGHTS).is_file():
-                config = read_config(newest.snapshot_path)
-                hub, data = f"hf://{organisation}", config.data.name or ""
-                listed.append(Listed(name, config.architecture, data, hub))
+                listed.append(_described(newest.snapshot_path, name, f"hf://{organisation}"))
         return listed
 
 
@@ -274,6 +270,12 @@ def search(text: str, author: str | None = None) -> list[Listed]:
     with _told("the Hugging Face Hub", "searched"):
         found = list(HfApi().list_models(filter=LIBRARY, search=text or None, author=author))
     return sorted(map(_listed, found))
+
+
+def _described(folder: Path, name: str, hub: str) -> Listed:
+    """What the config in a model's folder tells."""
+    config = read_config(folder)
+    return Listed(name, config.architecture, config.data.name or "", hub)
 
 
 def _listed(model: ModelInfo) -> Listed:
