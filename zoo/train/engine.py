@@ -304,15 +304,17 @@ class _Training:
         """Into how few parts a batch must be cut to fit into memory, on every process."""
         objective = self.accelerator.unwrap_model(self.objective)
         rows = -(-self.recipe.train.batch_size // self.accelerator.num_processes)
-        sequence = self.dataset[0]
-        frames = sequence.expand(rows, *sequence.shape).to(self.accelerator.device)
-        fed = torch.ones(rows, len(sequence) - 1, dtype=torch.bool, device=frames.device)
+        device = self.accelerator.device
+        sequences = torch.stack([self.dataset[0]] * rows)
+        fed = torch.ones(rows, sequences.shape[1] - 1, dtype=torch.bool)
+        # What the optimiser adds in its first step: Adam's two moments.
+        moments = [torch.empty_like(weight) for weight in [*objective.parameters()] * 2]
         parts = self.parts
         while True:
             try:
-                for here, fed_here in zip(frames.chunk(parts), fed.chunk(parts), strict=True):
+                for part in zip(sequences.chunk(parts), fed.chunk(parts), strict=True):
                     with self.accelerator.autocast():
-                        loss = objective(here, fed_here).sum()
+                        loss = objective(*(tensor.to(device) for tensor in part)).sum()
                     loss.backward()
                 break
             except RuntimeError as error:
@@ -326,7 +328,8 @@ class _Training:
                 parts = min(2 * parts, rows)
             finally:
                 objective.zero_grad()
-        found = self.accelerator.gather(torch.tensor([parts], device=frames.device))
+        del moments
+        found = self.accelerator.gather(torch.tensor([parts], device=device))
         return int(found.max())
 
     def _evaluate(self, done: Outcome, log: Log) -> bool:
