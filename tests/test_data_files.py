@@ -160,7 +160,10 @@ def test_taxibj(tmp_path: Path) -> None:
     assert train.record.limits == (0, 2 * (39 * 48 - 1344 - 1))  # of both flows, to train
     assert train[0].shape == (8, 1, 4, 4)
     assert train[0].min() == 0
-    assert str(test.when(0)[-1]) == str(test.last[0])  # type: ignore[index]
+    assert str(test.when(0)[-1]) == "2015-01-13T00:00:00"  # type: ignore[index]
+    (tmp_path / "prepared").mkdir()
+    list(test.prepare(tmp_path / "prepared"))
+    assert len(TaxiBJ(tmp_path / "prepared", split="test", frames=8)) == 1344
     assert TaxiBJ(tmp_path, frames=8, flow="both")[0].shape == (8, 2, 4, 4)
     write_taxibj(tmp_path, ["20160101"], slots=47, year=16)  # dropped
     assert len(TaxiBJ(tmp_path, frames=8)) == len(train)

@@ -61,7 +61,7 @@ def test_dwd_is_a_rate_whose_gaps_part_it(dwd: Path) -> None:
     assert (record.grid_step, record.time_step) == (1000, 300)
     assert record.reflectivity is not None
     assert record.reflectivity.model_dump() == {"a": 256, "b": 1.42, "low": -10, "high": 60}
-    assert dataset.gaps == 1
+    assert dataset.describe()["gaps in time"] == "1"
     assert len(dataset) == 3 + 1
     expected = (10 * np.log10(256 * (0.25 * 12) ** 1.42) + 10) / 70
     assert dataset[0][0, 0, 5, 7] == pytest.approx(expected, abs=1e-6)

@@ -201,6 +201,21 @@ def test_a_prepared_folder_reads_the_same(tmp_path: Path) -> None:
         Numbered(output, frames=3)
 
 
+def test_several_recordings_without_times_are_split_one_by_one(tmp_path: Path) -> None:
+    class Three(SequenceDataset):
+        def read_series(self) -> Any:
+            frames = np.arange(5, dtype=np.float32)[:, None, None, None]
+            return [Series(name, 5, lambda a, b: frames[a:b]) for name in "abc"], {}
+
+    options: dict[str, Any] = {"frames": 5, "test_share": 0.3, "low": 0, "high": 5}
+    source = Three(tmp_path, **options)
+    assert [number for number, _ in source.windows] == [0, 1]
+    (tmp_path / "out").mkdir()
+    list(source.prepare(tmp_path / "out"))
+    prepared = Three(tmp_path / "out", split="test", **options)
+    assert [number for number, _ in prepared.windows] == [2]
+
+
 def test_pictures_are_prepared_as_they_are(tmp_path: Path) -> None:
     class Pictures(SequenceDataset):
         meaning: ClassVar[dict[str, Any]] = {"low": 0.0, "high": 1.0}
@@ -241,7 +256,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 def test_a_recording_larger_than_the_cache_is_read_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zoo.data.series.CACHE", 500)  # five frames
+    monkeypatch.setattr("zoo.data.recordings.CACHE", 500)  # five frames
     dataset = Numbered(tmp_path, frames=12, low=0, high=20)
     assert numbers(dataset, 3) == [*range(3, 15)]
-    assert dataset._cache.bytes <= 500
+    assert dataset._recordings.cache.bytes <= 500

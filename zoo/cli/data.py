@@ -145,7 +145,7 @@ def fetch(name: str, data_dir: Path | None) -> None:
 def _open(name: str, folder: Path, frames: int, settings: tuple[str, ...]) -> Any:
     """The data set with its training part, or where that is empty with another."""
     from zoo.data import open_dataset
-    from zoo.data.series import SPLITS
+    from zoo.data.splits import SPLITS
     from zoo.errors import ZooError
 
     options = dict(map(parse_setting, settings))

@@ -14,7 +14,8 @@ from zoo.plugins import find, names
 
 if TYPE_CHECKING:
     from zoo.data.dataset import FrameDataset, RemoteFile
-    from zoo.data.series import SequenceDataset, Series
+    from zoo.data.recordings import Series
+    from zoo.data.series import SequenceDataset
 
 __all__ = [
     "DATASETS",
@@ -48,7 +49,7 @@ _HOMES = {
     "FrameDataset": "zoo.data.dataset",
     "RemoteFile": "zoo.data.dataset",
     "SequenceDataset": "zoo.data.series",
-    "Series": "zoo.data.series",
+    "Series": "zoo.data.recordings",
 }
 
 

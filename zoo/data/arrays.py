@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.files import decoding
+from zoo.data.files import decoding, natural
 from zoo.data.meteonet import FrameFile
-from zoo.data.series import SequenceDataset, Series, natural
+from zoo.data.recordings import Series
+from zoo.data.series import SequenceDataset
 from zoo.errors import ZooError
 from zoo.labelled import CHANNELS, read_labelled
 from zoo.units import seconds
@@ -114,8 +115,6 @@ class Arrays(SequenceDataset):
             found["time_step"] = step
         if grid_step:
             found["grid_step"] = float(grid_step)
-        # Several recordings without times are split one by one, not in the midst of one.
-        self.where.by = "series" if len(series) > 1 and series[0].times is None else "time"
         return series, found
 
     def _file(self, path: str | None) -> Path:

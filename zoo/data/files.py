@@ -24,6 +24,7 @@ __all__ = [
     "VIDEOS",
     "check_writable",
     "decoding",
+    "natural",
     "read_frames",
     "to_pixels",
     "write_frames",
@@ -161,6 +162,13 @@ def to_pixels(frames: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.rint(share.clip(0, 1) * 255).astype(np.uint8)
 
 
+def natural(path: Path | str) -> tuple[list[str | int], str]:
+    """Sort key by which number 10 comes after number 9."""
+    name = str(path)
+    parts = re.split(r"(\d+)", name.lower())
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
 def _split_key(path: str | Path) -> tuple[Path, str | None]:
     match = re.fullmatch(r"(.+\.npz):([^/\\]*)", str(path), re.IGNORECASE)
     return (Path(match[1]), match[2]) if match else (Path(path), None)
@@ -262,7 +270,7 @@ def _read_folder(
                 for file in folder.iterdir()
                 if file.suffix.lower() in PICTURES and not file.name.startswith(".")
             ),
-            key=_natural,
+            key=natural,
         )
     if not files:
         raise ZooError(f"{folder}: holds no pictures, expected {', '.join(PICTURES)}")
@@ -286,12 +294,6 @@ def _read_folder(
                 converted = converted.resize((size[1], size[0]), Image.Resampling.BOX)
             frames.append(np.asarray(converted))
     return frames
-
-
-def _natural(file: Path) -> tuple[list[str | int], str]:
-    """Sort key by which frame 10 comes after frame 9."""
-    parts = re.split(r"(\d+)", file.name.lower())
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], file.name
 
 
 def _tile(pixels: np.ndarray) -> np.ndarray:

@@ -21,8 +21,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from zoo.data.files import natural
 from zoo.data.meteonet import FrameFile, read_dates
-from zoo.data.series import SequenceDataset, Series, natural
+from zoo.data.recordings import Series
+from zoo.data.series import SequenceDataset
 from zoo.errors import ZooError
 
 __all__ = ["DWD", "FMI", "KNMI", "ODIM", "MeteoNet", "read_radolan"]

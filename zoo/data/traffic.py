@@ -10,13 +10,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from zoo.data.files import decoding
-from zoo.data.series import SequenceDataset, Series
+from zoo.data.recordings import Series
+from zoo.data.series import SequenceDataset
+from zoo.data.splits import gaps
 from zoo.errors import ZooError
 
 __all__ = ["TaxiBJ"]
 
 SLOTS = 48  # half hours of a day
-TEST = 28 * SLOTS  # frames: the last four weeks
+TEST = 28 * 86_400  # seconds of frames: the last four weeks
 
 
 class TaxiBJ(SequenceDataset):
@@ -67,8 +69,8 @@ class TaxiBJ(SequenceDataset):
 
             labels = [f"{path}, {time}" for time in times]
             series.append(Series(path.name, len(times), read, times, labels))
-        self.last = np.sort(np.concatenate([times for _, times in both]))[-TEST:]
-        before = [frames[times < self.last[0]] for frames, times in both]
+        last = _last_weeks(series, 1800.0)
+        before = [frames[times < last] for frames, times in both]
         before = [frames for frames in before if len(frames)] or [frames for frames, _ in both]
         return series, {
             "low": float(min(frames.min() for frames in before)),
@@ -81,26 +83,25 @@ class TaxiBJ(SequenceDataset):
             return super()._cut_windows(stride, split)
         if split == "valid":
             return []
-        windows = []
-        for number, pieces in self._all_runs().items():
-            times = self.series[number].times
-            assert times is not None  # read_series gives all of them
-            for piece in pieces:
+        assert self._file_step is not None  # the files have times
+        last, windows = _last_weeks(self.series, self._file_step), []
+        for number, series in enumerate(self.series):
+            assert series.times is not None
+            ends = np.flatnonzero(gaps(series, self._file_step)) + 1
+            for run in np.split(np.arange(series.length), ends):
+                piece = run[:: self.every]
                 for start in range(0, len(piece) - self.frames + 1, stride or 1):
                     window = piece[start : start + self.frames]
-                    if (times[window[-1]] >= self.last[0]) == (split == "test"):
+                    if (series.times[window[-1]] >= last) == (split == "test"):
                         windows.append((number, window))
         return windows
 
-    def _all_runs(self) -> dict[int, list[np.ndarray]]:
-        """The frames of every recording in runs without a gap, whatever their split."""
-        pieces: dict[int, list[np.ndarray]] = {}
-        for number, series in enumerate(self.series):
-            assert series.times is not None
-            gaps = np.diff(series.times) != np.timedelta64(1800, "s")
-            runs = np.split(np.arange(series.length), np.flatnonzero(gaps) + 1)
-            pieces[number] = [run[:: self.every] for run in runs]
-        return pieces
+
+def _last_weeks(series: Sequence[Series], step: float) -> np.datetime64:
+    """The first of the last four weeks of frames, which are `step` seconds apart."""
+    times = np.sort(np.concatenate([one.times for one in series if one.times is not None]))
+    first: np.datetime64 = times[-int(TEST / step) :][0]
+    return first
 
 
 def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray]:

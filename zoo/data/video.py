@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from zoo.data.files import PICTURES, VIDEOS, decoding, read_frames
-from zoo.data.series import SequenceDataset, Series, natural
+from zoo.data.files import PICTURES, VIDEOS, decoding, natural, read_frames
+from zoo.data.recordings import Series
+from zoo.data.series import SequenceDataset
 from zoo.errors import ZooError
 
 __all__ = ["KTH", "Clip", "Video"]

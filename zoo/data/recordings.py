@@ -1,0 +1,229 @@
+"""Recordings: frames one after another, read a few at a time, cropped and pooled."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from einops import rearrange
+
+from zoo.errors import ZooError
+from zoo.memory import trim
+
+__all__ = ["PREPARED", "Recordings", "Series", "check_crop", "read_prepared"]
+
+CACHE = 128 * 2**20  # bytes of frames that are kept
+PREPARED = "frames.json"  # tells that a folder holds what prepare() wrote
+
+
+@dataclass(frozen=True)
+class Series:
+    """A recording: frames one after another.
+
+    name: as people know it: a file, a subject, a product.
+    length: number of frames.
+    read: (start, stop) to frames (stop − start, C, H, W) in units of the data, NaN where
+        missing, or pictures as uint8. It may raise ZooError.
+    times: (length,) of datetime64[s] in UTC, where they are known.
+    labels: (length,) names for messages, of the file of each frame, say.
+    part: "train", "valid" or "test", where the data set itself says.
+    whole: whether it is read in one go, as a video is.
+    stride: frames between the starts of two windows, where it is not the same for all.
+    """
+
+    name: str
+    length: int
+    read: Callable[[int, int], np.ndarray]
+    times: np.ndarray | None = None
+    labels: Sequence[str] | None = None
+    part: str | None = None
+    whole: bool = False
+    stride: int | None = None
+
+    def label(self, index: int) -> str:
+        """The name of a frame for a message."""
+        return self.labels[index] if self.labels else f"{self.name}, frame {index}"
+
+    def check_times(self) -> None:
+        """Refuse times that repeat or go back."""
+        if self.times is None or not self.length:
+            return
+        if np.isnat(self.times).any():
+            i = int(np.argmax(np.isnat(self.times)))
+            raise ZooError(f"{self.label(i)} has no time (NaT); give all frames times, or none")
+        wrong = np.flatnonzero(np.diff(self.times) <= np.timedelta64(0, "s"))
+        if len(wrong):
+            i = int(wrong[0])
+            what = "repeats" if self.times[i] == self.times[i + 1] else "comes after"
+            raise ZooError(
+                f"{self.label(i + 1)}: its time, {self.times[i + 1]}, {what} that of the frame "
+                f"before it, {self.label(i)} ({self.times[i]}); expected rising times: take one "
+                "away or sort them"
+            )
+
+
+class Recordings:
+    """Reads frames of recordings; those that were read last are kept in memory.
+
+    crop: (top, left, height, width), in cells of the files. pool: average over squares of so
+    many cells; a square is missing where more than half of it is. every: how far apart frames are
+    asked for.
+    """
+
+    def __init__(
+        self,
+        series: Sequence[Series],
+        crop: tuple[int, int, int, int] | None = None,
+        pool: int = 1,
+        every: int = 1,
+    ) -> None:
+        self.series, self.crop, self.pool, self.every = series, crop, pool, every
+        self.cache = _Cache(CACHE)
+        self._frame_bytes: dict[int, int] = {}
+        self._read_bytes = 0
+
+    def frames(self, number: int, chosen: np.ndarray) -> np.ndarray:
+        """The frames `chosen` of recording `number`, float32 (T, C, H, W), in units of the data."""
+        series = self.series[number]
+        absent = [int(i) for i in chosen if (number, int(i)) not in self.cache]
+        fresh = self._read(number, absent, {*map(int, chosen)}) if absent else {}
+        taken = []
+        for i in map(int, chosen):
+            kept = fresh[i] if i in fresh else self.cache.get((number, i))
+            if kept is None:  # it fell out of the cache, or is none of every so many
+                kept = self._fit(series, series.read(i, i + 1)[0])
+            taken.append(kept)
+        for i, frame in zip(chosen, taken, strict=True):
+            if frame.shape != taken[0].shape:
+                raise ZooError(
+                    f"{series.label(int(i))}: the frame is {_size(frame)}, others are "
+                    f"{_size(taken[0])}; expected frames of one size"
+                )
+        frames = np.stack(taken)
+        return frames / np.float32(255) if frames.dtype == np.uint8 else frames
+
+    def _read(self, number: int, absent: list[int], wanted: set[int]) -> dict[int, np.ndarray]:
+        """Read the frames that are absent, and what lies between them, into the cache."""
+        series, read = self.series[number], dict[int, np.ndarray]()
+        # A recording that is read in one go is kept whole if that is not too much.
+        size = self._frame_bytes.get(number, 0) * series.length if series.whole else CACHE
+        first, last = (0, series.length) if size < CACHE / 2 else (absent[0], absent[-1] + 1)
+        for start in range(first, last, 32):
+            stop = min(start + 32, last)
+            block = series.read(start, stop)
+            self._read_bytes += block.nbytes
+            for i in range(start, stop, 1 if series.whole else self.every):
+                frame = self._fit(series, block[i - start])
+                self._frame_bytes[number] = frame.nbytes
+                self.cache.put((number, i), frame)
+                if i in wanted:
+                    read[i] = frame
+        if self._read_bytes > CACHE:
+            self._read_bytes = 0
+            trim()
+        return read
+
+    def _fit(self, series: Series, frame: np.ndarray) -> np.ndarray:
+        """Crop and pool a frame (C, H, W)."""
+        if self.crop:
+            top, left, height, width = self.crop
+            cropped = frame[:, top : top + height, left : left + width]
+            if cropped.shape[1:] != (height, width):
+                raise ZooError(
+                    f"crop is {list(self.crop)} (top, left, height, width), which reaches beyond "
+                    f"the frames of {series.name}, {_size(frame)}; choose a smaller one"
+                )
+            frame = cropped
+        if self.pool > 1:
+            k = self.pool
+            frame = frame / np.float32(255) if frame.dtype == np.uint8 else frame
+            height, width = (side // k * k for side in frame.shape[1:])
+            if not height or not width:
+                raise ZooError(f"pool is {k}, more than a frame has cells; choose a smaller one")
+            cells = rearrange(frame[:, :height, :width], "c (h k) (w l) -> c h w (k l)", k=k, l=k)
+            known = ~np.isnan(cells)
+            count = known.sum(-1)
+            mean = np.where(known, cells, 0).sum(-1) / np.maximum(count, 1)
+            frame = np.where(2 * count >= k * k, mean, np.nan)
+        # A copy, so that the whole block that it is a part of need not be kept.
+        return np.array(frame, np.uint8 if frame.dtype == np.uint8 else np.float32)
+
+
+class _Cache:
+    """The frames that were read last, up to so many bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.bytes = limit, 0
+        self.kept: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+
+    def __contains__(self, key: tuple[int, int]) -> bool:
+        return key in self.kept
+
+    def get(self, key: tuple[int, int]) -> np.ndarray | None:
+        if key in self.kept:
+            self.kept.move_to_end(key)
+        return self.kept.get(key)
+
+    def put(self, key: tuple[int, int], frame: np.ndarray) -> None:
+        if key not in self.kept:
+            self.kept[key] = frame
+            self.bytes += frame.nbytes
+        while self.bytes > self.limit:
+            _, old = self.kept.popitem(last=False)
+            self.bytes -= old.nbytes
+
+
+def check_crop(crop: Sequence[int]) -> tuple[int, int, int, int]:
+    """A crop as four numbers; ZooError for anything else."""
+    values = [*crop]
+    if (
+        len(values) != 4
+        or not all(isinstance(v, int) and v >= 0 for v in values)
+        or not values[2]
+        or not values[3]
+    ):
+        raise ZooError(f"crop is {values}; expected four numbers: top, left, height, width")
+    top, left, height, width = values
+    return top, left, height, width
+
+
+def read_prepared(folder: Path) -> tuple[list[Series], dict[str, Any], dict[str, Any]]:
+    """The recordings, fields of Data and options that a data set's `prepare` wrote."""
+    try:
+        facts = json.loads((folder / PREPARED).read_text(encoding="utf-8"))
+        array = np.load(folder / "frames.npy", mmap_mode="r", allow_pickle=False)
+        series, first = [], 0
+        for record in facts["series"]:
+            length, times = record["length"], record["times"]
+            series.append(
+                Series(
+                    record["name"],
+                    length,
+                    functools.partial(_slice, array, first),
+                    None if times is None else np.array(times, "datetime64[s]"),
+                    part=record.get("part"),
+                    stride=record.get("stride"),
+                )
+            )
+            first += length
+        if first != len(array):
+            raise ValueError(f"frames.npy has {len(array)} frames, expected {first}")
+        return series, facts["found"], facts["options"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ZooError(
+            f"{folder} is not what zoo data prepare writes ({error}); prepare it again"
+        ) from None
+
+
+def _slice(array: np.ndarray, first: int, start: int, stop: int) -> np.ndarray:
+    return np.asarray(array[first + start : first + stop])
+
+
+def _size(frame: np.ndarray) -> str:
+    return "×".join(map(str, frame.shape[1:]))
