@@ -18,6 +18,8 @@ from safetensors.torch import load_file, save_file
 import zoo
 import zoo.hub
 from zoo.cli import zoo as command
+from zoo.data.files import GAP
+from zoo.inspect.palettes import NOTHING, RAIN
 from zoo.plugins import forget
 
 DATA = {"name": "mmnist", "size": (64, 64), "input_frames": 3, "horizon": 2}
@@ -171,6 +173,20 @@ def test_predict_writes_by_the_ending(model: Path, clip: Path, ending: str) -> N
     if ending == ".npy":
         expected = zoo.load("mslstm").predict(np.load(clip), 4)
         assert np.array_equal(np.load(output), expected)
+
+
+def test_predict_shows_rain_in_its_colours(here: Path) -> None:
+    meaning = {"variable": "rain_rate", "unit": "mm/h", "reflectivity": {}, "time_step": 300}
+    zoo.save(zoo.create("convlstm", hidden=4, layers=2, patch=2, data=meaning), "rain")
+    np.save("rain.npy", np.random.default_rng(0).gamma(1, 5, (3, 8, 10)).astype("float32"))
+    few = ("predict", "local-dir:rain", "rain.npy", "--horizon", 2, "--unit", "mm/h")
+    for name in ("rain.png", "values.npy"):
+        succeed(*few, "--time-step", "5min", "-o", name)
+    values, picture = np.load("values.npy"), np.asarray(Image.open("rain.png"))
+    assert picture.shape == (8, 10 + GAP + 10, 3)
+    levels = [*RAIN]
+    expected = np.array([NOTHING, *RAIN.values()])[np.digitize(values[0, 0], levels)]
+    assert np.array_equal(picture[:, :10], expected)
 
 
 def test_predict_reads_pictures(model: Path, here: Path) -> None:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from zoo.cli.common import as_json, device_option, parse_size, print_json
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from zoo.config import Data
 
 
 @click.command()
@@ -41,6 +47,7 @@ def predict(
     INPUT is an array (.npy, .npz), a video, a folder of pictures, a NetCDF file (.nc) or a zarr
     store (.zarr) with a dimension "time"; the ending of OUTPUT decides what is written: .npy,
     .npz, .gif, .mp4 or .png; or .nc or .zarr, with coordinates and lead times, from such a file.
+    Rain, reflectivity and counts are shown in the colours of zoo eval's report.
 
     With --data it is a folder of a data set's files (zoo data info), radar, say, and what follows
     its last frames is forecast.
@@ -48,7 +55,7 @@ def predict(
     \b
     zoo predict MODEL radar/knmi --data knmi -o future.nc
     """
-    from zoo.data.files import check_writable, read_frames, write_frames
+    from zoo.data.files import check_writable, read_frames
     from zoo.errors import ZooError
     from zoo.hub import load
     from zoo.labelled import LABELLED, read_labelled, write_labelled
@@ -74,9 +81,8 @@ def predict(
         if output.suffix in LABELLED:
             write_labelled(output, future)
         else:
-            low, high = config.data.limits
             frames = future.values if future.ndim == 4 else future.values[:, None]  # (T, C, H, W)
-            write_frames(output, frames, low=low, high=high)
+            _write(output, frames, config.data)
         told = {"output": str(output), "input": array.shape, "forecast": future.shape}
         click.echo(f"{output}: {future.sizes['time']} frames that follow", err=True)
         if as_json:
@@ -88,9 +94,25 @@ def predict(
         raise ZooError(f"{input} has {there} frames; --input-frames asks for {input_frames}")
     past = frames[..., :input_frames, :, :, :]
     forecast = forecaster.predict(past, horizon, unit=unit, time_step=time_step)
-    low, high = (0.0, 255.0) if forecast.dtype == "uint8" else config.data.limits
-    write_frames(output, forecast, low=low, high=high)
+    _write(output, forecast, config.data)
     if as_json:
         print_json({"output": str(output), "input": past.shape, "forecast": forecast.shape})
     else:
         click.echo(f"{output}: {forecast.shape[-4]} frames that follow {past.shape[-4]}", err=True)
+
+
+def _write(output: Path, forecast: np.ndarray, data: Data) -> None:
+    """Write (T, C, H, W) or (B, T, C, H, W); pictures of a field in its colours."""
+    import numpy as np
+    from einops import rearrange
+
+    from zoo.data.files import ARRAYS, write_frames
+    from zoo.inspect.palettes import palette_for
+
+    low, high = (0.0, 255.0) if forecast.dtype == "uint8" else data.limits
+    if not data.is_picture and forecast.shape[-3] == 1 and output.suffix.lower() not in ARRAYS:
+        batch = forecast if forecast.ndim == 5 else forecast[None]  # (B, T, 1, H, W)
+        palette, low, high = palette_for(data, batch), 0.0, 255.0
+        coloured = np.stack([palette.colours(frames) for frames in batch])
+        forecast = rearrange(coloured, "b t h w c -> b t c h w")
+    write_frames(output, forecast, low=low, high=high)

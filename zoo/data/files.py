@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = [
+    "ARRAYS",
     "PICTURES",
     "VIDEOS",
     "check_writable",
