@@ -140,7 +140,7 @@ class DWD(_Radar):
         "opendata.dwd.de, climate_environment/CDC/grids_germany/5_minutes/radolan; RYDL.hdf5: "
         "doi.org/10.5281/zenodo.3629951"
     )
-    layout = "raa01-*-bin, raa01-*-bin.gz or RYDL.hdf5, in any folders"
+    layout = "raa01-*-bin, raa01-*-bin.gz (unpacked from their .tar) or RYDL.hdf5, in any folders"
     counts = "288 files a day; 180 × 180 of 5 km: pool = 5; steps of 30 minutes: every = 6"
     patterns = ("raa01-*", "*.hdf5")
 
