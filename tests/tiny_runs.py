@@ -106,8 +106,14 @@ def start_together(world: int, *arguments: object, **options: object) -> list:
 
 def train_together(world: int, *arguments: object, **options: object) -> list[int]:
     """Carry out a recipe with several processes; their exit codes."""
-    children = start_together(world, *arguments, **options)
+    return exit_codes(start_together(world, *arguments, **options))
+
+
+def exit_codes(children: list) -> list[int]:
+    """Wait for processes to end; those that hang are killed."""
     for child in children:
+        child.join(240)
+        child.kill()
         child.join()
     return [child.exitcode for child in children]
 

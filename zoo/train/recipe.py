@@ -53,7 +53,8 @@ class DataRecipe(Validated):
     seed: of the order of the sequences, and of Moving MNIST's sequences themselves.
     options: of the data set. Moving MNIST makes fresh sequences for every step, unless
         `sequences` among them says how many there are, or the budget is told in epochs.
-    workers: processes that make batches ready ahead, for each process of the training.
+    workers: processes that make batches ready ahead, for each process of the training; each
+        takes some hundred MB.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -61,7 +62,7 @@ class DataRecipe(Validated):
     horizon: Count = 10
     seed: Natural = 0
     options: Options = Field(default_factory=dict)
-    workers: Natural = 0
+    workers: Annotated[int, Field(ge=0, le=128)] = 0
 
 
 class LossRecipe(Validated):
