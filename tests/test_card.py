@@ -108,6 +108,25 @@ def test_what_a_person_wrote_is_kept(folder):
     assert path.read_text() == again
 
 
+def test_where_a_model_is_loaded_from_is_told_by_no_sentence(folder):
+    write_card(folder, "mit")
+    path = folder / "README.md"
+    path.write_text(path.read_text().replace(UNWRITTEN, 'From `zoo.load("hf-hub:a/b")`.', 1))
+    write_card(folder)
+    assert 'model = zoo.load("mine")' in path.read_text()
+    for wrong in ('x"y', "x", "x/y/z", "../x"):
+        with pytest.raises(ZooError, match="is no repository"):
+            write_card(folder, repository=wrong)
+
+
+def test_neighbours_that_are_not_sound_are_passed_over(folder):
+    for number, text in enumerate(('{"training": []}', "[]", '{"forecast": {}}', "{")):
+        (folder.parent / str(number)).mkdir()
+        (folder.parent / str(number) / "metrics.json").write_text(text)
+    write_card(folder, "mit")
+    assert "|  | mine | persistence | published |" in (folder / "README.md").read_text()
+
+
 def test_a_card_of_somebody_elses_making_is_kept_whole(folder):
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# My model\n\nIt is mine.\n")
     write_card(folder)
@@ -135,7 +154,10 @@ def test_metrics_of_any_name_are_shown(folder):
     [
         (lambda f: (f / "recipe.toml").unlink(), "has no recipe.toml"),
         (lambda f: (f / "metrics.json").unlink(), "has no 'training'"),
-        (lambda f: (f / "metrics.json").write_text("[]"), "holds no JSON object"),
+        (lambda f: (f / "recipe.toml").write_text(""), "is empty"),
+        (lambda f: (f / "recipe.toml").write_text("[["), "is no TOML"),
+        (lambda f: (f / "recipe.toml").write_bytes(b"\xff"), "cannot be read as text"),
+        (lambda f: (f / "metrics.json").write_text("[]"), "is not what zoo train and"),
         (lambda f: (f / "config.json").unlink(), "has no config.json"),
         (lambda f: (f / "README.md").write_text("---\na: [\n---\n"), "metadata that are not sound"),
         (lambda f: (f / "README.md").write_text("---\nmodel-index: 3\n---\n"), "not sound"),

@@ -103,10 +103,13 @@ def test_only_the_parts_of_a_model_are_published(hub, folder):
     (folder / "checkpoints" / "state.bin").write_bytes(b"x")
     (folder / "log.jsonl").write_text("{}")
     (folder / "notes.txt").write_text("mine")
+    (folder / "run.json").write_text('{"command": ["at home"]}')
+    (folder / ".token.md").write_text("secret")
+    (folder / "plot[1].png").write_bytes(b"a picture")
     publish(folder, "me/it")
     assert set(hub.files("me/it")) == {
         *("README.md", "config.json", "demo.png", "metrics.json", "model.safetensors"),
-        "recipe.toml",
+        *("recipe.toml", "plot[1].png"),
     }
 
 
@@ -278,6 +281,20 @@ def test_what_is_no_model_of_the_zoo(published):
         zoo.pull("convlstm-mime", hub="hf://me")
 
 
+def test_a_hub_that_refuses_is_not_in_the_way(published, monkeypatch):
+    """Neither one whose token has expired, nor another's repository of that name."""
+    published.add("you/convlstm-mine", {"notes.md": b"of something else"})
+    assert "models--me--" in str(zoo.pull("convlstm-mine", hub=["hf://you", "hf://me"]))
+    monkeypatch.setenv("HF_TOKEN", "hf_expired")
+    ran = run("list", "--pretrained", "--hub", "hf://me")
+    assert ran.exit_code == 2  # nothing else is asked for
+    monkeypatch.setenv("ZOO_HUB", "hf://me")
+    ran = run("list", "ms-conv*", "--json")
+    assert ran.exit_code == 0, ran.output
+    assert "cannot be searched with this token (401)" in ran.stderr
+    assert run("pull", "mslstm-mmnist").exit_code == 0
+
+
 def test_known_weights_are_no_others(published, tmp_path, monkeypatch):
     """A name that is known means its weights, wherever they are pulled from."""
     place = tmp_path / "known"
@@ -324,6 +341,17 @@ def test_without_a_network_the_cache_serves(published, tmp_path):
     assert content(ran.communicate()[0].strip()) == content(tmp_path / "ours" / "convlstm-mine")
     ran = start("list", "--hub", "hf://me", "--json", env=env)
     assert [row["name"] for row in json.loads(ran.communicate()[0])] == ["convlstm-mine"]
+    snapshot = next((tmp_path / "home").rglob("snapshots/*/config.json"))
+    (snapshot.parents[4] / "models--me--bad" / "snapshots").mkdir(parents=True)
+    bad = shutil.copytree(
+        snapshot.parents[2], snapshot.parents[3] / "models--me--bad", True, dirs_exist_ok=True
+    )
+    next(bad.rglob("snapshots/*/config.json")).unlink()
+    next(bad.rglob("snapshots/*")).joinpath("config.json").write_text("{}")
+    ran = start("list", "--hub", "hf://me", "--json", env=env)
+    out, err = ran.communicate()
+    assert [row["name"] for row in json.loads(out)] == ["convlstm-mine"]
+    assert "is left out" in err
     ran = start("pull", "mslstm-ours", "--hub", "hf://me", env=env)
     _, err = ran.communicate()
     assert ran.returncode == 2
@@ -438,6 +466,22 @@ def test_a_model_is_not_published_onto_itself(folder):
     with pytest.raises(ZooError, match="is the place itself"):
         publish(folder, folder.name, hub=str(folder.parent))
     assert (folder / "model.safetensors").is_file()
+
+
+def test_nothing_but_a_model_is_replaced(folder, tmp_path):
+    """Not a folder of anything else, not one that holds the model, not one inside of it."""
+    place = tmp_path / "shop"
+    (place / "it" / "notes").mkdir(parents=True)
+    (place / "it" / "notes" / "kept.txt").write_text("kept")
+    before = content(folder)
+    for name, hub in (("it", place), ("ours", tmp_path), ("inside", folder)):
+        ran = run("publish", folder, name, "--hub", hub)
+        assert ran.exit_code == 2, ran.output
+        assert "choose another" in ran.output
+    assert (place / "it" / "notes" / "kept.txt").read_text() == "kept"
+    assert content(folder) == before
+    ran = run("publish", folder, "../x", "--hub", place, "--dry-run")
+    assert (ran.exit_code, "is no name of a model" in ran.output) == (2, True)
 
 
 def test_a_bad_model_in_a_folder_does_not_hide_the_others(folder, tmp_path):

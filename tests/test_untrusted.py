@@ -9,16 +9,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import zoo
+import zoo.cli
 from zoo.errors import ZooError
-from zoo.hub.places import PARTS
+from zoo.hub import update_metrics
+from zoo.hub.card import write_card
 from zoo.hub.publish import publish
+from zoo.parts import PARTS, read_json
 from zoo.plugins import names
 
 FRAMES = torch.rand(1, 2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+SCORES = {"model": {"mse": 1.0}, "persistence": {"mse": 2.0}}
+DATA = {"name": "mmnist", "split": "test", "sequences": 1, "input_frames": 2, "horizon": 2}
+TRAINING = {"steps": 1, "sequences": 1, "minutes": 1.0, "device": "cpu", "torch": "2"}
+METRICS = {"training": TRAINING, "data": DATA, "forecast": SCORES, "all-steps": SCORES}
 OFTEN = settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -160,12 +168,65 @@ def test_damaged_numbers_are_told(folder):
         zoo.load(f"local-dir:{folder}")
 
 
+def test_numbers_of_another_type_are_told(folder):
+    """The same bytes mean other numbers in the other half precision."""
+    model = zoo.load(f"local-dir:{folder}")
+    zoo.save(model.to(torch.bfloat16), folder)
+    assert load(folder) is not None
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes().replace(b'"dtype":"BF16"', b'"dtype": "F16"', 1))
+    with pytest.raises(ZooError, match="is damaged"):
+        zoo.load(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"layers": 65},
+        {"layers": 64, "options": {"kernel_sizes": [1] * 33}},
+        {"layers": 64, "options": {"kernel_sizes": [1] * 32}},
+    ],
+    ids=str,
+)
+def test_a_config_of_absurd_size_is_told_soon(folder, values):
+    config = json.loads((folder / "config.json").read_text()) | {"cell": "mklstm"} | values
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load(folder) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"training": []},
+        {"training": {}},
+        {"data": {}},
+        {"data": DATA | {"sequences": "many"}},
+        {"forecast": {}},
+        {"forecast": {"model": {"mse": "small"}, "persistence": {}}},
+        {"forecast": {"model": {"mse": float("nan")}, "persistence": {}}},
+        {"forecast": 3, "all-steps": 3},
+        {"cost": {"macs": 1}},
+        {"demo": {"model": {}}},
+        {"protocol": "mine"},
+    ],
+    ids=str,
+)
+def test_metrics_that_are_none(folder, change):
+    (folder / "recipe.toml").write_text("a = 1")
+    (folder / "metrics.json").write_text(json.dumps(METRICS | change))
+    for command in (["card", folder], ["info", f"local-dir:{folder}"], ["card", folder]):
+        ran = CliRunner().invoke(zoo.cli.zoo, list(map(str, command)))
+        assert ran.exit_code == 2, ran.output
+        assert "metrics.json" in ran.output
+        assert ran.output.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", ["config.json", "metrics.json"])
 def test_a_file_too_large_is_not_read(folder, name):
     with (folder / name).open("wb") as file:
         file.truncate(1 << 40)  # a terabyte of nothing
     with no_hang(), pytest.raises(ZooError, match="has more than"):
-        zoo.hub.read_json(folder / name)
+        read_json(folder / name)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
@@ -193,7 +254,41 @@ def test_what_is_no_file_is_not_read(folder, name):
         zoo.load(f"local-dir:{folder}")
 
 
-@pytest.mark.parametrize("part", ["secret.json", "picture.png"])
+def a_pipe(path, _):
+    os.mkfifo(path)
+
+
+def endless(path, _):
+    path.symlink_to("/dev/zero")
+
+
+def a_link(path, secret):
+    path.symlink_to(secret)
+
+
+@pytest.mark.parametrize("made", [a_pipe, endless, a_link])
+@pytest.mark.parametrize("name", ["metrics.json", "README.md", "recipe.toml", "config.json"])
+def test_no_part_leads_elsewhere(folder, tmp_path, name, made):
+    """Not what is read for a list, for what is measured, for a card; and none is written to."""
+    (tmp_path / "secret").write_text("{}")
+    (folder / "recipe.toml").write_text("a = 1")
+    (folder / "metrics.json").write_text(json.dumps(METRICS))
+    (folder / name).unlink(missing_ok=True)
+    made(folder / name, tmp_path / "secret")
+    with no_hang(), pytest.raises(ZooError, match=r"is no regular file|outside its folder|a link"):
+        write_card(folder, "mit")
+    with no_hang(), pytest.raises(ZooError):
+        publish(folder, "name", hub=str(tmp_path / "hub"))
+    if name == "metrics.json":
+        with no_hang(), pytest.raises(ZooError):
+            update_metrics(folder, cost=1)
+    if name == "config.json":
+        with no_hang(), pytest.warns(UserWarning, match="is left out"):
+            assert "model" not in zoo.hub.pretrained_models(str(folder.parent))
+    assert (tmp_path / "secret").read_text() == "{}"
+
+
+@pytest.mark.parametrize("part", ["metrics.json", "picture.png"])
 def test_a_link_is_not_published(folder, tmp_path, part):
     (tmp_path / "secret").write_text("{}")
     (folder / part).symlink_to(tmp_path / "secret")

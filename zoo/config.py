@@ -6,11 +6,10 @@ This module knows neither torch nor plugins, so that a config can be read withou
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -25,6 +24,7 @@ from pydantic import (
 from pydantic_core import to_jsonable_python
 
 from zoo.errors import ZooError
+from zoo.parts import read_json
 
 __all__ = [
     "Config",
@@ -34,17 +34,14 @@ __all__ = [
     "Validated",
     "nearest",
     "read_config",
-    "read_json",
 ]
 
 Self = TypeVar("Self", bound="Validated")
 
-#: Bytes of a JSON file in a model's folder; a config has some hundred, metrics some thousand.
-LARGEST = 4 << 20
-
 #: Sizes are bounded so that a config from anywhere cannot ask for absurd amounts of memory.
 LARGEST_COUNT = 4096
-LONGEST = 500  # characters of a text, or things in a list
+LONGEST = 500  # characters of a text
+LONGEST_LIST = 32
 Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT, strict=True)]
 
 
@@ -66,8 +63,9 @@ class Validated(BaseModel):
 
 def _check_sizes(value: JsonValue) -> JsonValue:
     """Numbers, such as sizes and iterations, and lengths are bounded in options as well."""
-    if isinstance(value, str | list | dict) and len(value) > LONGEST:
-        raise ValueError(f"a {type(value).__name__} of length {len(value)}, beyond {LONGEST}")
+    longest = LONGEST if isinstance(value, str) else LONGEST_LIST
+    if isinstance(value, str | list | dict) and len(value) > longest:
+        raise ValueError(f"a {type(value).__name__} of length {len(value)}, beyond {longest}")
     for one in (
         value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     ):
@@ -171,7 +169,7 @@ class Config(Validated):
     topology: str = "stack"
     in_channels: Count = 1
     hidden: Count | tuple[Count, ...] = 32
-    layers: Annotated[int, Field(ge=2, le=256, strict=True)] = 6
+    layers: Annotated[int, Field(ge=2, le=64, strict=True)] = 6
     patch: Annotated[int, Field(ge=1, le=256, strict=True)] = 1
     embed: bool = True
     size: tuple[Count, Count] | None = None
@@ -192,21 +190,6 @@ class Config(Validated):
         if self.topology == "stack":
             return self.cell
         return f"{'ms' if self.topology == 'mirror' else self.topology}-{self.cell}"
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file of a model's folder.
-
-    Raises ZooError where it is absent, too large to be one, or not JSON.
-    """
-    try:
-        if path.exists() and path.stat().st_size > LARGEST:
-            raise ZooError(f"{path} has more than {LARGEST:,} bytes; it is no file of a model")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ZooError(f"{path.parent} is not a model folder: it has no {path.name}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ZooError(f"{path} cannot be read as JSON: {error}") from None
 
 
 def read_config(folder: Path) -> Config:

@@ -64,10 +64,12 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
 
 def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 of all names and numbers, whatever their order in the file."""
+    """SHA-256 of all names, types and numbers, whatever their order in the file."""
     sha = hashlib.sha256()
     for name in sorted(tensors):
         sha.update(name.encode())
+        if (dtype := tensors[name].dtype) != torch.float32:  # which goes without saying
+            sha.update(str(dtype).encode())
         sha.update(tensors[name].detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()
 

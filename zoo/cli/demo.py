@@ -36,6 +36,7 @@ def demo(model: str, output: Path, save: bool, device: str, as_json: bool) -> No
     from zoo.hub import load, pull, update_metrics
     from zoo.inspect.pictures import comparison_gif, comparison_strip
     from zoo.metrics import FrameMetrics, persistence
+    from zoo.parts import writable_part
 
     forecaster = load(model, device=device)
     clip = handwritten_digits()  # (20, 1, 64, 64), uint8
@@ -59,7 +60,7 @@ def demo(model: str, output: Path, save: bool, device: str, as_json: bool) -> No
     if save:
         folder = pull(model)
         update_metrics(folder, demo=means)
-        with atomic_path(folder / "demo.png") as temporary:
+        with atomic_path(writable_part(folder, "demo.png")) as temporary:
             shutil.copyfile(png, temporary)
     if as_json:
         print_json({"model": model, "forecast": means, "gif": str(gif), "png": str(png)})

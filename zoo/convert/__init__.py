@@ -18,7 +18,8 @@ from zoo.convert import msrnn, openstl
 from zoo.convert.dialect import Converted, Dialect
 from zoo.convert.reading import read_tensors
 from zoo.errors import ZooError
-from zoo.hub import WEIGHTS, save
+from zoo.hub import save
+from zoo.parts import WEIGHTS
 from zoo.plugins import find, names
 from zoo.registry import build
 

@@ -8,29 +8,27 @@ runs no code from a folder and unpickles nothing.
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zoo.atomic import atomic_path, make_folder
-from zoo.config import nearest, read_config, read_json
+from zoo.config import nearest, read_config
 from zoo.errors import ZooError
+from zoo.hub.measured import read_metrics, update_metrics
 from zoo.hub.places import (
-    PARTS,
-    WEIGHTS,
     Folder,
     Hub,
     Listed,
     Plugins,
     UnreachableError,
     bring,
-    check_parts,
     check_weights,
     open_hub,
 )
+from zoo.parts import WEIGHTS, check_parts
 
 if TYPE_CHECKING:
     import torch
@@ -38,8 +36,6 @@ if TYPE_CHECKING:
     from zoo.forecast import Forecaster
 
 __all__ = [
-    "PARTS",
-    "WEIGHTS",
     "builtin_folder",
     "hubs",
     "known_weights",
@@ -158,27 +154,6 @@ def load(
         return model.eval().to(device)
     except (RuntimeError, AssertionError) as error:  # torch's two words for "no such device"
         raise ZooError(f"the device {device!r} cannot be used: {error}") from None
-
-
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """What was measured of the model in a folder, {} where nothing was.
-
-    Raises ZooError where metrics.json is not a JSON object.
-    """
-    path = folder / "metrics.json"
-    if not path.exists():
-        return {}
-    metrics = read_json(path)
-    if not isinstance(metrics, dict):
-        raise ZooError(f"{path} holds no JSON object; measure the model again: zoo eval --save")
-    return metrics
-
-
-def update_metrics(folder: Path, **values: Any) -> None:
-    """Write values into metrics.json of a model's folder; the others in it stay."""
-    kept = read_metrics(folder)
-    with atomic_path(folder / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(kept | values, indent=2) + "\n", encoding="utf-8")
 
 
 def save(model: Forecaster, folder: str | Path) -> Path:

@@ -7,7 +7,9 @@ outside of the blocks is a person's, and is kept when the card is written again.
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,15 @@ from zoo.bench.published import TABLES
 from zoo.config import Config, read_config
 from zoo.errors import ZooError
 from zoo.hub import read_metrics
-from zoo.hub.places import LIBRARY
+from zoo.hub.places import LIBRARY, NAME
+from zoo.parts import read_text, writable_part
 
-__all__ = ["UNWRITTEN", "card_results", "models_table", "read_card", "write_card"]
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["UNWRITTEN", "card_results", "models_table", "read_card", "read_recipe", "write_card"]
 
 #: Metrics that have a name in print, and their decimals; any other is shown as it is called.
 METRICS = {"mse": ("MSE", 2), "mae": ("MAE", 2), "ssim": ("SSIM", 3), "psnr": ("PSNR", 2)}
@@ -71,19 +79,19 @@ def write_card(folder: Path, license: str | None = None, repository: str | None 
     Raises ZooError where config.json, recipe.toml or metrics.json is absent or not measured.
     """
     config, metrics = read_config(folder), _measured(folder)
-    recipe = folder / "recipe.toml"
-    if not recipe.is_file():
-        raise ZooError(f"{folder} has no recipe.toml: put there what made the model")
-    path = folder / "README.md"
+    if repository and not re.fullmatch(f"{NAME.pattern}/{NAME.pattern}", repository):
+        raise ZooError(f"{repository!r} is no repository on the Hugging Face Hub: give org/name")
+    recipe = read_recipe(folder)
+    path = writable_part(folder, "README.md")
     name = folder.resolve().name
-    before = read_card(folder) if path.is_file() else None
+    before = read_card(folder) if os.path.lexists(path) else None
     text = before.text if before else TEMPLATE
-    told = re.search(r'zoo\.load\("(hf-hub:[^"]+)"\)', text)
+    told = re.search(r'zoo\.load\("(hf-hub:[^"]+)"\)', _block(text, "summary"))
     ref = f"hf-hub:{repository}" if repository else told[1] if told else name
     blocks = {
         "summary": _summary(name, ref, folder, config, metrics),
         "results": _results(name, folder, config, metrics),
-        "training": _training(metrics, recipe.read_text(encoding="utf-8")),
+        "training": _training(metrics, recipe),
         "cost": _cost(name, metrics),
     }
     for block, content in blocks.items():
@@ -110,12 +118,28 @@ def read_card(folder: Path) -> ModelCard:
     """The card of a model's folder; ZooError where there is none, or its YAML is broken."""
     path = folder / "README.md"
     try:
-        return ModelCard(path.read_text(encoding="utf-8"))
+        return ModelCard(read_text(path))
+    except ZooError:
+        raise
     except FileNotFoundError:
         raise ZooError(f"{folder} has no card (README.md); write one: zoo card {folder}") from None
     except Exception as error:  # of YAML, and of the client's checks of what it holds
         reason = " ".join(str(error).split())
         raise ZooError(f"{path} begins with metadata that are not sound: {reason}") from None
+
+
+def read_recipe(folder: Path) -> str:
+    """The recipe of a model's folder, of whatever made it; ZooError where it is none."""
+    path = folder / "recipe.toml"
+    try:
+        text = read_text(path)
+        if not tomllib.loads(text):
+            raise ZooError(f"{path} is empty: put there what made the model")
+        return text
+    except FileNotFoundError:
+        raise ZooError(f"{folder} has no recipe.toml: put there what made the model") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ZooError(f"{path} is no TOML: {error}") from None
 
 
 def card_results(metrics: dict[str, Any]) -> list[EvalResult]:
@@ -284,9 +308,14 @@ def _siblings(folder: Path, metrics: dict[str, Any]) -> dict[str, dict[str, Any]
     """The other models in the same place that saw as many sequences of the same data."""
     found = {}
     for path in sorted(folder.resolve().parent.glob("*/metrics.json")):
-        other = read_metrics(path.parent)
-        budget = other.get("training", {}).get("sequences") == metrics["training"]["sequences"]
-        if path.parent != folder.resolve() and budget and _alike(other, metrics):
+        if path.parent == folder.resolve():
+            continue
+        try:
+            other = _measured(path.parent)
+        except ZooError:
+            continue  # not measured, or not sound: nothing to stand beside
+        budget = other["training"]["sequences"] == metrics["training"]["sequences"]
+        if budget and _alike(other, metrics):
             found[path.parent.name] = other
     return found
 
@@ -313,15 +342,21 @@ def _label(metric: str) -> str:
     return METRICS[metric][0] if metric in METRICS else metric.upper()
 
 
-def _shown(metric: str, value: float | None) -> str:
+def _shown(metric: str, value: Any) -> str:
     digits = METRICS[metric][1] if metric in METRICS else 3
-    return "" if value is None else f"{value:.{digits}f}"
+    return f"{value:.{digits}f}" if isinstance(value, (int, float)) else ""
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
     lines = (f"| {' | '.join(row)} |" for row in (head, *rows))
     first, *rest = lines
     return "\n".join([first, f"|{'---|' * len(head)}", *rest])
+
+
+def _block(text: str, block: str) -> str:
+    """The content of a block, or nothing."""
+    found = re.search(f"<!-- {block} -->(.*?)<!-- /{block} -->", text, re.DOTALL)
+    return found[1] if found else ""
 
 
 def _replace(text: str, block: str, content: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import re
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from zoo.atomic import atomic_folder, make_folder
 from zoo.config import read_config
 from zoo.errors import ZooError
+from zoo.parts import PARTS, WEIGHTS, check_parts, lacking, parts_of
 from zoo.plugins import find, names
 
 if TYPE_CHECKING:
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = [
     "LIBRARY",
     "NAME",
-    "PARTS",
-    "WEIGHTS",
     "Folder",
     "Hub",
     "HuggingFace",
@@ -33,16 +33,11 @@ __all__ = [
     "Plugins",
     "UnreachableError",
     "bring",
-    "check_parts",
+    "check_name",
     "check_weights",
     "open_hub",
     "search",
 ]
-
-WEIGHTS = "model.safetensors"
-
-#: The parts of a model's folder. Nothing else is brought from a hub or put there.
-PARTS = ["*.json", "*.md", "*.toml", "*.png", "*.gif", WEIGHTS]
 
 #: By this tag the models of the zoo are found on the Hub.
 LIBRARY = "spatiotemporal-zoo"
@@ -52,7 +47,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 
 class UnreachableError(ZooError):
-    """A hub cannot be asked at present."""
+    """A hub cannot be asked, or does not give what it has; another may."""
 
 
 class Listed(NamedTuple):
@@ -96,32 +91,33 @@ class Folder(Hub):
 
     def models(self) -> list[Listed]:
         """The folders that hold a config and weights; one with a bad config is warned of."""
-        if not self.path.is_dir():
+        if not os.path.isdir(self.path):
             raise UnreachableError(f"the hub {self.path} is no folder")
-        listed = []
-        for weights in sorted(self.path.glob(f"*/{WEIGHTS}")):
-            folder = weights.parent
-            try:
-                listed.append(_described(folder, folder.name, str(self.path)))
-            except ZooError as error:
-                warnings.warn(f"{folder} is left out: {error}", stacklevel=2)
-        return listed
+        folders = sorted(weights.parent for weights in self.path.glob(f"*/{WEIGHTS}"))
+        return [model for f in folders for model in _listing(f, f.name, str(self.path))]
 
     def pull(self, name: str) -> Path | None:
         """The model's folder, where it is."""
         folder = self.path / name
-        there = NAME.fullmatch(name) and all(
-            (folder / p).is_file() for p in ("config.json", WEIGHTS)
-        )
-        return folder if there else None
+        return folder if NAME.fullmatch(name) and not lacking(folder) else None
 
     def publish(self, folder: Path, name: str, files: list[Path]) -> str:
-        """Copy the files; a model of that name is replaced at once, or stays as it is."""
-        if not NAME.fullmatch(name):
-            raise ZooError(f"{name!r} is no name of a model: letters, digits, '.', '_' and '-'")
+        """Copy the files; a model of that name is replaced at once, or stays as it is.
+
+        Raises ZooError where anything else stands there than a model that was published.
+        """
+        check_name(name)
         target = make_folder(self.path) / name
-        if target.resolve() == folder.resolve():
+        there, source = target.resolve(), folder.resolve()
+        if there == source:
             raise ZooError(f"{folder} is the place itself; it is published already")
+        if there in source.parents or source in there.parents:
+            raise ZooError(f"{target} and {folder} lie in one another; choose another hub or name")
+        if target.is_dir() and {*target.iterdir()} - {*parts_of(target)}:
+            raise ZooError(
+                f"{target} is there and holds more than a model; choose another name, or take it "
+                "away"
+            )
         with atomic_folder(target) as temporary:
             for file in files:
                 shutil.copyfile(file, temporary / file.name)
@@ -153,7 +149,10 @@ class HuggingFace(Hub):
             return None
 
     def publish(self, folder: Path, name: str, files: list[Path]) -> str:
-        """Make the repository if need be, and put the files there in one commit."""
+        """Make the repository if need be, and put the files there in one commit.
+
+        Other files that are there stay.
+        """
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError
 
@@ -170,7 +169,7 @@ class HuggingFace(Hub):
                 commit = api.upload_folder(
                     repo_id=repository,
                     folder_path=folder,
-                    allow_patterns=[file.name for file in files],
+                    allow_patterns=[glob.escape(file.name) for file in files],
                     commit_message=f"Publish {name}",
                 )
             except BaseException:
@@ -195,8 +194,8 @@ class HuggingFace(Hub):
             if repository.repo_type != "model" or organisation != self.organisation:
                 continue
             newest = max(repository.revisions, key=lambda one: one.last_modified, default=None)
-            if newest and (newest.snapshot_path / WEIGHTS).is_file():
-                listed.append(_described(newest.snapshot_path, name, f"hf://{organisation}"))
+            if newest and not lacking(newest.snapshot_path):
+                listed += _listing(newest.snapshot_path, name, f"hf://{organisation}")
         return listed
 
 
@@ -233,8 +232,10 @@ def bring(ref: str) -> Path:
     """
     if ref.startswith("local-dir:"):
         folder = Path(os.path.expanduser(ref.removeprefix("local-dir:")))  # may have no such ~user
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise ZooError(f"there is no folder {folder}; give local-dir: the folder of a model")
+        if missing := lacking(folder):
+            raise ZooError(f"{folder} is no whole model: it has no {' and no '.join(missing)}")
         return folder
     return _snapshot(ref.removeprefix("hf-hub:").removeprefix("hf://"))
 
@@ -251,9 +252,8 @@ def _snapshot(path: str) -> Path:
         folder = Path(
             snapshot_download(repository, revision=revision or None, allow_patterns=PARTS)
         )
-    missing = [part for part in ("config.json", WEIGHTS) if not (folder / part).is_file()]
-    if missing:
-        raise ZooError(
+    if missing := lacking(folder):
+        raise UnreachableError(
             f"hf-hub:{path} is no whole model of the zoo: it has no {' and no '.join(missing)}; "
             "pull it again, with a network, or another"
         )
@@ -272,10 +272,14 @@ def search(text: str, author: str | None = None) -> list[Listed]:
     return sorted(map(_listed, found))
 
 
-def _described(folder: Path, name: str, hub: str) -> Listed:
-    """What the config in a model's folder tells."""
-    config = read_config(folder)
-    return Listed(name, config.architecture, config.data.name or "", hub)
+def _listing(folder: Path, name: str, hub: str) -> list[Listed]:
+    """What the config in a model's folder tells; nothing, with a warning, where it is bad."""
+    try:
+        config = read_config(folder)
+    except ZooError as error:
+        warnings.warn(f"{folder} is left out: {error}", stacklevel=3)
+        return []
+    return [Listed(name, config.architecture, config.data.name or "", hub)]
 
 
 def _listed(model: ModelInfo) -> Listed:
@@ -287,20 +291,10 @@ def _listed(model: ModelInfo) -> Listed:
     )
 
 
-def check_parts(folder: Path, files: list[Path]) -> None:
-    """Refuse files of a model's folder that lead out of it, or are none.
-
-    A symbolic link could make another file of this machine part of the model, a device or a
-    pipe could be read for ever. Those of the Hugging Face cache, to its own blobs, are allowed.
-    """
-    real = folder.resolve()
-    blobs = real.parents[1] / "blobs" if len(real.parents) > 1 else real
-    for file in files:
-        target = file.resolve()
-        if file.is_symlink() and real not in target.parents and target.parent != blobs:
-            raise ZooError(f"{file} is a link to {target}, outside its folder; put the file there")
-        if target.exists() and not target.is_file():
-            raise ZooError(f"{file} is no regular file; put the model's file there")
+def check_name(name: str) -> None:
+    """Raise ZooError for what is no name of a model."""
+    if not NAME.fullmatch(name):
+        raise ZooError(f"{name!r} is no name of a model: letters, digits, '.', '_' and '-'")
 
 
 def check_weights(folder: Path, name: str, sha256: str, told_by: str) -> None:
@@ -340,7 +334,7 @@ def _told(what: str, done: str) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else None
         if status in (401, 403):
-            raise ZooError(
+            raise UnreachableError(
                 f"{what} cannot be {done} with this token ({status}); log in to an account that "
                 "may: hf auth login, or set HF_TOKEN"
             ) from None

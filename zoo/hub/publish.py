@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from zoo.config import read_config
 from zoo.errors import ZooError
 from zoo.hub import known_weights, read_metrics
-from zoo.hub.card import UNWRITTEN, card_results, read_card
-from zoo.hub.places import NAME, PARTS, WEIGHTS, Hub, HuggingFace, check_parts, open_hub
+from zoo.hub.card import UNWRITTEN, card_results, read_card, read_recipe
+from zoo.hub.places import NAME, Hub, HuggingFace, check_name, open_hub
+from zoo.parts import WEIGHTS, check_parts, parts_of
 
 __all__ = ["publish", "what_is_missing"]
 
@@ -29,9 +31,9 @@ def publish(
     have, and where the hub does not take it; the hub is then as it was.
     """
     place, name = _place(destination, hub)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise ZooError(f"there is no folder {folder}; give the folder of a model")
-    files = sorted({path for part in PARTS for path in folder.glob(part)})
+    files = parts_of(folder)
     check_parts(folder, files)
     read_config(folder)
     _check_weights(folder / WEIGHTS)
@@ -49,7 +51,7 @@ def what_is_missing(folder: Path, repository: str | None = None) -> list[str]:
     repository: where on the Hub it goes, which the card must tell unless it is known by name.
     """
     write = f"zoo card {folder}"
-    if not (folder / "README.md").is_file():
+    if not os.path.isfile(folder / "README.md"):
         return [f"a card: {write}"]
     card = read_card(folder)
     missing = []
@@ -67,8 +69,10 @@ def what_is_missing(folder: Path, repository: str | None = None) -> list[str]:
     loads = [f'zoo.load("hf-hub:{repository}")', *(f'zoo.load("{n}")' for n in known_weights())]
     if repository and not any(one in card.text for one in loads):
         missing.append(f"how it is loaded from there: {write} --repository {repository}")
-    if not (folder / "recipe.toml").is_file():
-        missing.append(f"a recipe: put what made the model into {folder / 'recipe.toml'}")
+    try:
+        read_recipe(folder)
+    except ZooError as error:
+        missing.append(f"a recipe: {error}")
     empty = [
         section.splitlines()[0] for section in card.text.split("\n## ")[1:] if UNWRITTEN in section
     ]
@@ -79,6 +83,7 @@ def what_is_missing(folder: Path, repository: str | None = None) -> list[str]:
 
 def _place(destination: str, hub: str | None) -> tuple[Hub, str]:
     if hub:
+        check_name(destination)
         return open_hub(hub), destination
     organisation, _, name = destination.partition("/")
     if not (NAME.fullmatch(organisation) and NAME.fullmatch(name)):
