@@ -132,12 +132,16 @@ class HuggingFace(Hub):
 
     def models(self) -> list[Listed]:
         """The account's repositories that bear the zoo's tag; offline, those in the cache."""
+        from huggingface_hub import constants
+
         try:
             return search("", author=self.organisation)
         except UnreachableError as error:
-            if cached := self._cached():
-                return cached
-            raise error from None
+            if not (cached := self._cached()):
+                raise error from None
+            if not constants.HF_HUB_OFFLINE:
+                warnings.warn(f"{error}; listed is what is in the cache", stacklevel=2)
+            return cached
 
     def pull(self, name: str) -> Path | None:
         """Bring ``name`` or ``name@revision`` to the client's cache."""
