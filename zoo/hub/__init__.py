@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.atomic import atomic_path, make_folder
 from zoo.config import nearest, read_config, read_json
-from zoo.errors import ZooError
+from zoo.errors import NotFoundError, ZooError
 from zoo.hub.places import (
     PARTS,
     WEIGHTS,
@@ -117,7 +117,7 @@ def pull(
         except UnreachableError as error:
             unreachable.append(str(error))
     also = "".join(f"; {error}" for error in unreachable)
-    raise ZooError(
+    raise (ZooError if unreachable else NotFoundError)(
         f"there are no weights for {wanted!r}{nearest(wanted, names)}{also}; see: zoo list"
     )
 
