@@ -330,6 +330,34 @@ def test_folders_that_cannot_be_made(model: Path, clip: Path, noise_root: Path) 
     assert "choose a place that is writable" in fail("train", "recipe.toml", *arguments)
 
 
+LONG = "a" * 300  # longer than a name of a file may be
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["info", f"local-dir:{LONG}"],
+        ["list", "--hub", LONG],
+        ["card", LONG],
+        ["train", LONG],
+        ["runs", "--folder", LONG],
+        ["data", "check", "mmnist", LONG],
+        ["convert", "openstl", LONG, "--arch", "predrnn", "-o", "there"],
+        ["new", "zoo-mine", "-o", f"{LONG}/mine"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_paths_that_the_system_does_not_take(arguments: list[str]) -> None:
+    assert LONG in fail(*arguments)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="no folder is locked for the superuser")
+@pytest.mark.parametrize("arguments", [["info", "local-dir:locked"], ["info", "locked/it"]])
+def test_a_folder_that_may_not_be_read(place: Path, here: Path, arguments: list[str]) -> None:
+    (here / "locked").mkdir(mode=0)
+    assert "locked" in fail(*arguments)
+
+
 def test_inputs_that_cannot_be_read(model: Path, here: Path) -> None:
     (here / "text.npy").write_text("no array")
     (here / "empty").mkdir()

@@ -58,6 +58,11 @@ class _Group(click.Group):
         except ZooError as error:
             echo(f"Error: {error}", err=True)
             context.exit(2)
+        except OSError as error:  # a path that is too long, or not for everybody to read
+            if error.filename is None:  # of no path, such as a pipe that nobody reads
+                raise
+            echo(f"Error: {error.filename}: {error.strerror}; check the path", err=True)
+            context.exit(2)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
