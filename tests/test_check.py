@@ -1,26 +1,35 @@
 """zoo check tells in words whether a cell keeps the contract; zoo new writes a project."""
 
 import json
+import os
 import sys
 
 import pytest
 from click.testing import CliRunner
 from test_plugins import CELL, install  # noqa: F401  the fixture
 
+from zoo.check import _Recorder, check_cell
 from zoo.cli import zoo as command
+from zoo.errors import ZooError
+from zoo.testing import CellContract
+
+LAWS = [name for name in dir(CellContract) if name.startswith("test_")]
 
 
 def run(*arguments):
     return CliRunner().invoke(command, list(map(str, arguments)))
 
 
-def test_a_sound_cell_passes():
+def test_a_sound_cell_passes_whatever_the_surroundings(monkeypatch):
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-k saved")
+    monkeypatch.setenv("PYTEST_PLUGINS", "nothing_of_this_name")
     ran = run("check", "convlstm", "--json")
     assert ran.exit_code == 0, ran.output
     told = json.loads(ran.stdout)
     assert told["passed"]
     assert {check["architecture"] for check in told["checks"]} == {"convlstm", "ms-convlstm"}
-    assert len({check["law"] for check in told["checks"]}) >= 18
+    assert len({check["law"] for check in told["checks"]}) == len(LAWS) >= 18
+    assert os.environ["PYTEST_ADDOPTS"] == "-k saved"
     costs = {cost["name"]: cost for cost in told["cost"]}
     assert round(costs["convlstm"]["macs"] / 1e9, 2) == 34.43
     assert round(costs["ms-convlstm"]["macs"] / 1e9, 2) == 15.07
@@ -40,6 +49,25 @@ def test_a_cell_that_breaks_a_law_is_told_in_words(install):  # noqa: F811
     assert "passes  The first state is a pytree of zeros" in ran.output
     assert "mean breaks " in ran.output.splitlines()[-1]
     assert "Traceback" not in ran.output
+
+
+def test_a_part_of_the_checks_is_no_verdict(monkeypatch):
+    """A plugin of pytest that leaves some out, as those that choose by what has changed do."""
+
+    def choose(self, items):
+        del items[2:]
+
+    monkeypatch.setattr(_Recorder, "pytest_collection_modifyitems", choose, raising=False)
+    with pytest.raises(ZooError, match=r"of the checks of 'convlstm' were not run, such as test_"):
+        check_cell("convlstm")
+
+
+def test_a_check_that_is_skipped_is_not_kept(install):  # noqa: F811
+    skipping = CELL.replace("state = self.rate", "__import__('pytest').skip(); state = self.rate")
+    install("zoo-mean", skipping)
+    ran = run("check", "mean")
+    assert ran.exit_code == 1, ran.output
+    assert "FAILS   Any number of frames" in ran.output
 
 
 def test_a_cell_that_is_not_installed():
@@ -91,6 +119,10 @@ def test_a_new_project(here):
         (["zoo"], "is no name for a plugin"),
         (["zoo-"], "is no name for a plugin"),
         (["3d"], "is no name for a plugin"),
+        (["zoo-3d"], "gives the cell a class 3d, which Python does not take"),
+        (["zoo-none"], "gives the cell a class None"),
+        (["spatiotemporal-zoo"], "the distribution spatiotemporal-zoo is installed"),
+        (["zoo-" + "a" * 300], "could not be written"),
         (["zoo-convlstm"], "the name 'convlstm' is taken, by spatiotemporal-zoo"),
         (["zoo-mslstm"], "the name 'mslstm' is taken"),
         (["zoo-ms"], "the name 'ms' is taken"),

@@ -245,9 +245,28 @@ def test_plugins() -> None:
     assert "zoo 0." in succeed("plugins")
 
 
-@pytest.mark.parametrize("verb", ["info", "pull", "demo", "eval"])
+@pytest.mark.parametrize("verb", ["info", "pull", "demo", "eval", "cost"])
 def test_unknown_names(model: Path, verb: str) -> None:
     assert "mslstm-tiny" in fail(verb, "mslstm-tyni")
+    assert "there is no folder" in fail(verb, "local-dir:nowhere")
+    assert "a" * 300 in fail(verb, "a" * 300)
+
+
+@pytest.mark.parametrize("verb", ["info", "pull", "cost"])
+def test_what_keeps_a_model_from_being_had_is_told(
+    model: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    model.with_name("SHA256SUMS").write_text(f"{'0' * 64}  mslstm-tiny/model.safetensors\n")
+    assert "is not mslstm-tiny: it has sha256" in fail(verb, "mslstm-tiny")
+    monkeypatch.setenv("ZOO_HUB", "nowhere")
+    assert "the hub nowhere is no folder" in fail(verb, "theirs")
+
+
+@pytest.mark.parametrize("verb", ["info", "cost"])
+def test_a_folder_given_as_a_name(model: Path, here: Path, verb: str) -> None:
+    shutil.copytree(model, here / "mine")
+    assert "the folder of that name is local-dir:./mine" in fail(verb, "./mine")
+    succeed(verb, "local-dir:./mine")
 
 
 def test_unknown_architectures(place: Path) -> None:
@@ -311,6 +330,34 @@ def test_folders_that_cannot_be_made(model: Path, clip: Path, noise_root: Path) 
     assert "choose a place that is writable" in fail("train", "recipe.toml", *arguments)
 
 
+LONG = "a" * 300  # longer than a name of a file may be
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["info", f"local-dir:{LONG}"],
+        ["list", "--hub", LONG],
+        ["card", LONG],
+        ["train", LONG],
+        ["runs", "--folder", LONG],
+        ["data", "check", "mmnist", LONG],
+        ["convert", "openstl", LONG, "--arch", "predrnn", "-o", "there"],
+        ["new", "zoo-mine", "-o", f"{LONG}/mine"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_paths_that_the_system_does_not_take(arguments: list[str]) -> None:
+    assert LONG in fail(*arguments)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="no folder is locked for the superuser")
+@pytest.mark.parametrize("arguments", [["info", "local-dir:locked"], ["info", "locked/it"]])
+def test_a_folder_that_may_not_be_read(place: Path, here: Path, arguments: list[str]) -> None:
+    (here / "locked").mkdir(mode=0)
+    assert "locked" in fail(*arguments)
+
+
 def test_inputs_that_cannot_be_read(model: Path, here: Path) -> None:
     (here / "text.npy").write_text("no array")
     (here / "empty").mkdir()
@@ -349,6 +396,33 @@ def test_corrupt_weights(model: Path, content: bytes | None) -> None:
     path = model / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-10] if content is None else content)
     assert "is not a sound safetensors file" in fail("demo", "mslstm")
+
+
+FOREIGN = "[/x] [red]\x1b]0;owned\x07 \u202e"
+SHOWN = "[/x] [red]]0;owned"
+
+
+def test_texts_of_other_people_are_shown_as_they_are(model: Path) -> None:
+    """They are no markup, and no control characters reach the terminal."""
+    path = model / "config.json"
+    config = json.loads(path.read_text())
+    config["data"] |= {"name": FOREIGN, "unit": "mm\n"}
+    path.write_text(json.dumps(config))
+    means = {"mse": 1.0, f"csi@{FOREIGN}": 0.5}
+    (model / "metrics.json").write_text(json.dumps({"forecast": {FOREIGN: means}}))
+    for arguments in (["list"], ["info", "mslstm-tiny"], ["search", "--hub", model.parent]):
+        shown = succeed(*arguments)
+        assert SHOWN in shown
+        assert shown.replace("\n", "").isprintable()
+    message = fail("pull", f"local-dir:{FOREIGN}")
+    assert SHOWN in message
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize("value", [3, {"model": 3}, {"model": {"mse": "low"}}, {"model": []}])
+def test_figures_that_are_none(model: Path, value: object) -> None:
+    (model / "metrics.json").write_text(json.dumps({"forecast": value}))
+    assert "metrics.json holds no figures" in fail("info", "mslstm-tiny")
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.json"])

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,10 @@ from zoo.cli import zoo as command
 from zoo.hub.card import UNWRITTEN
 from zoo.plugins import forget
 
-TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCKS = BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+README = BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
 #: Less work than is asked for, on noise for digits, where the text asks for a real run.
 LITTLE = {"steps = 4000": "steps = 2", "warmup_steps = 200": "warmup_steps = 0"}
 
@@ -45,6 +48,37 @@ def test_the_way_of_a_plugin_and_its_weights(here):
         *("data", "data", "eval"),
     ]
     assert (here / "shared" / "ms-rain-mmnist" / "model.safetensors").is_file()
+
+
+def test_the_four_commands_of_the_readme(here, monkeypatch):
+    (publish,) = (source for _, source in README if "zoo train cards/ms-mycell" in source)
+    zoo(["new", "zoo-mycell"])
+    (here / "site").mkdir()
+    plugin(here / "site", "zoo_mycell", "mycell", (here / "zoo-mycell/zoo_mycell.py").read_text())
+    monkeypatch.chdir("zoo-mycell")
+    *before, last = [shlex.split(line, comments=True)[1:] for line in publish.splitlines()]
+    assert [arguments[0] for arguments in before] == ["train", "eval", "card"]
+    for arguments in before:
+        zoo(arguments)
+    zoo([*last, "--dry-run"])
+    zoo([*last[:2], "ms-mycell-mmnist", "--hub", "shared"])
+    assert Path("shared/ms-mycell-mmnist/model.safetensors").is_file()
+
+
+def test_what_becomes_a_model_of_the_zoos_own(tmp_path):
+    """As much of a run as the models that are there have, and nothing of its author's machine."""
+    model = ROOT / "cards" / "mslstm-mmnist"
+    run = shutil.copytree(model, tmp_path / "runs" / "NAME")
+    for name in ("run.json", "log.jsonl", "checkpoints/1.safetensors"):
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).touch()
+    (tmp_path / "cards").mkdir()
+    (source,) = (source for _, source in BLOCKS if "cards/NAME" in source)
+    commands = source[: source.index("python")]  # what follows writes the README of the zoo
+    subprocess.run(commands, shell=True, check=True, cwd=tmp_path)
+    there = {path.name for path in (tmp_path / "cards" / "NAME").iterdir()}
+    assert there == {path.name for path in model.iterdir()}
+    assert (tmp_path / "cards" / "SHA256SUMS").read_text().endswith("NAME/model.safetensors\n")
 
 
 def zoo(arguments):

@@ -20,7 +20,7 @@ from zoo.cli import zoo as command
 from zoo.convert import convert
 from zoo.data import open_dataset
 from zoo.errors import ZooError
-from zoo.plugins import HOOKS, forget, load_plugins, names
+from zoo.plugins import HOOKS, find_cell, forget, load_plugins, names
 from zoo.registry import architectures
 from zoo.testing import CellContract
 
@@ -206,6 +206,9 @@ HOOK = "import zoo\n@zoo.hookimpl\ndef zoo_cells(): return "
         ("raise ValueError('one\\ntwo')", "ValueError: one two"),
         ("def f(:", "SyntaxError"),
         ("raise SystemExit(3)", "SystemExit: 3"),
+        ("import pytest\npytest.skip('not here', allow_module_level=True)", "Skipped: not here"),
+        ("class Odd(BaseException): pass\nraise Odd('[/x]')", "Odd: [/x]"),
+        ("def zoo_cells(): return {}", "zoo_cells is not marked as a hook; put @zoo.hookimpl"),
         ("import zoo\n@zoo.hookimpl\ndef zoo_celks(): return {}", "unknown hook 'zoo_celks'"),
         ("import zoo\n@zoo.hookimpl\ndef zoo_cells(more): return {}", "more"),
         (HOOK + "1 / 0", "ZeroDivisionError"),
@@ -218,6 +221,10 @@ HOOK = "import zoo\n@zoo.hookimpl\ndef zoo_cells(): return "
         (DATASET.replace(": Ramps}", ": 3}"), "'ramps' = 3; expected a function"),
         (PRETRAINED, "'ms-convlstm-mine' with sha256 = 'SHA256'; expected 64 hexadecimal digits"),
         (PRETRAINED.replace("zoo.Pretrained", "str"), "TypeError"),
+        (
+            PRETRAINED.replace("ms-convlstm-mine", "mslstm-mmnist"),
+            "offers 'mslstm-mmnist', which is a name of the zoo's own",
+        ),
         (HOOK + "['mean']", "zoo_cells() returned a list"),
         (HOOK + "{'mean': 3}", "zoo_cells() offers 'mean' = 3; expected a RecurrentCell"),
         (HOOK + "{'mean': zoo.ZooError}", "expected a RecurrentCell"),
@@ -242,6 +249,9 @@ def test_a_broken_plugin_is_told_once_and_left_out(install, code, said):
     broken = [plugin for plugin in load_plugins() if plugin.error]
     assert [plugin.distribution for plugin in broken] == ["zoo-broken"]
     assert not broken[0].provides
+    ran = CliRunner().invoke(command, ["plugins"])
+    assert ran.exit_code == 0, ran.output
+    assert said.split()[0] in ran.stdout
 
 
 def test_a_broken_plugin_does_not_harm_another(install):
@@ -259,6 +269,37 @@ def test_two_plugins_that_claim_one_name(install):
         with pytest.raises(ZooError, match=said):
             ask()
     assert zoo.create("convlstm", hidden=2).config.cell == "convlstm"
+
+
+def test_what_was_imported_before_has_no_part_in_what_a_name_means(install):
+    install("zoo-mean", CELL, entry="mean")
+    install("zoo-other", CELL, entry="other")
+    install("zoo-one", CELL.replace('"mean"', '"median"'), entry="one")
+    install("zoo-two", CELL.replace('"mean"', '"median"'), entry="two")
+    for imported in (False, True):
+        if imported:
+            load_plugins()
+        assert find_cell("mean")[1].distribution == "zoo-mean"
+        with pytest.raises(ZooError, match=r"'median' is claimed by zoo-one .* and zoo-two"):
+            find_cell("median")
+    with pytest.raises(ZooError, match=r"'mean' is claimed by zoo-mean .* and zoo-other"):
+        names("cells")
+
+
+def test_a_plugin_that_is_interrupted_is_not_taken_for_broken(install, tmp_path):
+    install("zoo-mean", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        load_plugins()
+    (tmp_path / "zoo_mean.py").write_text(CELL + "# mended")
+    assert "mean" in names("cells")
+
+
+def test_a_plugin_without_hooks_is_told(install):
+    install("zoo-empty", "import zoo", entry="empty")
+    ran = CliRunner().invoke(command, ["plugins"])
+    (row,) = (line for line in ran.stdout.splitlines() if "zoo-empty" in line)
+    assert row.split()[-2:] == ["provides", "nothing"]
+    assert ran.stdout.count("provides nothing") == 1
 
 
 def test_two_distributions_may_use_one_entry_point_name(install):
@@ -426,7 +467,7 @@ def test_a_version_that_no_longer_has_the_cell(install, tmp_path):
 # A choice of plugins
 
 
-@pytest.mark.parametrize("chosen", ["it", "zoo-mean", " convlstm , zoo-mean,"])
+@pytest.mark.parametrize("chosen", ["it", "zoo-mean", "Zoo_Mean", " convlstm , zoo.mean,"])
 def test_a_choice_of_plugins(install, monkeypatch, chosen):
     install("zoo-mean", CELL)
     install("zoo-other", CELL.replace('"mean"', '"other"'), entry="other")

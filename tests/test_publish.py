@@ -238,6 +238,15 @@ def test_the_first_of_an_architecture_is_found_by_its_tag(published, tmp_path, m
     assert "models--me--convlstm-mine" in str(zoo.pull("convlstm", hub=["hf://you", "hf://me"]))
 
 
+def test_a_model_of_a_hub_is_called_by_its_name(published, monkeypatch):
+    monkeypatch.setenv("ZOO_HUB", "hf://me")
+    for ref in ("convlstm-mine", "hf-hub:me/convlstm-mine"):
+        ran = run("info", ref)
+        assert ran.exit_code == 0, ran.output
+        assert ran.output.splitlines()[0].split() == ["name", ref]
+        assert any(line.split()[1:2] == [ref] for line in ran.output.splitlines()[1:])
+
+
 def test_an_older_revision(published, folder):
     sha = published.commits("me/convlstm-mine")[0].sha
     path = folder / "README.md"

@@ -69,7 +69,7 @@ def make_folder(path: str | Path) -> Path:
 def _beside(path: str | Path) -> tuple[Path, Path]:
     """Return the true target and a new hidden name in its folder, which must exist."""
     target = Path(os.path.realpath(path))
-    if not target.parent.is_dir():
+    if not os.path.isdir(target.parent):
         raise ZooError(f"{path}: {Path(path).parent} is not a folder; mkdir -p {Path(path).parent}")
     # Not from tempfile: its files are readable by their owner alone, and would stay so.
     return target, target.with_name(f".{uuid.uuid4().hex[:12]}{target.suffix}")

@@ -53,13 +53,20 @@ def check_cell(cell: str) -> list[Verdict]:
         # A name of its own, as a process knows a module by its name for ever.
         suite = Path(folder) / f"test_{Path(folder).name}.py"
         suite.write_text(SUITE.format(cell=cell), encoding="utf-8")
-        # No setting of the project around it has a part in the verdict.
+        # No setting of the project or the shell around it has a part in the verdict.
         arguments = ["-p", "no:terminal", "-p", "no:cacheprovider", "-c", os.devnull]
         arguments += ["--import-mode=importlib"]
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), pytest.MonkeyPatch.context() as environment:
+            for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
+                environment.delenv(name, raising=False)
             code = pytest.main([*arguments, f"--rootdir={folder}", str(suite)], plugins=[recorder])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or not recorder.verdicts:
         raise ZooError(f"the checks of {cell!r} could not be run (pytest ended with {code!r})")
+    if recorder.left:
+        raise ZooError(
+            f"{len(recorder.left)} of the checks of {cell!r} were not run, such as "
+            f"{min(recorder.left)}; a plugin of pytest leaves them out: pip list"
+        )
     return recorder.verdicts
 
 
@@ -69,6 +76,10 @@ class _Recorder:
     def __init__(self, cell: str) -> None:
         self.cell = cell
         self.verdicts: list[Verdict] = []
+        self.left: set[str] = set()  # the checks without a verdict
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        self.left.add(item.name)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Any:
@@ -78,10 +89,11 @@ class _Recorder:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Function) -> Any:
         report = yield
-        if report.when == "call" or report.failed:
+        if report.when == "call" or not report.passed:
+            self.left.discard(item.name)
             crash = getattr(report.longrepr, "reprcrash", None)
             message = crash.message if crash else str(report.longrepr)
-            reason = " ".join(message.split())[:300] if report.failed else ""
+            reason = " ".join(message.split())[:300] if not report.passed else ""
             prefix = "ms-" if "mirror" in item.callspec.id.split("-") else ""
             law = (inspect.getdoc(item.function) or item.name).splitlines()[0]
             self.verdicts.append(Verdict(prefix + self.cell, law, reason))

@@ -1,6 +1,6 @@
-"""The one exception that the zoo raises for what its user can mend."""
+"""The exceptions that the zoo raises for what its user can mend."""
 
-__all__ = ["ZooError"]
+__all__ = ["NotFoundError", "ZooError"]
 
 
 class ZooError(Exception):
@@ -9,3 +9,7 @@ class ZooError(Exception):
     The message is one line: what was got, what was expected, and the command or the
     change that mends it. The command line prints it and exits with 2.
     """
+
+
+class NotFoundError(ZooError):
+    """All places were asked, and nothing there has the name."""

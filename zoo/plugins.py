@@ -4,7 +4,8 @@ A plugin is a module under the entry-point group ``zoo`` that implements any of 
 below with ``@zoo.hookimpl``. The zoo's own cells are found the same way.
 
 A plugin is imported when a name is asked for that it may provide: those whose entry point
-bears the name first, and all of them where none of these has it. One that fails to import, or
+bears the name first, and all of them where none of these has it. What else was imported before
+has no part in what a name means. One that fails to import, or
 offers something that is not what the hook promises, is set aside with its error
 (:attr:`Plugin.error`), is told of when something is asked for that it may provide, and
 everything else goes on working.
@@ -80,9 +81,11 @@ class Hooks:
     """The hooks, all optional. Each is a function without arguments that returns a dict.
 
     Names are of lower-case letters, digits and '_' (those of pretrained models and commands may
-    have '-'). A name that the zoo itself has cannot be taken, and one that two plugins claim is
-    an error when it is asked for. Name the entry point as what it provides, so that the plugin
-    is imported for that alone.
+    have '-'). A name that the zoo itself has cannot be taken. Of plugins that claim one name, the
+    one whose entry point bears it has it; where several such do, or none, it is an error to ask
+    for the name, and in any case to list all names. (Each of the zoo's own cells is a plugin
+    with an entry point of its name.) Name the entry point as what it provides, so that the
+    plugin is imported for that alone.
     """
 
     @hookspec
@@ -165,10 +168,10 @@ def load_plugins() -> tuple[Plugin, ...]:
 def find(kind: Kind, name: str) -> tuple[Any, Plugin] | None:
     """What plugins provide under a name, and the plugin; None where nobody provides it.
 
-    Warns of plugins that fail where they may have provided it. Raises ZooError when two claim
-    the name.
+    Of several, it is the one whose entry point bears the name. Warns of plugins that fail where
+    they may have provided it. Raises ZooError when two have an equal claim to the name.
     """
-    likely = [p for p in installed() if p.loaded or _is_named_for(p.name, kind, name)]
+    likely = [p for p in installed() if _is_named_for(p.name, kind, name)]
     for plugins in (likely, installed()):
         providers = [plugin for plugin in plugins if name in _load(plugin).offers(kind)]
         if not providers:
@@ -259,16 +262,26 @@ def installed() -> tuple[Plugin, ...]:
     """All plugins, or those that ZOO_PLUGINS names, none of them imported yet."""
     found = sorted(entry_points(group="zoo"), key=lambda entry: (entry.name, entry.value))
     plugins = tuple(map(Plugin, found))
-    chosen = {name.strip() for name in os.environ.get("ZOO_PLUGINS", "").split(",")} - {""}
+    given = (name.strip() for name in os.environ.get("ZOO_PLUGINS", "").split(","))
+    chosen = {_normalised(name): name for name in given if name}
     known = {name for plugin in plugins for name in (plugin.name, plugin.distribution)}
-    for name in sorted(chosen - known):
+    for name in sorted(chosen.keys() - set(map(_normalised, known))):
         from zoo.config import nearest
 
         raise ZooError(
-            f"ZOO_PLUGINS names {name!r}, which is no plugin or distribution that is installed"
-            f"{nearest(name, known)}; see them all: env -u ZOO_PLUGINS zoo plugins"
+            f"ZOO_PLUGINS names {chosen[name]!r}, which is no plugin or distribution that is "
+            f"installed{nearest(chosen[name], known)}; see them all: env -u ZOO_PLUGINS zoo plugins"
         )
-    return tuple(p for p in plugins if not chosen or {p.name, p.distribution} & chosen)
+    return tuple(
+        plugin
+        for plugin in plugins
+        if not chosen or {_normalised(plugin.name), _normalised(plugin.distribution)} & set(chosen)
+    )
+
+
+def _normalised(name: str) -> str:
+    """The one spelling of all that pip holds equal: Zoo_Mine is zoo-mine."""
+    return re.sub("[-_.]+", "-", name).lower()
 
 
 @functools.cache
@@ -293,13 +306,20 @@ def _load(plugin: Plugin) -> Plugin:
                 f"it is written for version {version} of the hooks, this zoo has {HOOKS}; bring "
                 f"both up to date: pip install -U {DISTRIBUTION} {plugin.distribution}"
             )
+        for kind in _CHECKS:
+            hook = f"zoo_{kind}"
+            if hasattr(module, hook) and manager.parse_hookimpl_opts(module, hook) is None:
+                raise TypeError(f"{hook} is not marked as a hook; put @zoo.hookimpl above it")
         manager.register(module, name=key)
         manager.check_pending()
         plugin.provides = {
             kind: _offered(getattr(manager.hook, f"zoo_{kind}"), key, check)
             for kind, check in _CHECKS.items()
         }
-    except (Exception, SystemExit) as error:  # a plugin may fail in any way at all
+    except KeyboardInterrupt:
+        plugin.loaded = False
+        raise
+    except BaseException as error:  # a plugin may fail in any way at all
         plugin.error = " ".join(f"{type(error).__name__}: {error}".split())
         if manager.has_plugin(key):
             manager.unregister(name=key)
@@ -369,6 +389,10 @@ def _check_command(name: str, command: object) -> str:
 
 
 def _check_pretrained(name: str, model: object) -> str:
+    from zoo.hub import known_weights
+
+    if name in known_weights():
+        return ", which is a name of the zoo's own"
     if not (isinstance(model, Pretrained) and isinstance(model.ref, str)):
         return f" = {model!r}; expected a zoo.Pretrained"
     if not (isinstance(model.sha256, str) and re.fullmatch("[0-9a-f]{64}", model.sha256)):

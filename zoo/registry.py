@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.config import Config, PluginSource, nearest
-from zoo.errors import ZooError
+from zoo.errors import NotFoundError, ZooError
 from zoo.plugins import Kind, Plugin, find_cell, find_topology, load_plugins, names
 
 # Names are known without torch; it is imported when a network is built.
@@ -115,17 +115,19 @@ def parse_architecture(name: str) -> tuple[str, str]:
 def find_folder(ref: str) -> Path:
     """The folder of a pretrained model, as :func:`zoo.pull` gives it.
 
-    Where a name means none, the ZooError offers architectures among the nearest names, too.
+    Where a name means none, the ZooError offers architectures among the nearest names, too, or
+    the folder that is called so.
     """
     from zoo.hub import pull
 
     try:
         return pull(ref)
-    except ZooError:
-        if ":" in ref:  # a place, where no name of ours can have been meant
-            raise
-        near = nearest(ref, [*list_models(), *ALIASES])
-        raise ZooError(f"no model is named {ref!r}{near}; see: zoo list") from None
+    except NotFoundError:
+        if os.path.isdir(ref):
+            there = f"; the folder of that name is local-dir:{ref}"
+        else:
+            there = f"{nearest(ref, [*list_models(), *ALIASES])}; see: zoo list"
+        raise NotFoundError(f"no model is named {ref!r}{there}") from None
 
 
 def create(name: str, **options: Any) -> Forecaster:

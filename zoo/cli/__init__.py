@@ -9,6 +9,7 @@ import click
 
 from zoo.cli.card import card
 from zoo.cli.check import check
+from zoo.cli.common import echo
 from zoo.cli.convert import convert
 from zoo.cli.cost import cost
 from zoo.cli.data import data
@@ -55,14 +56,19 @@ class _Group(click.Group):
         try:
             return super().invoke(context)
         except ZooError as error:
-            click.echo(f"Error: {error}", err=True)
+            echo(f"Error: {error}", err=True)
+            context.exit(2)
+        except OSError as error:  # a path that is too long, or not for everybody to read
+            if error.filename is None:  # of no path, such as a pipe that nobody reads
+                raise
+            echo(f"Error: {error.filename}: {error.strerror}; check the path", err=True)
             context.exit(2)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     """One line, and only of what concerns a person at the command line."""
     if issubclass(category, UserWarning):
-        click.echo(f"Warning: {message}", err=True)
+        echo(f"Warning: {message}", err=True)
 
 
 @click.group(

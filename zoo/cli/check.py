@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from zoo.cli.common import as_json, print_json, print_table
+from zoo.cli.common import as_json, echo, print_json, print_table
 
 
 @click.command()
@@ -31,7 +31,7 @@ def check(cell: str, as_json: bool) -> None:
             click.echo(f"{'FAILS ' if failures else 'passes'}  {law}")
             for architecture in dict.fromkeys(v.architecture for v in failures):
                 reason = next(v.reason for v in failures if v.architecture == architecture)
-                click.echo(f"        {architecture}: {reason}")
+                echo(f"        {architecture}: {reason}")
         if costs:
             click.echo("\nOf frames of 64×64, 10 read and 10 forecast, by six layers of 32:")
             print_table(

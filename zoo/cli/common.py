@@ -1,4 +1,4 @@
-"""What several commands share: printing a table or JSON, and options that mean the same."""
+"""What several commands share: printing text, a table or JSON, and options that mean the same."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ __all__ = [
     "as_json",
     "data_option",
     "device_option",
+    "echo",
     "hub_option",
     "model_name",
     "parse_setting",
     "parse_size",
+    "plain",
     "print_json",
     "print_metrics",
     "print_table",
@@ -44,15 +46,35 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+def plain(text: object) -> str:
+    """A text on one line, without the control characters by which it could steer a terminal.
+
+    Names, options and messages may come from other people's files and plugins.
+    """
+    spaced = (" " if character.isspace() else character for character in str(text))
+    return "".join(character for character in spaced if character.isprintable())
+
+
+def echo(text: object, *, err: bool = False) -> None:
+    """Print a line in which other people's text may stand, on the output or error stream."""
+    click.echo(plain(text), err=err)
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on the output stream."""
+    """Print a table on the output stream, its texts as they are: none is rich's markup."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    def text(cell: str) -> Text:
+        return Text(plain(cell))
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(text(column))
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(text, row))
     # A file or a pipe has no width to fit into: let no cell be cut there.
     width = None if sys.stdout.isatty() else 200
     Console(width=width).print(table)
@@ -80,8 +102,13 @@ def print_metrics(scores: dict[str, dict[str, dict[str, Any]]], name: str) -> No
 
 
 def model_name(ref: str, folder: Path) -> str:
-    """What a model is called: as its folder, or as it was asked for where that has no name."""
-    return ref if ref.startswith(("hf-hub:", "hf://")) else folder.resolve().name
+    """What a model is called: as its folder, or as it was asked for where that has no name.
+
+    None has one in the cache of the Hub: models--org--name/snapshots/commit.
+    """
+    folder = folder.resolve()
+    cached = folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--")
+    return ref if cached else folder.name
 
 
 DIGITS = {"mse": 2, "mae": 2, "ssim": 3, "psnr": 2, "rmse_unit": 3, "lpips": 3}

@@ -10,6 +10,7 @@ from zoo.bench.published import TABLES, Task
 from zoo.cli.common import (
     as_json,
     device_option,
+    echo,
     parse_setting,
     parse_size,
     print_json,
@@ -87,7 +88,7 @@ def cost(
 
 
 def _print_model(told: dict[str, Any], task: Task, device: str | None) -> None:
-    click.echo(f"{told['name']}, {_about(task)}")
+    echo(f"{told['name']}, {_about(task)}")
     rows = [
         [part["name"], *_counted(part), _big(part["memory_model_bytes"], "B")]
         for part in (*told["parts"], told | {"name": "total"})

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-from zoo.cli.common import as_json, parse_setting, print_json, print_table
+from zoo.cli.common import as_json, echo, parse_setting, print_json, print_table
 
 set_option = click.option(
     "--set", "settings", multiple=True, metavar="OPTION=VALUE", help="An option of the data set."
@@ -85,7 +86,7 @@ def check(name: str, folder: Path, frames: int, settings: tuple[str, ...], as_js
         print_json({"name": name, "folder": str(folder), **facts})
         return
     for label, value in facts.items():
-        click.echo(f"{label:14} {value}")
+        echo(f"{label:14} {value}")
     click.echo("sound: every frame was read", err=True)
 
 
@@ -104,7 +105,7 @@ def prepare(name: str, folder: Path, output: Path, frames: int, settings: tuple[
     from zoo.errors import ZooError
     from zoo.progress import progress_bar
 
-    if output.exists():
+    if os.path.exists(output):
         raise ZooError(f"{output} is there already; choose a new name")
     opened = _open(name, folder, frames, settings)
     with atomic_folder(output) as temporary, progress_bar("preparing", 0) as bar:

@@ -12,6 +12,7 @@ from zoo.cli.common import (
     as_json,
     data_option,
     device_option,
+    echo,
     model_name,
     parse_setting,
     print_json,
@@ -139,7 +140,7 @@ def eval_(
         print_json({"model": names[0], **report} if len(models) == 1 else report)
         return
     about = report["data"]
-    click.echo(
+    echo(
         f"{', '.join(names)} on {about['sequences']:,} {about['split']} sequences of "
         f"{about['name']}; protocol {report['protocol']['id']}"
     )

@@ -56,7 +56,10 @@ def plugins(as_json: bool) -> None:
                         for kind, offered in plugin.provides.items()
                         if offered
                     ),
-                    str(row["error"] or "ok"),
+                    str(
+                        row["error"]
+                        or ("ok" if any(plugin.provides.values()) else "provides nothing")
+                    ),
                 ]
                 for plugin, row in zip(found, rows, strict=True)
             ],

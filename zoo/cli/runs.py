@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from zoo.cli.common import as_json, print_json, print_table
+from zoo.cli.common import as_json, echo, print_json, print_table
 
 
 @click.group(invoke_without_command=True)
@@ -28,7 +28,7 @@ def runs(context: click.Context, folder: Path, as_json: bool) -> None:
 
     found, problems = find_runs(folder)
     for problem in problems:
-        click.echo(f"Warning: {problem}", err=True)
+        echo(f"Warning: {problem}", err=True)
     summaries = [run.summary() for run in found]
     if as_json:
         print_json(summaries)

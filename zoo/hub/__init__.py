@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from zoo.atomic import atomic_path, make_folder
 from zoo.config import nearest, read_config
-from zoo.errors import ZooError
+from zoo.errors import NotFoundError, ZooError
 from zoo.hub.measured import read_metrics, update_metrics
 from zoo.hub.places import (
     Folder,
@@ -113,7 +113,7 @@ def pull(
         except UnreachableError as error:
             unreachable.append(str(error))
     also = "".join(f"; {error}" for error in unreachable)
-    raise ZooError(
+    raise (ZooError if unreachable else NotFoundError)(
         f"there are no weights for {wanted!r}{nearest(wanted, names)}{also}; see: zoo list"
     )
 

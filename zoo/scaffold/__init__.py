@@ -6,6 +6,8 @@ replaced in them.
 
 from __future__ import annotations
 
+import keyword
+import os
 import re
 from importlib.metadata import version
 from pathlib import Path
@@ -34,18 +36,26 @@ def new_project(name: str, folder: Path | None = None) -> tuple[Path, str]:
             f"{name!r} is no name for a plugin: small letters and digits, words joined by '-', "
             "such as zoo-mycell"
         )
-    cell = name.removeprefix("zoo-").replace("-", "_")
     taken = {plugin.name: plugin.distribution for plugin in installed()}
+    if name in {DISTRIBUTION, *taken.values()}:
+        raise ZooError(f"the distribution {name} is installed; choose another name")
+    cell = name.removeprefix("zoo-").replace("-", "_")
+    cell_class = "".join(word.capitalize() for word in cell.split("_"))
+    if not cell_class.isidentifier() or keyword.iskeyword(cell_class):
+        raise ZooError(
+            f"{name!r} gives the cell a class {cell_class}, which Python does not take; "
+            f"choose another, such as zoo-my{cell}"
+        )
     if cell in {*taken, *ALIASES} or cell == "ms":
         who = taken.get(cell, DISTRIBUTION)
         raise ZooError(f"the name {cell!r} is taken, by {who}; choose another")
     folder = folder or Path(name)
-    if folder.exists():
+    if os.path.exists(folder):
         raise ZooError(f"{folder} exists already; choose another folder: zoo new {name} -o FOLDER")
     names = {
         "zoo-mycell": name,
         "mycell": cell,
-        "MyCell": "".join(word.capitalize() for word in cell.split("_")),
+        "MyCell": cell_class,
         ">=0.0.0": f">={version(DISTRIBUTION)}",
     }
     with atomic_folder(folder) as temporary:
