@@ -55,7 +55,7 @@ class Arrays(SequenceDataset):
     being packed, as a whole up to 256 MiB, and slowly beyond). NetCDF and zarr are read by
     xarray, which minds scale_factor, _FillValue and the calendar.
 
-    Options, beside those of :class:`zoo.data.series.SequenceDataset`: path, the file or store in
+    Options, beside those of every data set of recordings: path, the file or store in
     the folder, where there are several; variable, which of several arrays (of an .npz several
     are several recordings otherwise); dims, the names of the axes in order, such as "time y x
     channel", where the file does not name them ("time y x", or "time channel y x", or "recording

@@ -116,7 +116,7 @@ class Clip:
 class Video(SequenceDataset):
     """Videos of any kind, and folders of pictures, each a recording.
 
-    Options, beside those of :class:`zoo.data.series.SequenceDataset`: size, (height, width) or
+    Options, beside those of every data set of recordings: size, (height, width) or
     one number, to which all are resized; colour, RGB in place of grey; fps, frames a second,
     for videos. Files below folders called train or training, val or valid or validation, test
     or testing are of that part; without such folders the last files, in the order of the
@@ -177,7 +177,7 @@ class KTH(SequenceDataset):
     jogging, every 3 of running (and every 10 of the other actions). How many sequences that
     gives is printed by ``zoo data check``; published counts disagree.
 
-    Options, beside those of :class:`zoo.data.series.SequenceDataset`: size, (height, width) or
+    Options, beside those of every data set of recordings: size, (height, width) or
     one number; actions, a list of names; whole, to take whole clips, without 00sequences.txt.
     """
 
