@@ -392,9 +392,9 @@ def test_a_gap_before_the_newest_frames_is_told(tmp_path: Path) -> None:
         (
             4,
             1,
-            "only the newest 3 frames of .*: numbers, frame 15 to numbers, frame 17 .* the one before is of 2020-01-01",
+            "only the newest 3 frames of .*: numbers, frame 15 to numbers, frame 17",
         ),
-        (4, 1, "T01:10:00; 4 are needed"),
+        (4, 1, "and the one before is of 2020-01-01T01:10:00; 4 are needed"),
         (3, 4, r"9 are needed \(3, 4 apart\)"),
     ):
         with pytest.raises(ZooError, match=told):

@@ -143,8 +143,8 @@ class DWD(_Radar):
     )
     layout = "raa01-*-bin, raa01-*-bin.gz (unpacked from their .tar) or RYDL.hdf5, in any folders"
     counts = (
-        "288 files a day; 180 × 180 of 5 km: pool = 5; steps of 30 minutes: every = 6; DWD publishes "
-        "no checksums, Zenodo the MD5 of RYDL.hdf5"
+        "288 files a day; 180 × 180 of 5 km: pool = 5; steps of 30 minutes: every = 6; DWD "
+        "publishes no checksums, Zenodo the MD5 of RYDL.hdf5"
     )
     patterns = ("raa01-*", "*.hdf5")
 

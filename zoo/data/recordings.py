@@ -16,7 +16,7 @@ from einops import rearrange
 from zoo.errors import ZooError
 from zoo.memory import trim
 
-__all__ = ["PREPARED", "Recordings", "Series", "check_crop", "read_prepared"]
+__all__ = ["PREPARED", "Recordings", "Series", "check_crop", "check_sizes", "read_prepared"]
 
 CACHE = 128 * 2**20  # bytes of frames that are kept
 PREPARED = "frames.json"  # tells that a folder holds what prepare() wrote
@@ -35,6 +35,7 @@ class Series:
     part: "train", "valid" or "test", where the data set itself says.
     whole: whether it is read in one go, as a video is.
     stride: frames between the starts of two windows, where it is not the same for all.
+    size: (height, width), where it is known before a frame is read.
     breaks: numbers of frames before which there is a gap, where the times do not show it.
     extremes: (length, 2), the smallest and the largest value of each frame, where the range of
         the data set is that of more than `read` gives.
@@ -48,6 +49,7 @@ class Series:
     part: str | None = None
     whole: bool = False
     stride: int | None = None
+    size: tuple[int, int] | None = None
     breaks: Sequence[int] = ()
     extremes: np.ndarray | None = None
 
@@ -66,6 +68,7 @@ class Series:
             self.part,
             self.whole,
             self.stride and max(1, self.stride // every),
+            self.size,
             breaks,
             None if self.extremes is None else self.extremes[chosen],
         )
@@ -88,6 +91,17 @@ class Series:
             )
 
 
+def check_sizes(series: Sequence[Series], mend: str) -> None:
+    """Refuse recordings of several sizes, as far as these are known."""
+    known = [(one.name, one.size) for one in series if one.size is not None]
+    for name, size in known[1:]:
+        if size != known[0][1]:
+            raise ZooError(
+                f"{name} has frames of {_size((1, *size))}, {known[0][0]} of "
+                f"{_size((1, *known[0][1]))}; expected frames of one size: {mend}"
+            )
+
+
 class Recordings:
     """Reads frames of recordings; those that were read last are kept in memory.
 
@@ -102,7 +116,7 @@ class Recordings:
         crop: tuple[int, int, int, int] | None = None,
         pool: int = 1,
         decibels: bool = False,
-        mend: str = "keep those of one size in a folder apart",
+        mend: str = "",
     ) -> None:
         self.series, self.crop, self.pool = series, crop, pool
         self.decibels, self.mend = decibels, mend

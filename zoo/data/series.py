@@ -18,7 +18,14 @@ from pydantic_core import to_jsonable_python
 from torch import Tensor
 
 from zoo.data.dataset import FrameDataset
-from zoo.data.recordings import PREPARED, Recordings, Series, check_crop, read_prepared
+from zoo.data.recordings import (
+    PREPARED,
+    Recordings,
+    Series,
+    check_crop,
+    check_sizes,
+    read_prepared,
+)
 from zoo.data.splits import SPLITS, Split, gaps
 from zoo.errors import ZooError
 from zoo.units import is_same_unit, to_unit_interval
@@ -119,14 +126,13 @@ class SequenceDataset(FrameDataset):
         }
         self._thin(every)
         meaning = {**self.meaning, **self.found}
-        can_resize = "size" in inspect.signature(self.read_series).parameters
-        self._recordings = Recordings(
-            self.series,
-            cells,
-            self.pool,
-            decibels=is_same_unit(str(meaning.get("unit", "1")), "dBZ"),
-            **({"mend": "resize them by the option size"} if can_resize else {}),
-        )
+        mend = "keep those of another in a folder apart"
+        if "size" in inspect.signature(self.read_series).parameters:
+            mend = "resize all by the option size"
+        if cells is None:
+            check_sizes(self.series, mend)
+        decibels = is_same_unit(str(meaning.get("unit", "1")), "dBZ")
+        self._recordings = Recordings(self.series, cells, self.pool, decibels, mend)
         if test_from is None and test_share is None:
             test_from = self._usual_test_from()
         where = Split(
