@@ -223,6 +223,8 @@ def test_taxibj(tmp_path: Path) -> None:
     assert TaxiBJ(tmp_path, frames=8, flow="both")[0].shape == (8, 2, 4, 4)
     write_taxibj(tmp_path, ["20160101"], slots=47, year=16)  # dropped
     assert len(TaxiBJ(tmp_path, frames=8)) == len(train)
+    newest = TaxiBJ(tmp_path, frames=8).newest(2)
+    assert (newest["time"].values == test.when(len(test) - 1)[-2:]).all()  # type: ignore[index]
     with h5py.File(tmp_path / "BJ16_M32x32_T30_InOut.h5", "w") as file:
         file["data"], file["date"] = np.zeros((1, 2, 4, 4)), [b"2016010149"]
     with pytest.raises(ZooError, match="'2016010149' is no date"):

@@ -167,6 +167,11 @@ def _open(name: str, folder: Path, frames: int, options: dict[str, Any]) -> Any:
     from zoo.data.splits import SPLITS
     from zoo.errors import ZooError
 
+    for told in ("split", "root", "frames", "folder"):
+        if told in options:
+            raise ZooError(
+                f"{told} is no option here; say which folder by FOLDER, how many by --frames"
+            )
     problem: ZooError | None = None
     for length in (frames, 1):  # single frames, where the runs are shorter
         for split in SPLITS:

@@ -113,10 +113,10 @@ class Recordings:
     def __init__(
         self,
         series: Sequence[Series],
-        crop: tuple[int, int, int, int] | None = None,
-        pool: int = 1,
-        decibels: bool = False,
-        mend: str = "",
+        crop: tuple[int, int, int, int] | None,
+        pool: int,
+        decibels: bool,
+        mend: str,
     ) -> None:
         self.series, self.crop, self.pool = series, crop, pool
         self.decibels, self.mend = decibels, mend

@@ -268,7 +268,8 @@ class SequenceDataset(FrameDataset):
     def prepare(self, output: Path) -> Iterator[tuple[int, int]]:
         """Write all frames, cropped, pooled and thinned, as one array that is read in place.
 
-        The folder is then opened by the same name: ``folder`` among the options.
+        The folder is then opened by the same name: ``folder`` among the options. It records what
+        changed the frames alone, so that it is split and scaled as its source would be.
         """
         total, done = sum(series.length for series in self.series), 0
         dtype = self._recordings.stored(*self.windows[0]).dtype
@@ -303,13 +304,12 @@ class SequenceDataset(FrameDataset):
 
         Raises ZooError where too few follow one another without a gap.
         """
-        number = len(self.series) - 1
-        if times := [(s.times[-1], i) for i, s in enumerate(self.series) if s.times is not None]:
-            number = max(times)[1]
+        held = [(number, series) for number, series in enumerate(self.series) if series.length]
+        timed = [(s.times[-1], number) for number, s in held if s.times is not None]
+        number = max(timed)[1] if timed else held[-1][0]
         series = self.series[number]
-        run = np.split(np.arange(series.length), np.flatnonzero(gaps(series, self.time_step)) + 1)[
-            -1
-        ]
+        ends = np.flatnonzero(gaps(series, self.time_step)) + 1
+        run = np.split(np.arange(series.length), ends)[-1]
         needed = (frames - 1) * every + 1
         if len(run) < needed:
             first, last = series.label(int(run[0])), series.label(int(run[-1]))

@@ -128,7 +128,7 @@ class Video(SequenceDataset):
     one number, to which all are resized; colour, RGB in place of grey; fps, frames a second,
     for videos. Files below folders called train or training, val or valid or validation, test
     or testing are of that part; without such folders the last files, in the order of the
-    numbers in their names, are the test part (test_share, 0.2).
+    numbers in their names, are the test part (test_share, 0.2), of a lone one its last frames.
     """
 
     title = "Videos"
