@@ -29,6 +29,11 @@ def test_info() -> None:
         facts = json.loads(run("info", name, "--json").stdout)
         for key in ("title", "folder", "layout", "licence", "counts", "description"):
             assert facts[key], (name, key)
+        assert ":class:" not in facts["description"]
+    for name in ("dwd", "odim", "knmi", "fmi"):  # the options of the base classes as well
+        text = run("info", name).stdout
+        for told in ("product, where", "a, b, low_dbz, high_dbz", "test_share", "checksums"):
+            assert told in text, (name, told)
     text = run("info", "taxibj").stdout
     for told in ("BJ13_M32x32_T30_InOut.h5", "1,344", "research", "test_share"):
         assert told in text
@@ -71,6 +76,13 @@ def test_check_and_prepare(clips: Path, tmp_path: Path) -> None:
         (("check", "dwd", "."), "holds no files"),
         (("check", "arrays", "clips", "--set", "pool=99"), "more than a frame has cells"),
         (("check", "arrays", "clips", "--set", "pool"), "is no OPTION=VALUE"),
+        (("check", "arrays", "clips", "--set", "folder=a"), "folder is no option here"),
+        (("check", "arrays", "clips", "--set", "crop=3"), "crop is 3; expected a list"),
+        (
+            ("prepare", "arrays", "clips", "-o", "new", "--set", "test_share=0.5"),
+            "test_share changes no frame, so it is not prepared; tell it when training",
+        ),
+        (("prepare", "mmnist", "clips", "-o", "new"), "train-images-idx3-ubyte"),
         (("fetch", "kth"), "get it from www.csc.kth.se/cvap/actions and put the six .zip"),
         (("fetch", "nothing"), "no data set is named"),
     ],

@@ -79,6 +79,48 @@ def test_colour_and_folders_of_pictures(tmp_path: Path) -> None:
         list(Video(tmp_path, frames=3, test_share=0).scan())
 
 
+def test_videos_of_two_sizes(tmp_path: Path) -> None:
+    for name, size in (("1", 16), ("2", 32)):
+        write_frames(tmp_path / f"{name}.mp4", ramp(9, size), fps=10)
+    with pytest.raises(ZooError, match=r"2\.mp4 has frames of 32×32, .*1\.mp4 of 16×16; .*size"):
+        Video(tmp_path, frames=2)
+    assert len(Video(tmp_path, frames=2, size=8)) == len(
+        Video(tmp_path, frames=2, crop=[0, 0, 8, 8])
+    )
+
+
+def test_a_video_that_changes_its_size(tmp_path: Path) -> None:
+    import io
+    from fractions import Fraction
+
+    import av
+    from PIL import Image
+
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuvj420p"
+        for k in range(12):
+            content = io.BytesIO()
+            Image.new("RGB", (64, 64) if k < 6 else (80, 48)).save(content, "JPEG")
+            packet = av.Packet(content.getvalue())
+            packet.stream, packet.time_base = stream, Fraction(1, 1000)
+            packet.pts = packet.dts = 100 * k
+            container.mux(packet)
+    told = r"a\.mkv: frame 6 is 48×80, the video 64×64; .* resize all by the option size"
+    with pytest.raises(ZooError, match=told):
+        list(Video(tmp_path, frames=2).scan())
+    list(Video(tmp_path, frames=2, size=32).scan())
+
+
+def test_a_lone_video_is_split_in_its_midst(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a.mp4", ramp(20), fps=10)
+    train, test = (
+        Video(tmp_path, split=split, frames=2, test_share=0.2) for split in ("train", "test")
+    )
+    assert (len(train), len(test)) == (15, 3)
+    assert levels(test[0]) == [16, 17]
+
+
 def test_videos_that_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "a.avi"
     path.write_bytes(b"RIFF no video at all")
@@ -164,9 +206,25 @@ def test_taxibj(tmp_path: Path) -> None:
     (tmp_path / "prepared").mkdir()
     list(test.prepare(tmp_path / "prepared"))
     assert len(TaxiBJ(tmp_path / "prepared", split="test", frames=8)) == 1344
+    # A validation part changes neither the test part nor that the scale is of the training part.
+    shares: dict[str, Any] = {"frames": 8, "valid_share": 0.1}
+    parts = {s: TaxiBJ(tmp_path, split=s, **shares) for s in ("train", "valid", "test")}
+    valid = round(0.1 * 39 * 48)
+    assert (len(parts["valid"]), len(parts["test"])) == (valid - 7, 1344)
+    assert {part.record.limits for part in parts.values()} == {
+        (0, 2 * (39 * 48 - 1344 - valid - 1))
+    }
+    early = TaxiBJ(tmp_path, frames=8, test_from="2015-01-03")
+    assert early.record.limits == (0, 2 * (2 * 48 - 1))
+    assert (
+        TaxiBJ(tmp_path / "prepared", frames=8, **{"test_from": "2015-01-03"}).record
+        == early.record
+    )
     assert TaxiBJ(tmp_path, frames=8, flow="both")[0].shape == (8, 2, 4, 4)
     write_taxibj(tmp_path, ["20160101"], slots=47, year=16)  # dropped
     assert len(TaxiBJ(tmp_path, frames=8)) == len(train)
+    newest = TaxiBJ(tmp_path, frames=8).newest(2)
+    assert (newest["time"].values == test.when(len(test) - 1)[-2:]).all()  # type: ignore[index]
     with h5py.File(tmp_path / "BJ16_M32x32_T30_InOut.h5", "w") as file:
         file["data"], file["date"] = np.zeros((1, 2, 4, 4)), [b"2016010149"]
     with pytest.raises(ZooError, match="'2016010149' is no date"):
@@ -269,6 +327,84 @@ def test_a_store_without_a_time_dimension(tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="name them by the option dims"):
         Arrays(tmp_path, frames=2)
     assert len(Arrays(tmp_path, frames=2, dims="time y x", test_share=0, low=0, high=1)) == 4
+
+
+@pytest.mark.parametrize("form", [2, 3])
+@pytest.mark.parametrize("name", ["r", None])
+def test_a_store_that_does_not_name_its_dimensions(
+    tmp_path: Path, form: Any, name: str | None
+) -> None:
+    zarr = pytest.importorskip("zarr")
+    chosen: dict[str, Any] = {"shape": (10, 4, 5), "dtype": "f4", "chunks": (2, 4, 5)}
+    if name is None:
+        array = zarr.create_array(tmp_path / "a.zarr", zarr_format=form, **chosen)
+    else:
+        group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=form)
+        array = group.create_array(name, **chosen)
+    array[:] = FRAMES[:, 0]
+    with pytest.raises(ZooError, match=r"does not name the dimensions .* the option dims"):
+        Arrays(tmp_path, frames=2)
+    dataset = Arrays(tmp_path, frames=2, dims="time y x", test_share=0, low=-5, high=5)
+    torch.testing.assert_close(dataset[3][:, 0] * 10 - 5, torch.from_numpy(FRAMES[3:5, 0]))
+
+
+@pytest.mark.parametrize(
+    ("array", "told"),
+    [
+        (np.zeros((9, 16, 8, 2)), "channels seem to be last: .*or name them by the option dims"),
+        (np.zeros((2, 9, 16, 8, 3)), "channels seem to be last"),
+        (np.zeros((9, 4, 4), complex), "got dtype complex128, expected numbers"),
+    ],
+)
+def test_arrays_that_would_be_misread(tmp_path: Path, array: np.ndarray, told: str) -> None:
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(ZooError, match=told):
+        Arrays(tmp_path, frames=2, low=0, high=1)
+    if array.ndim == 4:
+        for dims, shape in (
+            ("time y x channel", (2, 2, 16, 8)),
+            ("time channel y x", (2, 16, 8, 2)),
+        ):
+            got = Arrays(tmp_path, frames=2, low=0, high=1, dims=dims, test_share=0)
+            assert got[0].shape == shape
+
+
+def test_bytes_with_a_unit_are_no_pictures(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.full((9, 4, 4), 30, np.uint8))
+    dataset = Arrays(tmp_path, frames=2, unit="dBZ", low=0, high=60, test_share=0)
+    assert float(dataset[0].mean()) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "told"),
+    [
+        ("arrays", {"crop": 3}, "the option crop is 3; expected a list"),
+        ("arrays", {"low": "a"}, "the option low is 'a'; expected a number"),
+        ("arrays", {"test_share": "a"}, "test_share is 'a'; expected a number"),
+        ("arrays", {"channels": 2}, "channels is 2; expected a list"),
+        ("arrays", {"channels": [0, "b"]}, r"channels is \[0, 'b'\]; expected a whole number"),
+        ("arrays", {"dims": 5}, "dims is 5; expected a text or a list"),
+        ("arrays", {"grid_step": "a"}, "grid_step is 'a'; expected a number"),
+        ("arrays", {"path": 5}, "path is 5; expected a text"),
+        ("arrays", {"path": Path}, "expected what JSON can hold"),
+        ("video", {"size": 1.5}, "size is 1.5; expected a whole number or a text or a list"),
+        ("video", {"fps": "abc"}, "fps is 'abc'; expected a number"),
+        ("kth", {"actions": "handwaving"}, "actions is 'handwaving'; expected a list"),
+        ("mmnist", {"sequences": "a"}, "sequences is 'a'; expected a whole number"),
+    ],
+)
+def test_options_of_another_type_are_told(
+    tmp_path: Path, name: str, options: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ZooError, match=f"the data set {name}: .*{told}"):
+        open_dataset(name, "train", root=tmp_path, folder=".", **options)
+
+
+def test_options_of_a_fitting_type_are_taken(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((9, 2, 4, 4)))
+    for options in ({"low": 0, "high": 1, "crop": (0, 0, 2, 2)}, {"channels": [1], "low": -1}):
+        options |= {"high": 1, "dims": ["time", "channel", "y", "x"]}  # type: ignore[dict-item]
+        assert len(open_dataset("arrays", "train", root=tmp_path, folder=".", frames=2, **options))
 
 
 def test_unknown_options_are_told(tmp_path: Path) -> None:

@@ -137,6 +137,10 @@ def test_rydl(tmp_path: Path) -> None:
     train, test = (DWD(tmp_path, split=split, frames=3) for split in ("train", "test"))
     assert (len(train), len(test)) == (8, 4)  # 2015 is tested, as in the papers
     assert test.when(0)[0] == np.datetime64("2015-06-01T12:00")  # type: ignore[index]
+    (tmp_path / "out").mkdir()
+    list(train.prepare(tmp_path / "out"))
+    assert len(DWD(tmp_path / "out", split="test", frames=3)) == 4
+    assert len(DWD(tmp_path, split="test", frames=3, test_share=0.5)) == 4 + 1
     rate = DWD(tmp_path, frames=1, low=0, high=12)[0][0, 0]
     assert rate[1, 1] == pytest.approx(0.1)
     assert rate[0, 0].isnan()
@@ -190,6 +194,19 @@ def test_a_truncated_hdf5(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["something"] = 1
     with pytest.raises(ZooError, match=r"b\.h5 holds something; expected an ODIM composite"):
+        ODIM(tmp_path, frames=1)
+
+
+@pytest.mark.parametrize(
+    ("absent", "told"), [("date", "no attribute enddate"), ("time", "no attribute endtime")]
+)
+def test_odim_without_its_time(tmp_path: Path, absent: str, told: str) -> None:
+    write_odim(tmp_path / "a.h5", "RATE", 0, np.zeros((4, 4)), gain=1.0, offset=0.0)
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        for where, names in (("what", ("",)), ("dataset1/what", ("start", "end"))):
+            for name in names:
+                del file[where].attrs[name + absent]
+    with pytest.raises(ZooError, match=rf"a\.h5 has {told} in .*, nor {absent} in what"):
         ODIM(tmp_path, frames=1)
 
 
@@ -322,7 +339,7 @@ def test_what_follows_the_last_files_is_forecast(dwd: Path) -> None:
         past = np.stack([before, last]).astype(np.float32)
         np.testing.assert_allclose(future.values, model.predict(past, 3), rtol=1e-5, atol=1e-6)
     for change, said in (
-        (["--input-frames", "5"], "has no window of 5 frames"),
+        (["--input-frames", "5"], "only the newest 2 frames"),
         (["--data", "mmnist"], "is no data set of recordings"),
         (["--data", "knmi"], "holds no files"),
         (["--time-step", "1h"], "1 h apart are asked for; this model makes steps of 5 min"),
@@ -330,3 +347,21 @@ def test_what_follows_the_last_files_is_forecast(dwd: Path) -> None:
         ran = CliRunner().invoke(command, [*arguments, *change])
         assert ran.exit_code == 2
         assert said in ran.output
+
+
+def test_the_newest_files_are_forecast_however_many_are_left_out(dwd: Path) -> None:
+    """Thinned to every second frame, the newest is one of them; a gap before it is told."""
+    model = zoo.create(
+        "convlstm", hidden=2, layers=2, data={"name": "dwd", "options": {"every": 2}}
+    )
+    from zoo.evaluate import latest
+
+    (dwd / "raa01-ry_10000-2001011235-dwd---bin").write_bytes(radolan(np.ones((6, 8)), 35))
+    times = latest(model, "dwd", dwd, 2)["time"].values
+    assert [str(t)[11:16] for t in times] == ["12:25", "12:35"]
+    with pytest.raises(ZooError, match=r"12:25:00 to .*12:35:00\), .*12:15:00; 5 are needed"):
+        latest(model, "dwd", dwd, 3)
+    (dwd.parent / "prepared").mkdir()
+    list(DWD(dwd, frames=2, every=2, test_share=0).prepare(dwd.parent / "prepared"))
+    times = latest(model, "dwd", dwd.parent / "prepared", 2)["time"].values
+    assert [str(t)[11:16] for t in times] == ["12:25", "12:35"]

@@ -1,5 +1,6 @@
 """Windows of recordings: gaps, splits, scaling, missing values, preparation."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any, ClassVar
@@ -238,6 +239,8 @@ def test_pictures_are_prepared_as_they_are(tmp_path: Path) -> None:
         ({"frames": 30}, "no window of 30 frames: its longest run without a gap has 16"),
         ({"frames": 0}, "frames is 0"),
         ({"every": 0}, "every is 0"),
+        ({"stride": -1}, "stride is -1"),
+        ({"sequences": 0}, "sequences is 0"),
         ({"pool": 9}, "more than a frame has cells"),
         ({"test_share": 1.5}, "must be from 0 to 1"),
         ({"low": 3, "high": 3}, "the wrong way round"),
@@ -260,3 +263,139 @@ def test_a_recording_larger_than_the_cache_is_read_in_parts(
     dataset = Numbered(tmp_path, frames=12, low=0, high=20)
     assert numbers(dataset, 3) == [*range(3, 15)]
     assert dataset._recordings.cache.bytes <= 500
+
+
+LATER: dict[str, Any] = {"test_share": 0.4, "valid_share": 0.2, "stride": 2}
+
+
+@pytest.mark.parametrize("later", [{}, LATER, {"test_from": "2020-01-01T01:00", "low": 1}])
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_a_prepared_folder_is_split_and_scaled_as_its_source(
+    tmp_path: Path, every: int, later: dict[str, Any]
+) -> None:
+    # The gap of one frame is none to the eye where every third is taken.
+    made: dict[str, Any] = {"slots": [*range(5), *range(6, 15), *range(17, 40)], "every": every}
+    (tmp_path / "out").mkdir()
+    list(Numbered(tmp_path, frames=2, **made, **LATER).prepare(tmp_path / "out"))
+    facts = json.loads((tmp_path / "out/frames.json").read_text())
+    assert not {*facts["options"]} & {*SequenceDataset.later}  # they change no frame
+    for split in ("train", "valid", "test"):
+        if split == "valid" and not later.get("valid_share"):
+            continue
+        source = Numbered(tmp_path, split=split, frames=2, **made, **later)
+        prepared = Numbered(tmp_path / "out", split=split, frames=2, **later)
+        again = Numbered(tmp_path / "out", split=split, frames=2, **prepared.record.options)
+        for other in (prepared, again):
+            assert other.record == source.record
+            got = [numbers(other, i) for i in range(len(other))]
+            assert got == [numbers(source, i) for i in range(len(source))]
+
+
+def test_the_step_is_the_most_frequent(tmp_path: Path) -> None:
+    class Odd(Numbered):
+        def read_series(self) -> Any:
+            series, found = super().read_series()
+            times = np.array(series[0].times)
+            times[5] += np.timedelta64(60, "s")  # one odd time
+            return [Series("odd", 20, series[0].read, times)], found
+
+    odd = Odd(tmp_path, frames=3, test_share=0, low=0, high=20)
+    assert odd.time_step == 300
+    assert [numbers(odd, i)[0] for i in range(len(odd))] == [0, 1, 2, *range(6, 18)]
+
+
+@pytest.mark.parametrize("unit", ["dBZ", "m"])
+def test_of_decibels_the_powers_are_averaged(tmp_path: Path, unit: str) -> None:
+    class Echo(SequenceDataset):
+        meaning: ClassVar[dict[str, Any]] = {"variable": "v", "unit": unit, "missing": True}
+
+        def read_series(self) -> Any:
+            frame = np.full((1, 1, 5, 5), -32, np.float32)
+            frame.reshape(-1)[:12] = 40
+            frame.reshape(-1)[12:14] = np.nan
+            return [Series("echo", 9, lambda a, b: np.repeat(frame, b - a, 0))], {}
+
+    pooled = float(Echo(tmp_path, frames=1, pool=5, low=-10, high=60)[0]) * 70 - 10
+    linear = (12 * 40 - 11 * 32) / 23
+    powers = 10 * np.log10((12 * 10**4 + 11 * 10**-3.2) / 23)
+    assert pooled == pytest.approx(powers if unit == "dBZ" else linear, abs=1e-4)
+
+
+def test_a_lone_recording_without_times_is_split_in_its_midst(tmp_path: Path) -> None:
+    class Film(SequenceDataset):
+        split_by: ClassVar[Any] = "series"
+
+        def read_series(self) -> Any:
+            frames = np.arange(10, dtype=np.float32)[:, None, None, None]
+            return [Series("film", 10, lambda a, b: frames[a:b])], {}
+
+    options: dict[str, Any] = {"frames": 2, "low": 0, "high": 9, "test_share": 0.3}
+    train, test = (Film(tmp_path, split=split, **options) for split in ("train", "test"))
+    assert [w.tolist() for _, w in train.windows] == [[i, i + 1] for i in range(6)]
+    assert [w.tolist() for _, w in test.windows] == [[7, 8], [8, 9]]
+    with pytest.raises(ZooError, match="use test_share and valid_share"):
+        Film(tmp_path, frames=2, test_from="2020-01-01")
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_frames_of_another_size_are_found(tmp_path: Path, every: int) -> None:
+    class Two(SequenceDataset):
+        def read_series(self) -> Any:
+            def read(width: int, start: int, stop: int) -> np.ndarray:
+                return np.zeros((stop - start, 1, 4, width), np.float32)
+
+            return [
+                Series(f"w{w}", 40, functools.partial(read, w), part="train") for w in (5, 6)
+            ], {}
+
+    dataset = Two(tmp_path, frames=2, low=0, high=1, every=every)
+    told = r"w6, frame 0: the frame is 4×6, that of w5, frame 0 4×5; expected frames of one size"
+    with pytest.raises(ZooError, match=told):
+        list(dataset.scan())
+    with pytest.raises(ZooError, match="expected frames of one size"):
+        dataset[len(dataset) - 1]
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ZooError, match="expected frames of one size"):
+        list(dataset.prepare(tmp_path / "out"))
+
+
+def test_infinite_values_are_told(tmp_path: Path) -> None:
+    class Infinite(Numbered):
+        def read_series(self) -> Any:
+            series, found = super().read_series()
+            frames = np.array(series[0].read(0, 20))
+            frames[3] = np.inf
+            return [Series("far", 20, lambda a, b: frames[a:b])], found
+
+    with pytest.raises(ZooError, match="far, frame 3 holds infinite values"):
+        Infinite(tmp_path, frames=2)
+    assert len(Infinite(tmp_path, frames=2, low=0, high=3)) == 15  # clipped
+
+
+@pytest.mark.parametrize(
+    ("slots", "every", "got"),
+    [
+        ([*range(20)], 1, [17, 18, 19]),
+        ([*range(20)], 4, [11, 15, 19]),  # counted from the newest
+        ([*range(15), 16, 17, 18], 1, [16, 17, 18]),
+    ],
+)
+def test_the_newest_frames(tmp_path: Path, slots: Any, every: int, got: list[int]) -> None:
+    newest = Numbered(tmp_path, frames=1, slots=slots, low=0, high=1).newest(3, every)
+    assert newest[:, 0, 0].values.tolist() == got
+    assert (newest["time"].values == START + np.array(got) * STEP).all()
+
+
+def test_a_gap_before_the_newest_frames_is_told(tmp_path: Path) -> None:
+    dataset = Numbered(tmp_path, frames=1, slots=[*range(15), 16, 17, 18], low=0, high=1)
+    for frames, every, told in (
+        (
+            4,
+            1,
+            "only the newest 3 frames of .*: numbers, frame 15 to numbers, frame 17",
+        ),
+        (4, 1, "and the one before is of 2020-01-01T01:10:00; 4 are needed"),
+        (3, 4, r"9 are needed \(3, 4 apart\)"),
+    ):
+        with pytest.raises(ZooError, match=told):
+            dataset.newest(frames, every)

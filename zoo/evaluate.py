@@ -161,34 +161,34 @@ def open_for(
 def latest(
     model: Forecaster, dataset: str, folder: Path, input_frames: int | None = None
 ) -> xarray.DataArray:
-    """The last frames that a folder of files holds, as :meth:`Forecaster.predict` takes them.
+    """The newest frames that a folder of files holds, as :meth:`Forecaster.predict` takes them.
 
     Args:
-        model: whose data set options are used, if it was trained on this data set.
+        model: whose data set options are used, if it was trained on this data set; of its option
+            every the newest frame is always one.
         dataset: the name of the data set whose files they are.
         folder: with the files; no gap in time may be between those that are read.
         input_frames: how many; by default as in the training.
 
-    Raises ZooError where the data set has no recordings, or too few frames follow one another.
+    Raises ZooError where the data set has no recordings, or too few frames follow one another up
+    to the newest.
     """
     data = model.config.data
     kind = find_dataset(dataset)
     if not (isinstance(kind, type) and issubclass(kind, SequenceDataset)):
         raise ZooError(f"{dataset} is no data set of recordings, whose last frames could be read")
-    options: dict[str, Any] = {}
-    if dataset == data.name:
-        # All of it is read, whatever was for training and test, on the scale of the training.
-        parts = ("test_from", "valid_from", "valid_share", "stride", "sequences", "seed", "folder")
-        options = {key: value for key, value in data.options.items() if key not in parts}
-        if data.reflectivity is None:
-            options |= {"low": data.low, "high": data.high}
-    options["test_share"] = 1.0
-    frames = input_frames or data.input_frames or 10
+    told = data.options if dataset == data.name else {}
+    # All of it is read, whatever was for training and test, and nothing is scaled here.
+    options: dict[str, Any] = {
+        key: value for key, value in told.items() if key not in (*kind.later, "every", "folder")
+    }
+    options |= {"test_share": 1.0, "low": 0.0, "high": 1.0}
     opened: Any = open_dataset(
-        dataset, "test", root=folder.parent, folder=folder.name, frames=frames, **options
+        dataset, "test", root=folder.parent, folder=folder.name, frames=1, **options
     )
-    frames_of_last: xarray.DataArray = opened.labelled(len(opened.windows) - 1)
-    return frames_of_last
+    every = 1 if "every" in opened.options else told.get("every", 1)  # it may be prepared so
+    newest: xarray.DataArray = opened.newest(input_frames or data.input_frames or 10, every)
+    return newest
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def info(name: str | None, as_json: bool) -> None:
             print_table(["name", "data set"], [list(row) for row in rows.items()])
         return
     kind = find_dataset(name)
-    text = inspect.getdoc(kind) or ""
+    text = "\n\n".join(_explained(kind))
     facts = {
         "title": getattr(kind, "title", ""),
         "folder": getattr(kind, "folder", "") or name,
@@ -57,12 +58,6 @@ def info(name: str | None, as_json: bool) -> None:
         if value:
             click.echo(f"{label:8} {value}")
     click.echo(f"\n{text}")
-    if hasattr(kind, "read_series"):
-        from zoo.data import SequenceDataset
-
-        if kind is not SequenceDataset:
-            common = (inspect.getdoc(SequenceDataset) or "").partition("\n\n")[2]
-            click.echo(f"\n{common}")
 
 
 @data.command()
@@ -75,7 +70,7 @@ def check(name: str, folder: Path, frames: int, settings: tuple[str, ...], as_js
     """Read all of FOLDER as the data set NAME: is it whole, and what is in it?"""
     from zoo.progress import progress_bar
 
-    opened = _open(name, folder, frames, settings)
+    opened = _open(name, folder, frames, dict(map(parse_setting, settings)))
     with progress_bar("reading", 0) as bar:
         for done, total in opened.scan():
             bar(done, "", total=total)
@@ -99,15 +94,26 @@ def check(name: str, folder: Path, frames: int, settings: tuple[str, ...], as_js
 def prepare(name: str, folder: Path, output: Path, frames: int, settings: tuple[str, ...]) -> None:
     """Write FOLDER, as the data set NAME reads it, into a folder that is quicker to read.
 
-    It is read by the same name: as --data-dir, or as the option folder of a recipe.
+    It is read by the same name: as --data-dir, or as the option folder of a recipe. Only options
+    that change the frames are told here; those of the parts and the scale when training.
     """
     from zoo.atomic import atomic_folder
+    from zoo.data import find_dataset
     from zoo.errors import ZooError
     from zoo.progress import progress_bar
 
     if os.path.exists(output):
         raise ZooError(f"{output} is there already; choose a new name")
-    opened = _open(name, folder, frames, settings)
+    options = dict(map(parse_setting, settings))
+    later = getattr(find_dataset(name), "later", ())
+    if wrong := [option for option in options if option in later]:
+        raise ZooError(
+            f"{wrong[0]} changes no frame, so it is not prepared; tell it when training, in "
+            "[data.options] of the recipe (as low, high, stride and all that says how to split)"
+        )
+    if later:  # the frames are written as they are, so nothing need be read to find their range
+        options |= {"low": 0.0, "high": 1.0}
+    opened = _open(name, folder, frames, options)
     with atomic_folder(output) as temporary, progress_bar("preparing", 0) as bar:
         for done, total in opened.prepare(temporary):
             bar(done, "", total=total)
@@ -143,13 +149,30 @@ def fetch(name: str, data_dir: Path | None) -> None:
         click.echo(f"{folder / file.name}: {file.size:,} bytes, checksum as published", err=True)
 
 
-def _open(name: str, folder: Path, frames: int, settings: tuple[str, ...]) -> Any:
+def _explained(kind: Any) -> list[str]:
+    """The docstring of a data set, and what those of the classes that it is made of tell beside."""
+    from zoo.data import SequenceDataset
+
+    texts = [inspect.getdoc(kind) or ""]
+    for base in inspect.getmro(kind)[1:] if inspect.isclass(kind) else ():
+        # The first paragraph says what the class is, those after it what its options are.
+        if issubclass(base, SequenceDataset):
+            texts.append((inspect.cleandoc(base.__doc__ or "")).partition("\n\n")[2])
+    plain = [re.sub(r":[a-z]+:`(?:[^`]*\.)?([^`.]+)`", r"\1", text) for text in texts]
+    return [text for text in plain if text]
+
+
+def _open(name: str, folder: Path, frames: int, options: dict[str, Any]) -> Any:
     """The data set with its training part, or where that is empty with another."""
     from zoo.data import open_dataset
     from zoo.data.splits import SPLITS
     from zoo.errors import ZooError
 
-    options = dict(map(parse_setting, settings))
+    for told in ("split", "root", "frames", "folder"):
+        if told in options:
+            raise ZooError(
+                f"{told} is no option here; say which folder by FOLDER, how many by --frames"
+            )
     problem: ZooError | None = None
     for length in (frames, 1):  # single frames, where the runs are shorter
         for split in SPLITS:

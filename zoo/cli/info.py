@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from zoo.cli.common import as_json, echo, model_name, print_json, print_metrics
-from zoo.errors import ZooError
 
 
 @click.command()
@@ -45,26 +43,11 @@ def info(model: str, as_json: bool) -> None:
         print_json(facts)
         return
     metrics, config = facts.pop("metrics", {}), facts.pop("config")
-    scores = _scores(metrics, folder) if metrics else {}
     for key, value in {**facts, **config}.items():
         if value is not None and key != "format":
             echo(f"{key:<12} {_shown(value)}")
-    if scores:
+    if scores := {key: metrics[key] for key in ("forecast", "all-steps") if metrics.get(key)}:
         print_metrics(scores, facts["name"])
-
-
-def _scores(metrics: dict[str, Any], folder: Path) -> dict[str, dict[str, dict[str, float | None]]]:
-    """The means by frames and by whose forecast it is; the file may be anybody's."""
-    from pydantic import TypeAdapter, ValidationError
-
-    scores = {key: metrics[key] for key in ("forecast", "all-steps") if metrics.get(key)}
-    try:
-        return TypeAdapter(dict[str, dict[str, dict[str, float | None]]]).validate_python(scores)
-    except ValidationError:
-        raise ZooError(
-            f"{folder / 'metrics.json'} holds no figures as they are measured by: "
-            f"zoo eval local-dir:{folder} --save"
-        ) from None
 
 
 def _shown(value: Any) -> str:

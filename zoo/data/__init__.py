@@ -6,7 +6,10 @@ import importlib
 import inspect
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
 
 from zoo.config import nearest
 from zoo.errors import ZooError
@@ -41,6 +44,15 @@ DATASETS = {
     "meteonet": ("zoo.data.radar", "MeteoNet"),
     "video": ("zoo.data.video", "Video"),
     "arrays": ("zoo.data.arrays", "Arrays"),
+}
+
+#: What pydantic expects, in plain words.
+PLAIN = {
+    "a valid array": "a list",
+    "a valid integer": "a whole number",
+    "a valid string": "a text",
+    "a valid number": "a number",
+    "a valid boolean": "true or false",
 }
 
 # What a plugin's data set is made of. They are imported when first used (PEP 562), as they need
@@ -115,21 +127,53 @@ def open_dataset(
 
 
 def _check_options(name: str, kind: Any, options: dict[str, Any]) -> None:
-    """Refuse options that a data set of the zoo's kind does not have."""
-    taken: set[str] = set()
-    for function in [kind.__init__, *([kind.read_series] if hasattr(kind, "read_series") else [])]:
-        taken |= {*inspect.signature(function).parameters}
-    if hasattr(kind, "read_series"):
-        for base in kind.__mro__:
-            if "__init__" in vars(base):
-                taken |= {*inspect.signature(base.__init__).parameters}
-    elif "options" in taken or "kwargs" in taken or not inspect.isclass(kind):
+    """Refuse options that a data set of the zoo's kind does not have, and values of other types.
+
+    The types are those of the annotations of __init__ and read_series; without, all are taken.
+    """
+    if not inspect.isclass(kind):
         return  # a function of a plugin's, which minds its own
-    taken -= {"self", "root", "split", "frames", "options", "args", "kwargs"}
-    for option in options:
-        if option not in taken:
-            listed = ", ".join(sorted(taken))
+    reader = getattr(kind, "read_series", None)
+    makers = [vars(base)["__init__"] for base in kind.__mro__ if "__init__" in vars(base)]
+    functions = [reader, *makers] if reader else makers[:1]
+    taken: dict[str, Any] = {}
+    for function in reversed(functions):  # what is nearer to the class itself counts
+        types, parameters = _types(function), inspect.signature(function).parameters
+        taken |= {option: types.get(option, Any) for option in parameters}
+    is_open = not reader and bool({"options", "kwargs"} & {*taken})
+    for option in ("self", "root", "split", "frames", "options", "args", "kwargs"):
+        taken.pop(option, None)
+    for option, value in options.items():
+        if option in taken:
+            _check_type(name, option, value, taken[option])
+        elif not is_open:
             raise ZooError(
                 f"the data set {name} has no option {option!r}{nearest(option, taken)}; it has: "
-                f"{listed}"
+                f"{', '.join(sorted(taken))}"
             )
+
+
+def _types(function: Any) -> dict[str, Any]:
+    """The annotations of a function; none where they name what cannot be found."""
+    try:
+        return get_type_hints(function)
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
+def _check_type(name: str, option: str, value: Any, expected: Any) -> None:
+    """Refuse a value that is not what is expected, once it is written as JSON and read again."""
+    try:
+        TypeAdapter(expected).validate_json(to_json(value), strict=True)
+    except PydanticSerializationError:
+        told = ["what JSON can hold"]
+    except ValidationError as error:
+        texts = [item["msg"].removeprefix("Input should be ") for item in error.errors()]
+        told = [PLAIN.get(text, text) for text in dict.fromkeys(texts)]
+    except PydanticUserError:
+        return  # an annotation of a plugin's that says nothing of JSON
+    else:
+        return
+    raise ZooError(
+        f"the data set {name}: the option {option} is {value!r}; expected {' or '.join(told)}"
+    )

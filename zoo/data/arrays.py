@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.files import decoding, natural
+from zoo.data.files import CHANNELS_LAST, check_numbers, decoding, natural
 from zoo.data.meteonet import FrameFile
 from zoo.data.recordings import Series
 from zoo.data.series import SequenceDataset
@@ -28,6 +29,7 @@ BY_NUMBER = {
     4: ("time", "channel", "y", "x"),
     5: ("recording", "time", "channel", "y", "x"),
 }
+NAME_THEM = 'name them by the option dims, as in "time y x" or "time y x channel"'
 IN_MEMORY = 2**28  # bytes up to which an array of an .npz is unpacked at once
 
 
@@ -53,9 +55,10 @@ class Arrays(SequenceDataset):
 
     They are read a few frames at a time, so that a store may be larger than the memory (an .npz,
     being packed, as a whole up to 256 MiB, and slowly beyond). NetCDF and zarr are read by
-    xarray, which minds scale_factor, _FillValue and the calendar.
+    xarray, which minds scale_factor, _FillValue and the calendar; a zarr store that does not name
+    its dimensions by zarr alone, as the option dims says.
 
-    Options, beside those of :class:`zoo.data.series.SequenceDataset`: path, the file or store in
+    Options, beside those of every data set of recordings: path, the file or store in
     the folder, where there are several; variable, which of several arrays (of an .npz several
     are several recordings otherwise); dims, the names of the axes in order, such as "time y x
     channel", where the file does not name them ("time y x", or "time channel y x", or "recording
@@ -88,22 +91,25 @@ class Arrays(SequenceDataset):
         """The recordings of one file."""
         file = self._file(path)
         names = tuple(dims.split() if isinstance(dims, str) else dims or ()) or None
-        arrays = _open(file, variable)
+        arrays = _open(file, variable, names)
         step = None if time_step is None else seconds(time_step)
         series: list[Series] = []
+        pictures = arrays[0].dtype == np.uint8 and unit is None and arrays[0].unit is None
         for array in arrays:
+            check_numbers(array.label, array.dtype)
             axes = _axes(array, names)
+            length, height, width = (array.shape[axes.index(axis)] for axis in ("time", "y", "x"))
             for name, first in _recordings(array, axes):
-                read = functools.partial(_read, array, axes, first, channels, negative_is_missing)
-                length = array.shape[axes.index("time")]
+                read = functools.partial(
+                    _read, array, axes, first, channels, negative_is_missing, pictures
+                )
                 times = array.times
                 if times is None and start is not None:
                     if step is None:
                         raise ZooError("start needs time_step, the time from frame to frame: 30min")
                     ticks = np.arange(length) * np.timedelta64(round(step * 1e3), "ms")
                     times = (_time(start).astype("datetime64[ms]") + ticks).astype("datetime64[s]")
-                series.append(Series(name, length, read, times))
-        pictures = arrays[0].dtype == np.uint8 and unit is None and arrays[0].unit is None
+                series.append(Series(name, length, read, times, size=(height, width)))
         found: dict[str, Any] = {"low": 0.0, "high": 1.0} if pictures else {}
         if not pictures:
             found["unit"] = unit or arrays[0].unit or "1"
@@ -143,7 +149,9 @@ def _time(text: str) -> np.datetime64:
 def _axes(array: _Array, names: tuple[str, ...] | None) -> tuple[str, ...]:
     """The names of an array's axes as this module calls them, "time" and "y" and "x" among them."""
     dims = names or array.dims or BY_NUMBER.get(len(array.shape))
-    mend = 'name them by the option dims, as in "time y x" or "time y x channel"'
+    mend = NAME_THEM
+    if dims is not None and not names and not array.dims and _is_channels_last(array.shape):
+        raise ZooError(f"{array.label} is {array.shape}; {CHANNELS_LAST}, or {mend}")
     if dims is None or len(dims) != len(array.shape):
         raise ZooError(
             f"{array.label} is {array.shape}, with the dimensions {dims or 'not named'}; {mend}"
@@ -163,6 +171,11 @@ def _axes(array: _Array, names: tuple[str, ...] | None) -> tuple[str, ...]:
     return tuple(axes)
 
 
+def _is_channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether (…, C, H, W) seems to be (…, H, W, C): the last axis short, and "C" is not."""
+    return len(shape) > 3 and 1 <= shape[-1] <= 4 < shape[-3]
+
+
 def _recordings(array: _Array, axes: tuple[str, ...]) -> list[tuple[str, int | None]]:
     if "recording" not in axes:
         return [(array.label, None)]
@@ -175,6 +188,7 @@ def _read(
     recording: int | None,
     channels: Sequence[int] | None,
     negative_is_missing: bool,
+    pictures: bool,
     start: int,
     stop: int,
 ) -> np.ndarray:
@@ -190,12 +204,14 @@ def _read(
         if not all(0 <= c < block.shape[1] for c in channels):
             raise ZooError(f"{array.label} has {block.shape[1]} channels; there is no {channels}")
         block = block[:, [*channels]]
+    if block.dtype == np.uint8 and not pictures:
+        block = block.astype(np.float32)  # uint8 would be taken for pictures
     if negative_is_missing:
         block = np.where(block < 0, np.nan, block.astype(np.float32))
     return block
 
 
-def _open(file: Path, variable: str | None) -> list[_Array]:
+def _open(file: Path, variable: str | None, names: tuple[str, ...] | None) -> list[_Array]:
     """The arrays of a file, or the one that is asked for."""
     ending = file.suffix
     with decoding(file, "is it complete, and of the kind its name says?"):
@@ -210,6 +226,12 @@ def _open(file: Path, variable: str | None) -> list[_Array]:
             return [_open_packed(file, key) for key in chosen]
         if ending in (".h5", ".hdf5"):
             return [_open_hdf5(file, variable)]
+        if ending == ".zarr" and importlib.util.find_spec("zarr"):
+            bare = _bare(file)
+            if bare and names is None:
+                raise ZooError(f"{file} does not name the dimensions of its arrays; {NAME_THEM}")
+            if bare:
+                return [_open_bare(file, bare, variable)]
         return [_open_labelled(file, variable)]
 
 
@@ -264,6 +286,44 @@ def _open_hdf5(file: Path, variable: str | None) -> _Array:
         lambda part: opened[variable][part],
         unit=None if unit is None else str(unit),
         name=variable,
+    )
+
+
+def _bare(file: Path) -> dict[str, Any]:
+    """The arrays of a zarr store, if it does not name their dimensions, as xarray asks for."""
+    import zarr
+
+    store = zarr.open(file, mode="r")
+    arrays = {"": store} if isinstance(store, zarr.Array) else dict(store.arrays())
+    # The names are in the metadata of format 3, and among the attributes of format 2.
+    named = [
+        getattr(array.metadata, "dimension_names", None) or "_ARRAY_DIMENSIONS" in array.attrs
+        for array in arrays.values()
+    ]
+    return {} if all(named) else arrays
+
+
+def _open_bare(file: Path, arrays: dict[str, Any], variable: str | None) -> _Array:
+    """An array of a zarr store without names of dimensions, by zarr itself."""
+    names = [name for name, array in arrays.items() if array.ndim > 2]
+    if variable is None and len(names) == 1:
+        variable = names[0]
+    _check_name(file, variable, names)
+    array = arrays[variable or ""]
+    if packed := {"scale_factor", "add_offset"} & {*array.attrs}:
+        raise ZooError(
+            f"{file}:{variable} has {packed.pop()} but no names of dimensions; write it by xarray, "
+            "which minds both"
+        )
+    unit = array.attrs.get("units")
+    return _Array(
+        f"{file}:{variable}" if variable else str(file),
+        None,
+        array.shape,
+        array.dtype,
+        array.__getitem__,
+        unit=None if unit is None else str(unit),
+        name=variable or None,
     )
 
 

@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ARRAYS",
+    "CHANNELS_LAST",
     "PICTURES",
     "VIDEOS",
+    "check_numbers",
     "check_writable",
     "decoding",
+    "is_picture",
     "natural",
     "read_frames",
     "to_pixels",
@@ -35,6 +38,7 @@ ARRAYS = (".npy", ".npz")
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".gif")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm")
 WRITTEN = (".npy", ".npz", ".gif", ".mp4", ".png")
+CHANNELS_LAST = "the channels seem to be last: np.moveaxis(frames, -1, -3)"
 GAP = 2  # pixels between the frames of one picture
 GAP_GREY = 128  # seen beside black frames and beside white ones
 
@@ -157,10 +161,21 @@ def check_writable(path: str | Path) -> None:
         raise ZooError(f"{path}: the folder {folder} is not writable; choose another folder")
 
 
+def is_picture(file: Path) -> bool:
+    """Whether a file is named as a picture, and not hidden."""
+    return file.suffix.lower() in PICTURES and not file.name.startswith(".")
+
+
 def to_pixels(frames: np.ndarray, low: float, high: float) -> np.ndarray:
     """Map `low`..`high` to 0..255, uint8, clipped, in any shape; NaN becomes 0."""
     share = np.nan_to_num((frames.astype(np.float32) - low) / (high - low), nan=0.0)
     return np.rint(share.clip(0, 1) * 255).astype(np.uint8)
+
+
+def check_numbers(path: str | Path, dtype: np.dtype) -> None:
+    """Raise ZooError for an array that does not hold real numbers."""
+    if dtype.kind not in "biuf":
+        raise ZooError(f"{path}: got dtype {dtype}, expected numbers; convert with astype")
 
 
 def natural(path: Path | str) -> tuple[list[str | int], str]:
@@ -215,8 +230,7 @@ def _as_frames(
     array: np.ndarray, path: str | Path, channels: int, size: tuple[int, int] | None
 ) -> np.ndarray:
     """Return `array` as (T, C, H, W) or (B, T, C, H, W), checked."""
-    if array.dtype.kind not in "biuf":
-        raise ZooError(f"{path}: got dtype {array.dtype}, expected numbers; convert with astype")
+    check_numbers(path, array.dtype)
     got = f"got an array of shape {array.shape}"
     if array.ndim not in (3, 4, 5):
         raise ZooError(f"{path}: {got}, expected (T, H, W), (T, C, H, W) or (B, T, C, H, W)")
@@ -226,7 +240,7 @@ def _as_frames(
     if frames.shape[-3] != channels:
         mend = "choose or repeat channels, or another model"
         if array.ndim > 3 and array.shape[-1] == channels:
-            mend = "the channels seem to be last: np.moveaxis(frames, -1, -3)"
+            mend = CHANNELS_LAST
         raise ZooError(
             f"{path}: {got}, which has {frames.shape[-3]} channels, expected {channels}; {mend}"
         )
@@ -266,11 +280,7 @@ def _read_folder(
 
     with decoding(folder, "choose another folder"):
         files = sorted(
-            (
-                file
-                for file in folder.iterdir()
-                if file.suffix.lower() in PICTURES and not file.name.startswith(".")
-            ),
+            (file for file in folder.iterdir() if is_picture(file)),
             key=natural,
         )
     if not files:

@@ -52,7 +52,7 @@ class Field:
 class _Radar(SequenceDataset):
     """A folder of files, each of which holds one composite.
 
-    Options, beside those of :class:`zoo.data.series.SequenceDataset`: product, where files of
+    Options, beside those of every data set of recordings: product, where files of
     several lie together; a, b, low_dbz, high_dbz, the way from rain to [0, 1] (256, 1.42, −10,
     60); low and high in place of them for a linear one.
     """
@@ -130,7 +130,8 @@ class DWD(_Radar):
     RY (900 × 900) and YW (1100 × 900) are rain of 5 minutes in steps of 0.01 mm; it is read as
     the mean rate in mm/h. A cell is missing where the file says so, and where it marks clutter.
     RYDL.hdf5 has one array a time, named YYYYMMDDhhmm, of mm in 5 minutes (Ayzel et al. 2020).
-    Of RYDL the years from 2015 on are the test part, as in the MS-RNN papers.
+    Of RYDL the years from 2015 on are the test part, as in the MS-RNN papers, unless test_from
+    or test_share is told.
     """
 
     title = "DWD radar, Germany"
@@ -141,14 +142,15 @@ class DWD(_Radar):
         "doi.org/10.5281/zenodo.3629951"
     )
     layout = "raa01-*-bin, raa01-*-bin.gz (unpacked from their .tar) or RYDL.hdf5, in any folders"
-    counts = "288 files a day; 180 × 180 of 5 km: pool = 5; steps of 30 minutes: every = 6"
+    counts = (
+        "288 files a day; 180 × 180 of 5 km: pool = 5; steps of 30 minutes: every = 6; DWD "
+        "publishes no checksums, Zenodo the MD5 of RYDL.hdf5"
+    )
     patterns = ("raa01-*", "*.hdf5")
 
-    def __init__(self, root: Path, *, test_from: str | None = None, **options: Any) -> None:
-        shares = options.get("test_share") is not None
-        if test_from is None and not shares and any(Path(root).rglob("*.hdf5")):
-            test_from = "2015-01-01"
-        super().__init__(root, test_from=test_from, **options)
+    def _usual_test_from(self) -> str | None:
+        """2015, as in the papers, of the archive of theirs."""
+        return "2015-01-01" if self.series[0].name == "RYDL" else None
 
     def open_file(self, path: Path) -> list[Field]:
         """A RADOLAN file, or every array of an archive."""
@@ -168,7 +170,7 @@ class ODIM(_Radar):
     licence = "that of the weather service"
     source = "the open-data pages of the weather services (OPERA, DMI, SMHI, and others)"
     layout = "*.h5 or *.hdf, one composite a file, in any folders"
-    counts = "as the service has it"
+    counts = "as the service has it; no checksums are published"
     patterns = ("*.h5", "*.hdf", "*.hdf5")
 
     def open_file(self, path: Path) -> list[Field]:
@@ -187,7 +189,7 @@ class KNMI(ODIM):
     licence = "CC BY 4.0 (KNMI open data)"
     source = "dataplatform.knmi.nl, data sets rad_nl25_rac_5min and nl_rdr_data_rtcor_5m"
     layout = "RAD_NL25_*.h5, one time a file, in any folders"
-    counts = "288 files a day"
+    counts = "288 files a day; no checksums are published"
 
 
 class FMI(_Radar):
@@ -201,7 +203,7 @@ class FMI(_Radar):
     licence = "CC BY 4.0 (FMI open data)"
     source = "en.ilmatieteenlaitos.fi/open-data"
     layout = "*.pgm or *.pgm.gz, one time a file, in any folders"
-    counts = "288 files a day"
+    counts = "288 files a day; no checksums are published"
     patterns = ("*.pgm", "*.pgm.gz")
 
     def open_file(self, path: Path) -> list[Field]:
@@ -216,7 +218,7 @@ class MeteoNet(SequenceDataset):
     mean rate in mm/h, frame by frame, so a file may be larger than the memory. ``dates`` is a
     pickled array, of which only the times are read: no code of a pickle is ever run.
 
-    Options, beside those of :class:`zoo.data.series.SequenceDataset`: region ("NW", "SE"), where
+    Options, beside those of every data set of recordings: region ("NW", "SE"), where
     both lie together; a, b, low_dbz, high_dbz as of the other radars.
     """
 
@@ -225,7 +227,9 @@ class MeteoNet(SequenceDataset):
     licence = "Etalab open licence 2.0"
     source = "meteonet.umr-cnrm.fr"
     layout = "rainfall_REGION_YEAR_MONTH.PART.npz, in any folders"
-    counts = "NW 565 × 784, SE 515 × 784 cells of 0.01°; 3 files a month"
+    counts = (
+        "NW 565 × 784, SE 515 × 784 cells of 0.01°; 3 files a month; no checksums are published"
+    )
     meaning: ClassVar[dict[str, Any]] = {**RAIN, "missing": True}
 
     def read_series(
@@ -449,6 +453,12 @@ def _open_odim(path: Path, file: Any) -> Field:
     def time(name: str, otherwise: str) -> datetime:
         day = what.get(f"{name}date", what.get(otherwise + "date"))
         clock = what.get(f"{name}time", what.get(otherwise + "time"))
+        if day is None or clock is None:
+            absent = "date" if day is None else "time"
+            raise ZooError(
+                f"{path} has no attribute {name}{absent} in {place}/what, nor {absent} in what; "
+                "expected an ODIM composite with its date and time"
+            )
         return datetime.strptime(_text(day) + _text(clock), "%Y%m%d%H%M%S")
 
     end, start = time("end", ""), time("start", "")

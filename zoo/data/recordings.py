@@ -16,7 +16,7 @@ from einops import rearrange
 from zoo.errors import ZooError
 from zoo.memory import trim
 
-__all__ = ["PREPARED", "Recordings", "Series", "check_crop", "read_prepared"]
+__all__ = ["PREPARED", "Recordings", "Series", "check_crop", "check_sizes", "read_prepared"]
 
 CACHE = 128 * 2**20  # bytes of frames that are kept
 PREPARED = "frames.json"  # tells that a folder holds what prepare() wrote
@@ -35,6 +35,10 @@ class Series:
     part: "train", "valid" or "test", where the data set itself says.
     whole: whether it is read in one go, as a video is.
     stride: frames between the starts of two windows, where it is not the same for all.
+    size: (height, width), where it is known before a frame is read.
+    breaks: numbers of frames before which there is a gap, where the times do not show it.
+    extremes: (length, 2), the smallest and the largest value of each frame, where the range of
+        the data set is that of more than `read` gives.
     """
 
     name: str
@@ -45,10 +49,29 @@ class Series:
     part: str | None = None
     whole: bool = False
     stride: int | None = None
+    size: tuple[int, int] | None = None
+    breaks: Sequence[int] = ()
+    extremes: np.ndarray | None = None
 
     def label(self, index: int) -> str:
         """The name of a frame for a message."""
         return self.labels[index] if self.labels else f"{self.name}, frame {index}"
+
+    def thinned(self, chosen: np.ndarray, every: int, breaks: Sequence[int] = ()) -> Series:
+        """The frames `chosen` alone, `every` apart where there is no gap, as a recording."""
+        return Series(
+            self.name,
+            len(chosen),
+            functools.partial(_read_chosen, self, chosen),
+            None if self.times is None else self.times[chosen],
+            [self.label(int(i)) for i in chosen],
+            self.part,
+            self.whole,
+            self.stride and max(1, self.stride // every),
+            self.size,
+            breaks,
+            None if self.extremes is None else self.extremes[chosen],
+        )
 
     def check_times(self) -> None:
         """Refuse times that repeat or go back."""
@@ -68,45 +91,69 @@ class Series:
             )
 
 
+def check_sizes(series: Sequence[Series], mend: str) -> None:
+    """Refuse recordings of several sizes, as far as these are known."""
+    known = [(one.name, one.size) for one in series if one.size is not None]
+    for name, size in known[1:]:
+        if size != known[0][1]:
+            raise ZooError(
+                f"{name} has frames of {_size((1, *size))}, {known[0][0]} of "
+                f"{_size((1, *known[0][1]))}; expected frames of one size: {mend}"
+            )
+
+
 class Recordings:
     """Reads frames of recordings; those that were read last are kept in memory.
 
     crop: (top, left, height, width), in cells of the files. pool: average over squares of so
-    many cells; a square is missing where more than half of it is. every: how far apart frames are
-    asked for.
+    many cells; a square is missing where more than half of it is. decibels: whether the values
+    are such, whose powers are averaged. mend: what to do about frames of two sizes.
     """
 
     def __init__(
         self,
         series: Sequence[Series],
-        crop: tuple[int, int, int, int] | None = None,
-        pool: int = 1,
-        every: int = 1,
+        crop: tuple[int, int, int, int] | None,
+        pool: int,
+        decibels: bool,
+        mend: str,
     ) -> None:
-        self.series, self.crop, self.pool, self.every = series, crop, pool, every
+        self.series, self.crop, self.pool = series, crop, pool
+        self.decibels, self.mend = decibels, mend
         self.cache = _Cache(CACHE)
         self._frame_bytes: dict[int, int] = {}
         self._read_bytes = 0
+        self._first: tuple[tuple[int, ...], str] | None = None  # shape and name of the first
 
     def frames(self, number: int, chosen: np.ndarray) -> np.ndarray:
-        """The frames `chosen` of recording `number`, float32 (T, C, H, W), in units of the data."""
+        """The frames `chosen` of recording `number`, float32 (T, C, H, W), in units of the data.
+
+        Raises ZooError where one has another size than the first that was read of all recordings.
+        """
+        frames = self.stored(number, chosen)
+        return frames / np.float32(255) if frames.dtype == np.uint8 else frames
+
+    def stored(self, number: int, chosen: np.ndarray) -> np.ndarray:
+        """The same, but pictures that are not pooled as uint8, 0 to 255."""
         series = self.series[number]
         absent = [int(i) for i in chosen if (number, int(i)) not in self.cache]
         fresh = self._read(number, absent, {*map(int, chosen)}) if absent else {}
         taken = []
         for i in map(int, chosen):
             kept = fresh[i] if i in fresh else self.cache.get((number, i))
-            if kept is None:  # it fell out of the cache, or is none of every so many
+            if kept is None:  # it fell out of the cache
                 kept = self._fit(series, series.read(i, i + 1)[0])
             taken.append(kept)
         for i, frame in zip(chosen, taken, strict=True):
-            if frame.shape != taken[0].shape:
+            if self._first is None:
+                self._first = frame.shape, series.label(int(i))
+            if frame.shape != self._first[0]:
+                shape, first = self._first
                 raise ZooError(
-                    f"{series.label(int(i))}: the frame is {_size(frame)}, others are "
-                    f"{_size(taken[0])}; expected frames of one size"
+                    f"{series.label(int(i))}: the frame is {_size(frame.shape)}, that of {first} "
+                    f"{_size(shape)}; expected frames of one size: {self.mend}"
                 )
-        frames = np.stack(taken)
-        return frames / np.float32(255) if frames.dtype == np.uint8 else frames
+        return np.stack(taken)
 
     def _read(self, number: int, absent: list[int], wanted: set[int]) -> dict[int, np.ndarray]:
         """Read the frames that are absent, and what lies between them, into the cache."""
@@ -118,7 +165,7 @@ class Recordings:
             stop = min(start + 32, last)
             block = series.read(start, stop)
             self._read_bytes += block.nbytes
-            for i in range(start, stop, 1 if series.whole else self.every):
+            for i in range(start, stop):
                 frame = self._fit(series, block[i - start])
                 self._frame_bytes[number] = frame.nbytes
                 self.cache.put((number, i), frame)
@@ -137,7 +184,7 @@ class Recordings:
             if cropped.shape[1:] != (height, width):
                 raise ZooError(
                     f"crop is {list(self.crop)} (top, left, height, width), which reaches beyond "
-                    f"the frames of {series.name}, {_size(frame)}; choose a smaller one"
+                    f"the frames of {series.name}, {_size(frame.shape)}; choose a smaller one"
                 )
             frame = cropped
         if self.pool > 1:
@@ -149,8 +196,12 @@ class Recordings:
             cells = rearrange(frame[:, :height, :width], "c (h k) (w l) -> c h w (k l)", k=k, l=k)
             known = ~np.isnan(cells)
             count = known.sum(-1)
+            cells = 10 ** (cells / 10) if self.decibels else cells
             mean = np.where(known, cells, 0).sum(-1) / np.maximum(count, 1)
             frame = np.where(2 * count >= k * k, mean, np.nan)
+            if self.decibels:
+                with np.errstate(divide="ignore"):
+                    frame = 10 * np.log10(frame)
         # A copy, so that the whole block that it is a part of need not be kept.
         return np.array(frame, np.uint8 if frame.dtype == np.uint8 else np.float32)
 
@@ -207,8 +258,10 @@ def read_prepared(folder: Path) -> tuple[list[Series], dict[str, Any], dict[str,
                     length,
                     functools.partial(_slice, array, first),
                     None if times is None else np.array(times, "datetime64[s]"),
-                    part=record.get("part"),
-                    stride=record.get("stride"),
+                    part=record["part"],
+                    stride=record["stride"],
+                    breaks=record["breaks"],
+                    extremes=None if record["extremes"] is None else np.array(record["extremes"]),
                 )
             )
             first += length
@@ -225,5 +278,25 @@ def _slice(array: np.ndarray, first: int, start: int, stop: int) -> np.ndarray:
     return np.asarray(array[first + start : first + stop])
 
 
-def _size(frame: np.ndarray) -> str:
-    return "×".join(map(str, frame.shape[1:]))
+def _read_chosen(series: Series, chosen: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """Some of the chosen frames, read with what lies between them, at most 32 in one go.
+
+    One by one, the chunks of a store would be unpacked again and again.
+    """
+    blocks: list[np.ndarray] = []
+    while start < stop:
+        until = int(np.searchsorted(chosen[:stop], chosen[start] + 32))
+        block = series.read(int(chosen[start]), int(chosen[until - 1]) + 1)
+        blocks.append(block[chosen[start:until] - chosen[start]])
+        if blocks[-1].shape[1:] != blocks[0].shape[1:]:
+            raise ZooError(
+                f"{series.label(int(chosen[start]))}: the frame is {_size(block.shape[1:])}, those "
+                f"before it {_size(blocks[0].shape[1:])}; expected frames of one size"
+            )
+        start = until
+    return np.concatenate(blocks)
+
+
+def _size(shape: Sequence[int]) -> str:
+    """Height and width of (C, H, W) for a message."""
+    return "×".join(map(str, shape[1:]))

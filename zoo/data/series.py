@@ -6,6 +6,7 @@ the same for a radar, a road and a video.
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,13 +14,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic_core import to_jsonable_python
 from torch import Tensor
 
 from zoo.data.dataset import FrameDataset
-from zoo.data.recordings import PREPARED, Recordings, Series, check_crop, read_prepared
+from zoo.data.recordings import (
+    PREPARED,
+    Recordings,
+    Series,
+    check_crop,
+    check_sizes,
+    read_prepared,
+)
 from zoo.data.splits import SPLITS, Split, gaps
 from zoo.errors import ZooError
-from zoo.units import to_unit_interval
+from zoo.units import is_same_unit, to_unit_interval
 
 if TYPE_CHECKING:
     import xarray
@@ -30,16 +39,17 @@ __all__ = ["SequenceDataset"]
 class SequenceDataset(FrameDataset):
     """Windows of recordings.
 
-    Options of every such data set:
+    Options of every data set of recordings:
 
     stride: frames from the start of one window to that of the next, by default 1.
     every: take every so many-th frame: 6 makes steps of 30 minutes of those of 5.
     crop: (top, left, height, width), in cells of the files.
     pool: average over squares of so many cells; a square is missing where more than half of it
-        is.
-    test_from, valid_from, test_share, valid_share: where the parts begin, see
-        :class:`zoo.data.splits.Split`. A window lies in one part with all its frames, so no frame
-        of the test part is ever seen in training.
+        is. Of dBZ the reflectivities, 10^(dBZ / 10), are averaged.
+    test_from, valid_from: times, such as "2015-01-01", from which on frames are test and valid.
+    test_share, valid_share: in place of them, the share of all frames (or of all recordings,
+        where these are without times), taken from the end, the test part last. A window lies in
+        one part with all its frames, so no frame of the test part is ever seen in training.
     low, high: the values that become 0 and 1; by default of the data set, or the smallest and
         the largest of the training part.
     sequences, seed: if given, so many windows, drawn in shuffled passes over all of them.
@@ -50,6 +60,12 @@ class SequenceDataset(FrameDataset):
 
     split_by: ClassVar[Literal["time", "series"]] = "time"
     test_share: ClassVar[float] = 0.2
+
+    #: Options that change no frame: they are told when training, not when preparing.
+    later: ClassVar[tuple[str, ...]] = (
+        *("stride", "test_from", "valid_from", "test_share", "valid_share"),
+        *("low", "high", "sequences", "seed"),
+    )
 
     #: Fields of Data beside those that are found out; low and high only where they are fixed.
     meaning: ClassVar[dict[str, Any]] = {}
@@ -77,17 +93,48 @@ class SequenceDataset(FrameDataset):
         self.root, self.split, self.frames = Path(root), split, frames
         if split not in SPLITS:
             raise ZooError(f"split is {split!r}; choose one of {', '.join(SPLITS)}")
-        for name, value in (("frames", frames), ("every", every), ("pool", pool), ("stride", 1)):
+        whole = {"frames": frames, "every": every, "pool": pool}
+        for name, value in (whole | _given(stride=stride, sequences=sequences)).items():
             if not isinstance(value, int) or value < 1:
                 raise ZooError(f"{name} is {value!r}; it must be a whole number, 1 or more")
-        self.options = {
-            **{k: v for k, v in options.items() if v is not None},
-            **_given(stride=stride, test_from=test_from, valid_from=valid_from, low=low, high=high),
-            **_given(every=None if every == 1 else every, pool=None if pool == 1 else pool),
-            **_given(crop=None if crop is None else [*crop], test_share=test_share),
-            **_given(valid_share=valid_share or None),
-        }
         cells = None if crop is None else check_crop(crop)
+        self._made_with = to_jsonable_python(
+            {
+                **_given(**options),
+                **_given(every=None if every == 1 else every, pool=None if pool == 1 else pool),
+                **_given(crop=None if cells is None else [*cells]),
+            }
+        )
+        if not self.root.is_dir() and not self.root.is_file():
+            raise ZooError(
+                f"there is no folder {self.root}: {self._where_to_get()}, or set ZOO_DATA to the "
+                "folder that holds it"
+            )
+        self.pool = pool
+        if (self.root / PREPARED).is_file():
+            self.series, self.found, made_with = read_prepared(self.root)
+            self._check_prepared(made_with)
+            self._made_with = made_with
+            cells, every, self.pool = None, 1, 1  # it is done already
+        else:
+            self.series, self.found = self.read_series(**options)
+        if not self.series:
+            raise ZooError(f"{self.root} holds no recording: {self._where_to_get()}")
+        self.options = self._made_with | {
+            **_given(stride=stride, test_from=test_from, valid_from=valid_from, low=low, high=high),
+            **_given(test_share=test_share, valid_share=valid_share or None),
+        }
+        self._thin(every)
+        meaning = {**self.meaning, **self.found}
+        mend = "keep those of another in a folder apart"
+        if "size" in inspect.signature(self.read_series).parameters:
+            mend = "resize all by the option size"
+        if cells is None:
+            check_sizes(self.series, mend)
+        decibels = is_same_unit(str(meaning.get("unit", "1")), "dBZ")
+        self._recordings = Recordings(self.series, cells, self.pool, decibels, mend)
+        if test_from is None and test_share is None:
+            test_from = self._usual_test_from()
         where = Split(
             self.split_by,
             test_from,
@@ -95,24 +142,7 @@ class SequenceDataset(FrameDataset):
             self.test_share if test_share is None else test_share,
             valid_share,
         )
-        if not self.root.is_dir() and not self.root.is_file():
-            raise ZooError(
-                f"there is no folder {self.root}: {self._where_to_get()}, or set ZOO_DATA to the "
-                "folder that holds it"
-            )
-        self.every, self.pool = every, pool
-        if (self.root / PREPARED).is_file():
-            self.series, self.found, made_with = read_prepared(self.root)
-            self._check_prepared(made_with, options)
-            self.options = made_with | self.options
-            cells, self.every, self.pool = None, 1, 1  # it is done already
-        else:
-            self.series, self.found = self.read_series(**options)
-        if not self.series:
-            raise ZooError(f"{self.root} holds no recording: {self._where_to_get()}")
-        self._recordings = Recordings(self.series, cells, self.pool, self.every)
-        self.time_step = self._find_step()
-        self.runs = where.cut(self.series, self._file_step, self.every)
+        self.runs = where.cut(self.series, self.time_step)
         self.windows = self._cut_windows(stride, split)
         if not self.windows:
             longest = max((len(run.frames) for run in self.runs[split]), default=0)
@@ -174,16 +204,19 @@ class SequenceDataset(FrameDataset):
 
         Its dimensions are time, channel where there are several, y and x.
         """
+        return self._label(*self.windows[index])
+
+    def _label(self, number: int, chosen: np.ndarray) -> xarray.DataArray:
+        """Frames of a recording with their times."""
         import xarray
 
-        number, chosen = self.windows[index]
-        record, times = self._data, self.when(index)
+        record, times = self._data, self.series[number].times
         frames = self._recordings.frames(number, chosen)
         dims = ["time", "channel", "y", "x"]
         if frames.shape[1] == 1:
             frames = frames[:, 0]  # (T, 1, H, W) to (T, H, W)
             dims.remove("channel")
-        coords = {} if times is None else {"time": times.astype("datetime64[ns]")}
+        coords = {} if times is None else {"time": times[chosen].astype("datetime64[ns]")}
         return xarray.DataArray(frames, coords, dims, record.variable, {"units": record.unit})
 
     def describe(self) -> dict[str, str]:
@@ -205,7 +238,7 @@ class SequenceDataset(FrameDataset):
         if all_times:
             first, last = min(t.min() for t in all_times), max(t.max() for t in all_times)
             facts["times"] = f"{first} to {last} UTC"
-            count = sum(gaps(series, self._file_step).sum() for series in self.series)
+            count = sum(gaps(series, self.time_step).sum() for series in self.series)
             facts["gaps in time"] = f"{count:,}"
         for split in SPLITS:
             windows = self._cut_windows(self.options.get("stride"), split)
@@ -235,65 +268,108 @@ class SequenceDataset(FrameDataset):
     def prepare(self, output: Path) -> Iterator[tuple[int, int]]:
         """Write all frames, cropped, pooled and thinned, as one array that is read in place.
 
-        The folder is then opened by the same name: ``folder`` among the options.
+        The folder is then opened by the same name: ``folder`` among the options. It records what
+        changed the frames alone, so that it is split and scaled as its source would be.
         """
-        total, done = sum(len(range(0, s.length, self.every)) for s in self.series), 0
-        pictures = self._data.is_picture
-        dtype = np.uint8 if pictures else np.float32
+        total, done = sum(series.length for series in self.series), 0
+        dtype = self._recordings.stored(*self.windows[0]).dtype
         array = np.lib.format.open_memmap(output / "frames.npy", "w+", dtype, (total, *self._shape))
-        records = []
         for number, series in enumerate(self.series):
-            chosen = np.arange(0, series.length, self.every)
-            for start in range(0, len(chosen), 16):
-                part = self._recordings.frames(number, chosen[start : start + 16])
-                values = np.rint(part * 255) if pictures else part
-                array[done : done + len(part)] = values.astype(dtype)
-                done += len(part)
+            for start in range(0, series.length, 16):
+                chosen = np.arange(start, min(start + 16, series.length))
+                array[done : done + len(chosen)] = self._recordings.stored(number, chosen)
+                done += len(chosen)
                 yield done, total
-            times = None if series.times is None else [str(t) for t in series.times[chosen]]
-            stride = series.stride
-            records.append(
-                {"name": series.name, "length": len(chosen), "times": times}
-                | _given(part=series.part, stride=stride and max(1, stride // self.every))
-            )
         array.flush()
+        records = [
+            {
+                "name": series.name,
+                "length": series.length,
+                "times": None if series.times is None else [str(t) for t in series.times],
+                "part": series.part,
+                "stride": series.stride,
+                "breaks": [*map(int, series.breaks)],
+                "extremes": None if series.extremes is None else series.extremes.tolist(),
+            }
+            for series in self.series
+        ]
         found = {**self.found, "time_step": self.time_step}
         if found.get("grid_step"):
             found["grid_step"] = found["grid_step"] * self.pool
-        facts = {"series": records, "found": found, "options": self.options}
+        facts = {"series": records, "found": found, "options": self._made_with}
         (output / PREPARED).write_text(json.dumps(facts) + "\n", encoding="utf-8")
+
+    def newest(self, frames: int, every: int = 1) -> xarray.DataArray:
+        """The newest frames, every so many-th counted back from the last, as `labelled` has them.
+
+        Raises ZooError where too few follow one another without a gap.
+        """
+        held = [(number, series) for number, series in enumerate(self.series) if series.length]
+        timed = [(s.times[-1], number) for number, s in held if s.times is not None]
+        number = max(timed)[1] if timed else held[-1][0]
+        series = self.series[number]
+        ends = np.flatnonzero(gaps(series, self.time_step)) + 1
+        run = np.split(np.arange(series.length), ends)[-1]
+        needed = (frames - 1) * every + 1
+        if len(run) < needed:
+            first, last = series.label(int(run[0])), series.label(int(run[-1]))
+            spaced = f" ({frames}, {every} apart)" if every > 1 else ""
+            raise ZooError(
+                f"only the newest {len(run)} frames of {self.root} follow one another without a "
+                f"gap: {first} to {last}{self._gap_before(series, int(run[0]))}; {needed} are "
+                f"needed{spaced}: add what is absent or ask for fewer input frames"
+            )
+        return self._label(number, run[-needed::every])
+
+    def _gap_before(self, series: Series, index: int) -> str:
+        """What is known of the times around a gap, for a message."""
+        if series.times is None:
+            return ""
+        told = f" ({series.times[index]} to {series.times[-1]})"
+        return told if not index else f"{told}, and the one before is of {series.times[index - 1]}"
 
     def _where_to_get(self) -> str:
         place = f" (from {self.source})" if self.source else ""
         return f"put {self.layout or 'the files of the data set'}{place} there"
 
-    def _check_prepared(self, made_with: dict[str, Any], options: dict[str, Any]) -> None:
+    def _check_prepared(self, made_with: dict[str, Any]) -> None:
         """Refuse options that prepared frames were not made with."""
-        asked = options | {k: self.options.get(k) for k in ("crop", "every", "pool")}
-        for name, value in asked.items():
-            if value is not None and value != made_with.get(name):
+        for name, value in self._made_with.items():
+            if value != made_with.get(name):
                 raise ZooError(
                     f"{self.root} was prepared with {name} = {made_with.get(name)!r}, not "
                     f"{value!r}; leave the option out or prepare it anew"
                 )
 
-    @property
-    def _file_step(self) -> float | None:
-        """Seconds between the frames of the files, before they are thinned."""
-        return self.time_step and self.time_step / self.every
+    def _usual_test_from(self) -> str | None:
+        """Where the test part begins if nobody tells, in place of the share `test_share`."""
+        return None
+
+    def _thin(self, every: int) -> None:
+        """Find the step of time; take every so many-th frame of each run without a gap."""
+        step = self._find_step()
+        self.time_step = step and step * every
+        if every == 1:
+            return
+        thinned = []
+        for series in self.series:
+            ends = np.flatnonzero(gaps(series, step)) + 1
+            runs = [run[::every] for run in np.split(np.arange(series.length), ends)]
+            breaks = np.cumsum([len(run) for run in runs])[:-1].tolist()
+            thinned.append(series.thinned(np.concatenate(runs), every, breaks))
+        self.series = thinned
 
     def _find_step(self) -> float | None:
-        """Seconds between frames: the smallest difference, or what the data set says."""
+        """Seconds between frames: the most frequent difference, or what the data set says."""
         for series in self.series:
             series.check_times()
-        smallest = [
-            np.diff(s.times).min() / np.timedelta64(1, "s")
-            for s in self.series
-            if s.times is not None and s.length > 1
-        ]
-        known = {**self.meaning, **self.found}.get("time_step")
-        step = float(known or (min(smallest) if smallest else 0)) or None
-        return step and step * self.every
+        if known := {**self.meaning, **self.found}.get("time_step"):
+            return float(known)
+        steps = [np.diff(s.times) for s in self.series if s.times is not None and s.length > 1]
+        if not steps:
+            return None
+        different, counts = np.unique(np.concatenate(steps), return_counts=True)
+        return float(different[np.argmax(counts)] / np.timedelta64(1, "s"))
 
     def _cut_windows(self, stride: int | None, split: str) -> list[tuple[int, np.ndarray]]:
         """(series, indices of frames) of every window of a split."""
@@ -328,10 +404,21 @@ class SequenceDataset(FrameDataset):
         """The smallest and the largest value of the training part."""
         low, high = np.inf, -np.inf
         for run in self.runs["train"]:
+            series = self.series[run.series]
             for start in range(0, len(run.frames), 16):
-                frames = self._recordings.frames(run.series, run.frames[start : start + 16])
-                if not np.isnan(frames).all():
-                    low, high = min(low, np.nanmin(frames)), max(high, np.nanmax(frames))
+                part = run.frames[start : start + 16]
+                values = series.extremes
+                values = (
+                    self._recordings.frames(run.series, part) if values is None else values[part]
+                )
+                if np.isinf(values).any():
+                    which = int(part[np.argmax(np.isinf(values).reshape(len(part), -1).any(1))])
+                    raise ZooError(
+                        f"{series.label(which)} holds infinite values, which no scale can have; "
+                        "make them NaN, or take the frame away"
+                    )
+                if not np.isnan(values).all():
+                    low, high = min(low, np.nanmin(values)), max(high, np.nanmax(values))
         if not np.isfinite(low):
             raise ZooError(
                 f"the training part of {self.root} has no frames to find low and high from; "

@@ -28,7 +28,8 @@ class Run:
 class Split:
     """How a data set is split: by time or by series.
 
-    by: several series without times are split one by one in any case, not in the midst of one.
+    by: several series without times are split one by one in any case, not in the midst of one;
+        a lone one, in the midst of it.
     test_from, valid_from: times, such as "2015-01-01", from which on frames are test and
         valid. test_share, valid_share: in place of them, the share of all frames (by time) or of
         all series, taken from the end: the test part last, the valid part before it.
@@ -49,16 +50,16 @@ class Split:
                 "be from 0 to 1"
             )
 
-    def cut(self, series: Sequence[Series], step: float | None, every: int) -> dict[str, list[Run]]:
-        """The frames of every part in runs without a gap, thinned to every so many-th.
+    def cut(self, series: Sequence[Series], step: float | None) -> dict[str, list[Run]]:
+        """The frames of every part in runs without a gap.
 
-        step: seconds from one frame to the next, before they are thinned.
+        step: seconds from one frame to the next.
 
         Raises ZooError for times that are none, or that no frame has.
         """
         free = [one for one in series if not one.part]
         timed = self.by == "time" and all(one.times is not None for one in free)
-        apart = not timed and (self.by == "series" or len(free) > 1)
+        apart = not timed and len(free) > 1
         if not timed and (self.valid_from or self.test_from):
             raise ZooError(
                 "test_from and valid_from need frames with times, and a split by time; this data "
@@ -87,7 +88,7 @@ class Split:
             cuts = (part[1:] != part[:-1]) | gaps(one, step)
             for piece in np.split(np.arange(one.length), np.flatnonzero(cuts) + 1):
                 if len(piece):
-                    runs[SPLITS[part[piece[0]]]].append(Run(number, piece[::every]))
+                    runs[SPLITS[part[piece[0]]]].append(Run(number, piece))
         return runs
 
     def _starts(self, scale: np.ndarray, apart: bool) -> tuple[Any, Any]:
@@ -96,21 +97,27 @@ class Split:
         one = np.timedelta64(1, "s") if scale.dtype.kind == "M" else 1
         after = scale[-1] + (scale[-1] - scale[0]) + one
 
-        def begin(text: str | None, share: float) -> Any:
-            if text:
-                try:
-                    return np.datetime64(text, "s")
-                except ValueError:
-                    raise ZooError(f"{text!r} is no time; write it as 2015-01-31T12:00") from None
-            place = count - round(share * count)
-            # A test part that is asked for has at least one series.
-            if share > 0 and apart and place == count and count > 1:
-                place = count - 1
-            return scale[place] if place < count else after
+        def moment(text: str) -> np.datetime64:
+            try:
+                return np.datetime64(text, "s")
+            except ValueError:
+                raise ZooError(f"{text!r} is no time; write it as 2015-01-31T12:00") from None
 
-        test = begin(self.test_from, self.test_share)
-        whole = self.test_share + self.valid_share
-        valid = begin(self.valid_from, whole) if self.valid_from or self.valid_share else test
+        def place(share: float, end: int = count) -> int:
+            begin = end - round(share * count)
+            # A test part that is asked for has at least one series.
+            return count - 1 if share > 0 and apart and begin == count and count > 1 else begin
+
+        def at(place: int) -> Any:
+            return scale[max(0, place)] if place < count else after
+
+        test = moment(self.test_from) if self.test_from else at(place(self.test_share))
+        if self.valid_from:
+            valid = moment(self.valid_from)
+        elif self.valid_share and self.test_from:
+            valid = min(at(place(self.valid_share, int(np.searchsorted(scale, test)))), test)
+        else:
+            valid = at(place(self.test_share + self.valid_share)) if self.valid_share else test
         if valid > test:
             raise ZooError(
                 f"valid begins at {valid}, after test at {test}; put valid_from before test_from"
@@ -120,7 +127,9 @@ class Split:
 
 def gaps(series: Series, step: float | None) -> np.ndarray:
     """Whether more or less than a step of time lies between a frame and the next: (length − 1,)."""
-    if series.times is None or step is None:
-        return np.zeros(max(series.length - 1, 0), bool)
-    apart = np.diff(series.times) / np.timedelta64(1, "s")
-    return np.asarray(np.abs(apart - step) > 0.01 * step)
+    found = np.zeros(max(series.length - 1, 0), bool)
+    found[[i - 1 for i in series.breaks]] = True
+    if series.times is not None and step is not None:
+        apart = np.diff(series.times) / np.timedelta64(1, "s")
+        found |= np.abs(apart - step) > 0.01 * step
+    return found

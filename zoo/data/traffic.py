@@ -26,11 +26,12 @@ class TaxiBJ(SequenceDataset):
 
     As in the papers: days without all of their 48 half hours are dropped, windows never cross
     what is dropped, negative counts are 0, and 0 to 1 are the smallest and the largest value of
-    both flows in all but the last four weeks. The sequences that end in the last four weeks are
-    the test part: 1,344 of them, if no day there is dropped. (So the first frames of its first
-    sequences are the last ones of the training part, as in the papers.)
+    both flows in the training part. The sequences that end in the last four weeks are the test
+    part, unless test_from or test_share is told: 1,344 of them, if no day there is dropped. (So
+    the first frames of its first sequences are the last ones of the part before, as in the
+    papers.)
 
-    Options, beside those of :class:`zoo.data.series.SequenceDataset`: flow, "in" (the default,
+    Options, beside those of every data set of recordings: flow, "in" (the default,
     as in the papers), "out" or "both".
     """
 
@@ -56,52 +57,42 @@ class TaxiBJ(SequenceDataset):
         files = sorted(self.root.glob("BJ*.h5"))
         if not files:
             raise ZooError(f"{self.root} holds no BJ*.h5: {self._where_to_get()}")
-        series, both = [], []
+        series = []
         for path in files:
             frames, times = _read_file(path)
             whole = _whole_days(times)
             frames, times = np.maximum(frames[whole], 0), times[whole]
-            both.append((frames, times))
             chosen = {"in": frames[:, :1], "out": frames[:, 1:], "both": frames}[flow]
 
             def read(start: int, stop: int, frames: np.ndarray = chosen) -> np.ndarray:
                 return frames[start:stop]
 
             labels = [f"{path}, {time}" for time in times]
-            series.append(Series(path.name, len(times), read, times, labels))
-        last = _last_weeks(series, 1800.0)
-        before = [frames[times < last] for frames, times in both]
-        before = [frames for frames in before if len(frames)] or [frames for frames, _ in both]
-        return series, {
-            "low": float(min(frames.min() for frames in before)),
-            "high": float(max(frames.max() for frames in before)),
-        }
+            # Of both flows, (T, C, H, W) to (T, 2).
+            ends = np.stack([frames.min((1, 2, 3)), frames.max((1, 2, 3))], axis=1)
+            series.append(Series(path.name, len(times), read, times, labels, extremes=ends))
+        return series, {}
+
+    def _usual_test_from(self) -> str:
+        """The first of the last four weeks of frames."""
+        assert self.time_step is not None  # it is fixed
+        times = np.sort(np.concatenate([one.times for one in self.series if one.times is not None]))
+        return str(times[-int(TEST / self.time_step) :][0])
 
     def _cut_windows(self, stride: int | None, split: str) -> list[tuple[int, np.ndarray]]:
-        """The papers' split, unless another is asked for: by the last frame of a window."""
-        if {"test_from", "test_share", "valid_from", "valid_share"} & {*self.options}:
+        """The papers' test part, unless another is told: by the last frame of a window."""
+        if split != "test" or {"test_from", "test_share"} & {*self.options}:
             return super()._cut_windows(stride, split)
-        if split == "valid":
-            return []
-        assert self._file_step is not None  # the files have times
-        last, windows = _last_weeks(self.series, self._file_step), []
+        first, windows = np.datetime64(self._usual_test_from()), []
         for number, series in enumerate(self.series):
             assert series.times is not None
-            ends = np.flatnonzero(gaps(series, self._file_step)) + 1
+            ends = np.flatnonzero(gaps(series, self.time_step)) + 1
             for run in np.split(np.arange(series.length), ends):
-                piece = run[:: self.every]
-                for start in range(0, len(piece) - self.frames + 1, stride or 1):
-                    window = piece[start : start + self.frames]
-                    if (series.times[window[-1]] >= last) == (split == "test"):
+                for start in range(0, len(run) - self.frames + 1, stride or 1):
+                    window = run[start : start + self.frames]
+                    if series.times[window[-1]] >= first:
                         windows.append((number, window))
         return windows
-
-
-def _last_weeks(series: Sequence[Series], step: float) -> np.datetime64:
-    """The first of the last four weeks of frames, which are `step` seconds apart."""
-    times = np.sort(np.concatenate([one.times for one in series if one.times is not None]))
-    first: np.datetime64 = times[-int(TEST / step) :][0]
-    return first
 
 
 def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -7,13 +7,13 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from zoo.data.files import PICTURES, VIDEOS, decoding, natural, read_frames
+from zoo.data.files import VIDEOS, decoding, is_picture, natural, read_frames
 from zoo.data.recordings import Series
 from zoo.data.series import SequenceDataset
 from zoo.errors import ZooError
@@ -54,6 +54,7 @@ class Clip:
                 raise ZooError(f"{self}: holds no video, expected a video stream")
             stream = container.streams.video[0]
             rate = stream.average_rate or stream.guessed_rate
+            self.shape = size or (int(stream.height), int(stream.width))
             count = stream.frames or sum(p.size > 0 for p in container.demux(stream))
         if not count:
             raise ZooError(f"{self}: holds no frames, expected at least one; choose another file")
@@ -89,6 +90,13 @@ class Clip:
                 if self._next in indices:
                     taken[self._next] = frame
                 self._next += 1
+        for i in indices:
+            if taken[i].shape[1:] != self.shape:
+                got, expected = ("×".join(map(str, s)) for s in (taken[i].shape[1:], self.shape))
+                raise ZooError(
+                    f"{self}: frame {i} is {got}, the video {expected}; expected frames of one "
+                    "size: resize all by the option size"
+                )
         return np.stack([taken[i] for i in indices])
 
     def _open(self) -> Any:
@@ -116,11 +124,11 @@ class Clip:
 class Video(SequenceDataset):
     """Videos of any kind, and folders of pictures, each a recording.
 
-    Options, beside those of :class:`zoo.data.series.SequenceDataset`: size, (height, width) or
+    Options, beside those of every data set of recordings: size, (height, width) or
     one number, to which all are resized; colour, RGB in place of grey; fps, frames a second,
     for videos. Files below folders called train or training, val or valid or validation, test
     or testing are of that part; without such folders the last files, in the order of the
-    numbers in their names, are the test part (test_share, 0.2).
+    numbers in their names, are the test part (test_share, 0.2), of a lone one its last frames.
     """
 
     title = "Videos"
@@ -133,7 +141,7 @@ class Video(SequenceDataset):
 
     def read_series(
         self,
-        size: int | list[int] | None = None,
+        size: int | str | list[int] | tuple[int, int] | None = None,
         colour: bool = False,
         fps: float | None = None,
     ) -> tuple[list[Series], dict[str, Any]]:
@@ -146,14 +154,30 @@ class Video(SequenceDataset):
             if path.suffix.lower() in VIDEOS and path.is_file()
         ]
         series = [
-            Series(str(clip), clip.length, clip.read, part=self._part(clip.path), whole=True)
+            Series(
+                str(clip),
+                clip.length,
+                clip.read,
+                part=self._part(clip.path),
+                whole=True,
+                size=clip.shape,
+            )
             for clip in clips
         ]
-        folders = {p.parent for p in files if p.suffix.lower() in PICTURES and p.is_file()}
-        for folder in sorted(folders, key=natural):
+        pictures = [p for p in files if is_picture(p) and p.is_file()]
+        for folder in sorted({p.parent for p in pictures}, key=natural):
             read = functools.partial(_read_pictures, folder, channels, shape)
-            count = sum(p.suffix.lower() in PICTURES for p in folder.iterdir())
-            series.append(Series(str(folder), count, read, part=self._part(folder), whole=True))
+            inside = [p for p in pictures if p.parent == folder]
+            series.append(
+                Series(
+                    str(folder),
+                    len(inside),
+                    read,
+                    part=self._part(folder),
+                    whole=True,
+                    size=shape or read_frames(folder, channels=1, part=slice(1)).shape[2:],
+                )
+            )
         rates = {round(clip.fps, 3): clip for clip in clips}
         if len(rates) > 1:
             (one, first), (two, second) = sorted(rates.items())[:2]
@@ -177,7 +201,7 @@ class KTH(SequenceDataset):
     jogging, every 3 of running (and every 10 of the other actions). How many sequences that
     gives is printed by ``zoo data check``; published counts disagree.
 
-    Options, beside those of :class:`zoo.data.series.SequenceDataset`: size, (height, width) or
+    Options, beside those of every data set of recordings: size, (height, width) or
     one number; actions, a list of names; whole, to take whole clips, without 00sequences.txt.
     """
 
@@ -198,7 +222,7 @@ class KTH(SequenceDataset):
 
     def read_series(
         self,
-        size: int | list[int] | None = 128,
+        size: int | str | list[int] | tuple[int, int] | None = 128,
         actions: list[str] | tuple[str, ...] = ("walking", "jogging", "running"),
         whole: bool = False,
     ) -> tuple[list[Series], dict[str, Any]]:
@@ -281,13 +305,14 @@ def _read_pictures(
     return read_frames(folder, channels=channels, size=size, part=slice(start, stop))
 
 
-def _check_size(size: int | list[int] | None) -> tuple[int, int] | None:
+def _check_size(size: int | str | Sequence[int] | None) -> tuple[int, int] | None:
     """(height, width) of a number, two numbers or "HEIGHTxWIDTH"."""
     if size is None:
         return None
-    values = [size, size] if isinstance(size, int) else size
-    if isinstance(values, str):
-        values = [int(part) for part in values.split("x") if part.isdecimal()]
+    if isinstance(size, str):
+        values = [int(part) for part in size.split("x") if part.isdecimal()]
+    else:
+        values = [size, size] if isinstance(size, int) else [*size]
     if len(values) != 2 or not all(isinstance(v, int) and 0 < v <= 4096 for v in values):
         raise ZooError(f"size is {size!r}; expected one number, or height and width")
     return values[0], values[1]

@@ -342,9 +342,9 @@ def _label(metric: str) -> str:
     return METRICS[metric][0] if metric in METRICS else metric.upper()
 
 
-def _shown(metric: str, value: Any) -> str:
+def _shown(metric: str, value: float | None) -> str:
     digits = METRICS[metric][1] if metric in METRICS else 3
-    return f"{value:.{digits}f}" if isinstance(value, (int, float)) else ""
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

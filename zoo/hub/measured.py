@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from zoo.atomic import atomic_path
 from zoo.errors import ZooError
@@ -67,7 +67,7 @@ def _have_both(scores: dict[str, Any]) -> dict[str, Any]:
 
 
 Scores = Annotated[
-    dict[str, dict[str, float | list[JsonValue] | dict[str, JsonValue] | None]],
+    dict[str, dict[str, float | None]],
     AfterValidator(_have_both),
 ]
 
