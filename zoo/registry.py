@@ -115,19 +115,15 @@ def parse_architecture(name: str) -> tuple[str, str]:
 def find_folder(ref: str) -> Path:
     """The folder of a pretrained model, as :func:`zoo.pull` gives it.
 
-    Where a name means none, the ZooError offers architectures among the nearest names, too, or
-    the folder that is called so.
+    Where a name means none, the ZooError offers architectures among the nearest names, too.
     """
     from zoo.hub import pull
 
     try:
         return pull(ref)
     except NotFoundError:
-        if os.path.isdir(ref):
-            there = f"; the folder of that name is local-dir:{ref}"
-        else:
-            there = f"{nearest(ref, [*list_models(), *ALIASES])}; see: zoo list"
-        raise NotFoundError(f"no model is named {ref!r}{there}") from None
+        near = nearest(ref, [*list_models(), *ALIASES])
+        raise NotFoundError(f"no model is named {ref!r}{near}; see: zoo list") from None
 
 
 def create(name: str, **options: Any) -> Forecaster:
