@@ -262,7 +262,7 @@ def test_what_keeps_a_model_from_being_had_is_told(
     assert "the hub nowhere is no folder" in fail(verb, "theirs")
 
 
-@pytest.mark.parametrize("verb", ["info", "cost"])
+@pytest.mark.parametrize("verb", ["info", "cost", "pull"])
 def test_a_folder_given_as_a_name(model: Path, here: Path, verb: str) -> None:
     shutil.copytree(model, here / "mine")
     assert "the folder of that name is local-dir:./mine" in fail(verb, "./mine")

@@ -113,9 +113,7 @@ def pull(
         except UnreachableError as error:
             unreachable.append(str(error))
     if os.path.isdir(ref):
-        raise ZooError(
-            f"no model is named {ref!r}; the folder of that name is local-dir:{ref}"
-        )
+        raise ZooError(f"no model is named {ref!r}; the folder of that name is local-dir:{ref}")
     also = "".join(f"; {error}" for error in unreachable)
     raise (ZooError if unreachable else NotFoundError)(
         f"there are no weights for {wanted!r}{nearest(wanted, names)}{also}; see: zoo list"
