@@ -90,6 +90,8 @@ def test_set_overrides_the_recipe(path: Path) -> None:
         ("data.seed=4294967296", r"data.seed: Input should be less than 4294967296"),
         (f"train.steps={10**30}", r"train.steps: Input should be less than or equal to"),
         ('data.options={"frames": 3}', r"data.input_frames and data.horizon tell it"),
+        ('data.options={"name": "kth"}', r"data.name tells it"),
+        ('data.options={"folder": 3}', r"folder must be a text"),
         ('data.options={"root": 3}', r"--data-dir tell it"),
         ('evaluation.options={"split": 3}', r"evaluation.split tells it"),
         (
@@ -271,6 +273,7 @@ def test_a_warm_up_rises_to_the_learning_rate(network: torch.nn.Module, lr: floa
     [
         ({"optimizer": "adamm"}, r"timm has no optimizer 'adamm' \(did you mean"),
         ({"optimizer": "adahessian"}, r"needs second derivatives"),
+        ({"optimizer": "fusedadam"}, r"fusedadam"),
         ({"optimizer_options": {"betas": [0.9]}}, r"options: .*adam takes .*betas"),
         ({"optimizer": "sgd", "optimizer_options": {"weight_decay": "x"}}, r"sgd takes .*decay"),
         ({"schedule": "step", "schedule_options": {"decay_epochs": 0}}, r"schedule_options: "),

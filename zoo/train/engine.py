@@ -131,7 +131,7 @@ def train(
         # Only now, so that a recipe that cannot be carried out leaves no folder.
         with ExitStack() as held:
 
-            def begin() -> Changes:
+            def begin() -> Changes | None:
                 held.enter_context(lock(run))
                 return claim(run, recipe, recipe_path, settings, resume)
 
@@ -197,18 +197,19 @@ class _Training:
             return self.model
         return Forecaster(self.average.module, self.model.config)
 
-    def carry_out(self, run: Path, changes: Changes, max_minutes: float | None) -> Outcome:
+    def carry_out(self, run: Path, changes: Changes | None, max_minutes: float | None) -> Outcome:
         """Train to the end of the budget, or until it is time to stop.
 
-        changes: of the recipe, from the last checkpoint on.
+        changes: of the recipe of a run that is gone on with, from its last checkpoint on.
         """
         recipe, settings, accelerator = self.recipe, self.recipe.train, self.accelerator
-        if not any(map(counts, changes)):
+        if changes is not None and not any(map(counts, changes)):
             finished = on_main(
                 accelerator, lambda: _finished(run, self.steps, recipe.evaluation.select)
             )
             if finished is not None:
                 return finished
+        changes = changes or {}
         network = self.average.module if self.average is not None else None
         checkpoints = Checkpoints(
             run / "checkpoints", accelerator, settings.keep, identity(recipe), network
@@ -460,7 +461,9 @@ def _holds(run: Path, model: Forecaster) -> bool:
     except (OSError, SafetensorError, ZooError):
         return False
     now = model.network.state_dict()
-    return kept.keys() == now.keys() and all(torch.equal(kept[n], now[n].cpu()) for n in kept)
+    return kept.keys() == now.keys() and all(
+        kept[n].dtype == now[n].dtype and torch.equal(kept[n], now[n].cpu()) for n in kept
+    )
 
 
 def _facts(training: _Training, done: Outcome) -> dict[str, Any]:

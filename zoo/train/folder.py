@@ -49,8 +49,8 @@ def lock(run: Path) -> Iterator[None]:
 
 def claim(
     run: Path, recipe: Recipe, source: Path, settings: Iterable[tuple[str, Any]], resume: bool
-) -> Changes:
-    """Put the recipe into a new folder, or say in what that of a run is changed by this one.
+) -> Changes | None:
+    """Put the recipe into a new folder (None), or tell how it changes that of the run there.
 
     Raises ZooError for a run that is not to be gone on with, and for changes that it cannot
     take.
@@ -58,7 +58,7 @@ def claim(
     kept = run / "recipe.toml"
     if not kept.exists():
         put_recipe(run, recipe)
-        return {}
+        return None
     if not resume:
         raise ZooError(f"{run} holds a run already; add --resume, or take another folder")
     changes = differences(resolve(read_recipe(kept)), recipe)

@@ -84,10 +84,8 @@ def create_optimizer(network: nn.Module, settings: TrainRecipe) -> torch.optim.O
             options["param_group_fn"] = lambda module: _groups(module, settings, decay)
         return create_optimizer_v2(network, opt=settings.optimizer, lr=settings.lr, **options)
     except Exception as error:  # of any kind: nobody looks at an option before it is used
-        taken = inspect.signature(get_optimizer_class(settings.optimizer, bind_defaults=False))
         raise ZooError(
-            f"train.optimizer_options: {_told(error)}; {settings.optimizer} takes "
-            f"{', '.join(name for name in taken.parameters if name not in ('params', 'lr'))}"
+            f"train.optimizer_options: {_told(error)}; {_taken(settings.optimizer)}"
         ) from None
 
 
@@ -133,6 +131,15 @@ def _try_optimizer(settings: TrainRecipe) -> None:
     with torch.random.fork_rng(devices=[]):
         options: dict[str, Any] = dict(settings.optimizer_options)
         create_optimizer_v2([weights], opt=settings.optimizer, lr=settings.lr, **options).step()
+
+
+def _taken(optimizer: str) -> str:
+    """Which options an optimiser takes."""
+    try:
+        taken = inspect.signature(get_optimizer_class(optimizer, bind_defaults=False)).parameters
+    except (AssertionError, ImportError):  # it is of a package or a device that is not there
+        return f"{optimizer} cannot be used here; take another"
+    return f"{optimizer} takes {', '.join(n for n in taken if n not in ('params', 'lr'))}"
 
 
 def _told(error: Exception) -> str:

@@ -51,6 +51,7 @@ RISING = ("ssim", "psnr")
 
 #: What is no option of a data set in a recipe, and what tells it.
 TOLD = {
+    "name": "data.name tells it",
     "frames": "data.input_frames and data.horizon tell it",
     "root": "the environment variable ZOO_DATA and --data-dir tell it",
     "split": "it is train, and for measuring evaluation.split tells it",
@@ -61,6 +62,8 @@ def _check_options(options: Options) -> Options:
     for name in options:
         if name in TOLD:
             raise ValueError(f"{name} is no option here: {TOLD[name]}")
+    if not isinstance(options.get("folder", ""), str):
+        raise ValueError("folder must be a text, the name of a folder")
     return options
 
 

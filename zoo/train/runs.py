@@ -44,7 +44,7 @@ class Run:
     def state(self) -> str:
         """ "finished", or how much of it is done."""
         training = self.metrics.get("training")
-        if training is not None and self.step <= training.get("steps", self.step):
+        if isinstance(training, dict) and self.step <= training.get("steps", self.step):
             return "finished"
         return f"{self.step / self.steps:.0%}" if self.steps else "begun"
 
