@@ -1,6 +1,7 @@
 """Runs are listed and compared from what their folders tell."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,29 @@ def test_tensorboard_is_an_option(noise_root: Path, tmp_path: Path) -> None:
     own = {line["step"]: line["loss"] for line in log(run) if "loss" in line}
     assert {e.step: pytest.approx(e.value) for e in events.Scalars("loss")} == own
     assert len(events.Scalars("mse")) == 3
+
+
+def test_tensorboard_shows_a_step_once_that_came_twice(noise_root: Path, tmp_path: Path) -> None:
+    """As after a kill, when the steps since the last checkpoint are taken again."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    recipe, run = tmp_path / "recipe.toml", tmp_path / "run"
+    recipe.write_text(RECIPE + '[watch]\nlog_every = 1\ntrackers = ["tensorboard"]\n')
+    train(recipe, run, data_root=noise_root)
+    (run / "model.safetensors").unlink()
+    shutil.rmtree(run / "checkpoints" / "step-00000012")  # the run ends once more, after step 11
+    train(recipe, run, data_root=noise_root, resume=True)
+    events = EventAccumulator(str(run / "tracked"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [*range(1, 13)]
+
+
+def test_a_run_is_listed_before_its_first_line(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "one", tmp_path / "one", ignore=shutil.ignore_patterns("[!r]*"))
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["recipe.toml", "run.json"]
+    (one,) = json.loads(call("--folder", str(tmp_path), "--json"))
+    assert (one["state"], one["step"], one["steps"], one["loss"]) == ("0%", 0, 12, None)
 
 
 @pytest.mark.parametrize(

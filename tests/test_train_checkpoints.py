@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -64,9 +65,6 @@ def test_a_damaged_checkpoint_is_passed_over(
     last = run / "checkpoints" / "step-00000012"
     assert verify(last) is None
     damage(last / name, how)
-    if (name, how) == ("checksums.json", "flipped"):  # may still be JSON, and then names no file
-        assert verify(last) is None or verify(last)
-        return
     with pytest.warns(UserWarning, match=r"step-00000012 is passed over: .*"):
         outcome = train(recipe, run, resume=True, data_root=noise_root)
     assert outcome.finished
@@ -76,11 +74,21 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert checkpoints(run)[-3:] == [10, 11, 12]
 
 
+def test_a_checkpoint_has_the_files_that_it_tells_of(undisturbed: Path, tmp_path: Path) -> None:
+    checkpoint = shutil.copytree(undisturbed / "checkpoints" / "step-00000012", tmp_path / "step")
+    assert verify(checkpoint) is None
+    (checkpoint / "more.bin").write_text("")
+    assert verify(checkpoint) == "more.bin is not as it was written"
+    (checkpoint / "checksums.json").write_text("{}")
+    assert "average.safetensors, model.safetensors, more.bin" in (verify(checkpoint) or "")
+
+
 def test_no_sound_checkpoint_is_said_and_nothing_is_started_anew(
     undisturbed: Path, recipe: Path, noise_root: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(undisturbed, run)
+    (run / "model.safetensors").unlink()
     for path in run.glob("checkpoints/*/model.safetensors"):
         damage(path, "cut")
     for _ in range(2):
@@ -111,6 +119,20 @@ def test_the_last_checkpoints_and_the_best_are_kept(
         assert torch.equal(tensor, kept[f"model.network.{name}"])
     facts = json.loads((run / "metrics.json").read_text())["training"]
     assert facts["validation"] == {"metric": "mse", "best": measured[best], "step": best}
+    assert facts["select"] == "best"
+
+    # One that is damaged is not taken, nor another in its place unasked.
+    (run / "model.safetensors").unlink()
+    damage(run / "checkpoints" / f"step-{best:08d}" / "model.safetensors", "flipped")
+    more: dict[str, Any] = {"resume": True, "data_root": noise_root}
+    told = rf"step-{best:08d}, the best, is not sound .*--set evaluation.select=last"
+    for _ in range(2):
+        with pytest.raises(ZooError, match=told):
+            train(worse, run, **more)
+        shutil.rmtree(run / "checkpoints" / f"step-{best:08d}", ignore_errors=True)
+    assert train(worse, run, settings=[("evaluation.select", "last")], **more).finished
+    kept = load_file(run / "checkpoints" / "step-00000010" / "model.safetensors")
+    assert all(torch.equal(kept[f"model.network.{n}"], t) for n, t in weights(run).items())
 
 
 def test_the_moving_average_is_what_is_kept(undisturbed: Path) -> None:
@@ -191,6 +213,25 @@ def test_a_step_that_is_not_finite_stops_with_its_sequences(
         train(recipe, run, data_root=noise_root)
     assert log(run)[-1] == {"step": 5, "skipped": 1, "sequences": [9]}
     assert verify(run / "checkpoints" / "step-00000004") is None
+
+
+@pytest.mark.usefixtures("broken_digit")
+def test_a_run_goes_on_past_a_step_that_is_not_finite(noise_root: Path, tmp_path: Path) -> None:
+    """From the step before, as it says, and ends like one that left the step out at once."""
+    recipe, skipping = tmp_path / "recipe.toml", tmp_path / "skipping.toml"
+    recipe.write_text(RECIPE.replace("checkpoint_every = 1", "checkpoint_every = 3"))
+    skipping.write_text(recipe.read_text() + 'nonfinite = "skip"\n')
+    told = r"step-00000004 is sound; .*: --resume --set train.nonfinite=skip$"
+    with pytest.raises(ZooError, match=told):
+        train(recipe, tmp_path / "run", data_root=noise_root)
+    settings = [("train.nonfinite", "skip")]
+    more: dict[str, Any] = {"resume": True, "data_root": noise_root}
+    outcome = train(recipe, tmp_path / "run", settings=settings, **more)
+    assert (outcome.step, outcome.skipped) == (12, 1)
+    train(skipping, tmp_path / "other", data_root=noise_root)
+    assert_same(tmp_path / "run", tmp_path / "other")
+    whole = [{k: v for k, v in line.items() if k != "seconds"} for line in log(tmp_path / "other")]
+    assert [{k: v for k, v in e.items() if k != "seconds"} for e in log(tmp_path / "run")] == whole
 
 
 @pytest.mark.usefixtures("broken_digit")

@@ -138,6 +138,16 @@ def test_a_signal_to_one_process_stops_all_with_a_checkpoint(
     assert log(run)[-1]["step"] == int(max((run / "checkpoints").iterdir()).name[-8:])
 
 
+def test_all_processes_tell_why_a_run_does_not_begin(
+    alone: Path, recipe: Path, noise_root: Path
+) -> None:
+    """That the folder is taken, and not that another process is lost; a finished one ends well."""
+    assert train_together(2, recipe, alone, data_root=noise_root) == [4, 4]
+    starts = (alone / "run.json").read_bytes()
+    assert train_together(2, recipe, alone, data_root=noise_root, resume=True) == [0, 0]
+    assert (alone / "run.json").read_bytes() == starts
+
+
 def test_a_lost_process_ends_the_others_in_one_line(
     recipe: Path, noise_root: Path, tmp_path: Path
 ) -> None:

@@ -84,6 +84,20 @@ def test_set_overrides_the_recipe(path: Path) -> None:
         ("sampling.forecast={}", r"sampling.forecast.start is missing"),
         ("evaluation.select=best", r'select = "best" needs measurements'),
         ("model.data={}", r"[model] takes no data"),
+        (".a=3", r"--set .a: no key of a recipe"),
+        ("train..lr=3", r"--set train..lr: no key of a recipe"),
+        ("train.seed=5000000000", r"train.seed: Input should be less than 4294967296"),
+        ("data.seed=4294967296", r"data.seed: Input should be less than 4294967296"),
+        (f"train.steps={10**30}", r"train.steps: Input should be less than or equal to"),
+        ('data.options={"frames": 3}', r"data.input_frames and data.horizon tell it"),
+        ('data.options={"name": "kth"}', r"data.name tells it"),
+        ('data.options={"folder": 3}', r"folder must be a text"),
+        ('data.options={"root": 3}', r"--data-dir tell it"),
+        ('evaluation.options={"split": 3}', r"evaluation.split tells it"),
+        (
+            'evaluation.options={"frames": 2}',
+            r"evaluation.options: Value error, frames is no option",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(path: Path, setting: str, message: str) -> None:
@@ -241,10 +255,31 @@ def test_schedules_by_name(network: torch.nn.Module, name: str) -> None:
     assert (rates[19] == 0.5) == (name == "constant")
 
 
+@pytest.mark.parametrize("lr", [1e-7, 1e-5, 3e-4])
+def test_a_warm_up_rises_to_the_learning_rate(network: torch.nn.Module, lr: float) -> None:
+    settings = TrainRecipe(steps=20, lr=lr, warmup_steps=4)
+    optimizer = create_optimizer(network, settings)
+    schedule, rates = create_schedule(optimizer, settings, 20), []
+    for step in range(6):
+        schedule.step_update(step)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[0] == min(1e-5, lr / 10)  # the former being timm's, by which there are results
+    assert rates[:5] == sorted(set(rates[:5]))
+    assert rates[4:] == [lr, lr]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"optimizer": "adamm"}, r"timm has no optimizer 'adamm' \(did you mean"),
+        ({"optimizer": "adahessian"}, r"needs second derivatives"),
+        ({"optimizer": "fusedadam"}, r"fusedadam"),
+        ({"optimizer_options": {"betas": [0.9]}}, r"options: .*adam takes .*betas"),
+        ({"optimizer": "sgd", "optimizer_options": {"weight_decay": "x"}}, r"sgd takes .*decay"),
+        ({"schedule": "step", "schedule_options": {"decay_epochs": 0}}, r"schedule_options: "),
+        ({"schedule": "multistep", "schedule_options": {"decay_milestones": [2, "a"]}}, "'str'"),
+        ({"schedule": "cosine", "schedule_options": {"cycle_mul": 0}}, r"schedule_options: "),
+        ({"freeze": ("*",)}, r"train.freeze leaves no weights to train"),
         ({"optimizer_options": {"betass": [0, 0]}}, r"betass.*adam takes .*betas"),
         ({"schedule_options": {"decay_rat": 1}}, r"takes no 'decay_rat'.*did you mean decay_rate"),
         ({"schedule_options": {"warmup_epochs": 1}}, r"it is train.warmup_steps"),

@@ -24,7 +24,8 @@ from zoo.cli.common import as_json, data_option, parse_setting, print_json
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="In place of the recipe's, such as train.lr=1e-4; may be repeated.",
+    help="In place of the recipe's, such as train.lr=1e-4; may be repeated. With --resume, "
+    "from there on.",
 )
 @click.option("--show", is_flag=True, help="Print the recipe with all defaults, and train nothing.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
@@ -76,11 +77,11 @@ def train(
         told = {name: value for name, value in vars(outcome).items() if name != "untold"}
         print_json({"run": str(run), "finished": outcome.finished, **told})
     elif outcome.finished:
-        click.echo(f"trained: {run}; measure it: zoo eval local-dir:{run}", err=True)
+        was = "was trained before" if outcome.already else "trained"
+        click.echo(f"{was}: {run}; measure it: zoo eval local-dir:{run}", err=True)
     else:
-        same = run / "recipe.toml" if given else recipe  # the former has what was --set
         click.echo(
-            f"stopped after step {outcome.step} of {outcome.steps}; "
-            f"go on: zoo train {same} -o {run} --resume",
+            f"stopped after step {outcome.step} of {outcome.steps}; to go on, start it again as it "
+            "was, with --resume",
             err=True,
         )

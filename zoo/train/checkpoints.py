@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import warnings
 from contextlib import nullcontext
@@ -18,12 +19,14 @@ from torch import nn
 
 from zoo.atomic import atomic_folder, make_folder
 from zoo.errors import ZooError
+from zoo.train.processes import on_main
 from zoo.weights import save_weights
 
 __all__ = ["Checkpoints", "verify"]
 
 CHECKSUMS = "checksums.json"
 AVERAGE = "average.safetensors"
+LEFTOVER = re.compile(r"\.[0-9a-f]{12}(-old)?")  # what zoo.atomic names a folder in the making
 
 
 class Checkpoints:
@@ -37,14 +40,20 @@ class Checkpoints:
         folder: where they are, which need not exist yet.
         accelerator: with the model and optimiser prepared.
         keep: how many of the last ones are kept, beside the best.
+        identity: what a checkpoint must fit, by the keys of the recipe.
         average: the module with the moving average of the weights, if any.
     """
 
     def __init__(
-        self, folder: Path, accelerator: Accelerator, keep: int, average: nn.Module | None = None
+        self,
+        folder: Path,
+        accelerator: Accelerator,
+        keep: int,
+        identity: dict[str, Any],
+        average: nn.Module | None = None,
     ) -> None:
         self.folder, self.keep, self.average = folder, keep, average
-        self.accelerator = accelerator
+        self.accelerator, self.identity = accelerator, identity
         # A wrapper for several processes puts a prefix to the names of weights. Without it they
         # are read by any number of processes.
         accelerator.register_save_state_pre_hook(_without_prefix)
@@ -61,7 +70,8 @@ class Checkpoints:
     def clean(self) -> None:
         """Remove what a run that was killed left half done."""
         for leftover in self.folder.glob(".*"):
-            shutil.rmtree(leftover)
+            if LEFTOVER.fullmatch(leftover.name):
+                shutil.rmtree(leftover, ignore_errors=True)
 
     def save(self, step: int, progress: dict[str, Any], best: int | None = None) -> None:
         """Write the checkpoint of a step, then remove those that are not to be kept.
@@ -80,7 +90,8 @@ class Checkpoints:
                 if temporary is not None:
                     if self.average is not None:
                         save_weights(self.average, temporary / AVERAGE)
-                    (temporary / "progress.json").write_text(json.dumps(progress))
+                    told = json.dumps({**progress, "recipe": self.identity})
+                    (temporary / "progress.json").write_text(told)
                     (temporary / CHECKSUMS).write_text(json.dumps(_checksums(temporary)))
         except (ZooError, RuntimeError, SafetensorError, OSError) as error:
             if self.accelerator.num_processes > 1 and isinstance(error, RuntimeError):
@@ -103,18 +114,26 @@ class Checkpoints:
 
         Called by all processes. Those that do not verify are put aside, with a warning.
         """
-        chosen: list[Path | None] = [None]
-        if self.accelerator.is_main_process:
-            chosen = [self._last_sound()]
-        path = broadcast_object_list(chosen)[0]
+        path = on_main(self.accelerator, self._last_sound)
         return None if path is None else self.load(path)
 
     def load(self, path: Path) -> dict[str, Any]:
-        """Load one checkpoint and return its progress."""
+        """Load one checkpoint and return its progress.
+
+        Called by all processes. Raises ZooError for one of another recipe.
+        """
+        progress: dict[str, Any] = json.loads((path / "progress.json").read_text())
+        told, wanted = progress.get("recipe", {}), self.identity
+        other = [key for key in told if key in wanted and told[key] != wanted[key]]
+        if other:
+            shown = ", ".join(f"{key} was {told[key]}, is {wanted[key]}" for key in other)
+            raise ZooError(
+                f"{path} is of another recipe ({shown}); put it where it belongs, then go on with "
+                "--resume"
+            )
         self.accelerator.load_state(str(path))
         if self.average is not None:
             self.average.load_state_dict(load_file(path / AVERAGE))
-        progress: dict[str, Any] = json.loads((path / "progress.json").read_text())
         return progress
 
     def _last_sound(self) -> Path | None:
@@ -154,7 +173,7 @@ def verify(checkpoint: Path) -> str | None:
         return f"{error}"
     if not isinstance(told, dict):
         return f"{CHECKSUMS} holds no object"
-    wrong = sorted(name for name in told if there.get(name) != told[name])
+    wrong = sorted(name for name in {*told, *there} if told.get(name) != there.get(name))
     return f"{', '.join(wrong)} is not as it was written" if wrong else None
 
 

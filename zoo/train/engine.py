@@ -8,12 +8,11 @@ rows, wherever they are computed, so that parts of a batch and processes add up 
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,25 +22,31 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, set_seed
 from accelerate.utils.memory import should_reduce_batch_size
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from timm.utils import ModelEmaV3
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from zoo.atomic import atomic_path, make_folder
 from zoo.config import Data
 from zoo.data import open_dataset
 from zoo.errors import ZooError
 from zoo.forecast import Forecaster
-from zoo.hub import save
+from zoo.hub import WEIGHTS, read_metrics, save, update_metrics
 from zoo.progress import progress_bar
-from zoo.train.checkpoints import Checkpoints
+from zoo.train.checkpoints import Checkpoints, verify
+from zoo.train.folder import Changes, claim, counts, identity, lock, put_recipe
 from zoo.train.model import create_model, create_optimizer, create_schedule, resolve
 from zoo.train.objective import Objective
-from zoo.train.recipe import Recipe, differences, read_recipe, write_recipe
+from zoo.train.processes import lost_processes, on_main
+from zoo.train.recipe import Recipe, read_recipe
 from zoo.train.sampling import Order, Share, ShareSampler, fed_frames
 from zoo.train.watch import Log, Validation, check_trackers, write_facts
 
 __all__ = ["Outcome", "train"]
+
+#: Keys of the evaluation that decide what a measure is.
+MEASURE = tuple(f"evaluation.{name}" for name in ("split", "options", "sequences", "metric"))
 
 
 @dataclass
@@ -54,6 +59,7 @@ class Outcome:
     skipped: steps whose loss or gradient was not finite.
     best, best_step: the best measure of the validation, and when it was taken.
     untold: the sum and the number of the losses that are not in the log yet.
+    already: it was finished before, and nothing was done.
     """
 
     step: int
@@ -64,6 +70,7 @@ class Outcome:
     best: float | None = None
     best_step: int | None = None
     untold: tuple[float, int] = (0.0, 0)
+    already: bool = False
 
     @property
     def finished(self) -> bool:
@@ -91,35 +98,48 @@ def train(
         recipe_path: the recipe.
         run: a new or empty folder; with `resume` one that holds a run of the same recipe.
             Several machines need it on a file system that they share.
-        resume: go on from the last checkpoint, or from the start where there is none.
+        resume: go on from the last checkpoint, or from the start where there is none. Some
+            keys may be set anew then: docs/training.md.
         max_minutes: stop after so long, with a checkpoint. SIGTERM and Ctrl-C do the same.
         data_root: the folder of the data sets; by default that of ``ZOO_DATA``.
         settings: keys and values that take the place of the recipe's: ("train.lr", 1e-4).
 
-    Raises ZooError for a recipe, a folder or data that do not fit, a loss or gradient that is
-    not finite, and a checkpoint that cannot be written (the last one stays).
+    Raises ZooError for a recipe, a folder or data that do not fit, a folder in which another
+    process trains, a loss or gradient that is not finite, and a checkpoint that cannot be
+    written (the last one stays).
     """
+    settings = list(settings)
     recipe = resolve(read_recipe(recipe_path, settings))
     check_trackers(recipe.watch.trackers)
     # What was set in this process by a run before, its precision, would be kept.
     AcceleratorState._reset_state()
-    with _lost_processes():
+    with lost_processes():
         accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),  # else several processes on CPUs are alone
             mixed_precision="no" if recipe.train.precision == "fp32" else recipe.train.precision,
             log_with=list(recipe.watch.trackers) or None,
             project_dir=run,
         )
+        if accelerator.gradient_accumulation_steps != 1:  # it would divide the gradient
+            raise ZooError(
+                "ACCELERATE_GRADIENT_ACCUMULATION_STEPS is "
+                f"{accelerator.gradient_accumulation_steps}, set by hand or by accelerate config; "
+                "set it to 1, and run a batch in parts by --set memory.accumulate=N"
+            )
         set_seed(recipe.train.seed, deterministic=recipe.train.deterministic)
         training = _Training(recipe, accelerator, data_root)
         # Only now, so that a recipe that cannot be carried out leaves no folder.
-        if accelerator.is_main_process:
-            _prepare_folder(run, recipe, recipe_path, resume)
-        accelerator.wait_for_everyone()
-        try:
-            return training.carry_out(run, max_minutes)
-        finally:
-            accelerator.end_training()
+        with ExitStack() as held:
+
+            def begin() -> Changes | None:
+                held.enter_context(lock(run))
+                return claim(run, recipe, recipe_path, settings, resume)
+
+            changes = on_main(accelerator, begin)
+            try:
+                return training.carry_out(run, changes, max_minutes)
+            finally:
+                accelerator.end_training()
 
 
 class _Training:
@@ -177,19 +197,38 @@ class _Training:
             return self.model
         return Forecaster(self.average.module, self.model.config)
 
-    def carry_out(self, run: Path, max_minutes: float | None) -> Outcome:
-        """Train to the end of the budget, or until it is time to stop."""
+    def carry_out(self, run: Path, changes: Changes | None, max_minutes: float | None) -> Outcome:
+        """Train to the end of the budget, or until it is time to stop.
+
+        changes: of the recipe of a run that is gone on with, from its last checkpoint on.
+        """
         recipe, settings, accelerator = self.recipe, self.recipe.train, self.accelerator
+        if changes is not None and not any(map(counts, changes)):
+            finished = on_main(
+                accelerator, lambda: _finished(run, self.steps, recipe.evaluation.select)
+            )
+            if finished is not None:
+                return finished
+        changes = changes or {}
         network = self.average.module if self.average is not None else None
-        checkpoints = Checkpoints(run / "checkpoints", accelerator, settings.keep, network)
+        checkpoints = Checkpoints(
+            run / "checkpoints", accelerator, settings.keep, identity(recipe), network
+        )
         if accelerator.is_main_process:
             checkpoints.clean()
         loaded = checkpoints.load_last()
-        done = Outcome(0, self.steps) if loaded is None else _outcome(loaded)
+        done = Outcome(0, self.steps) if loaded is None else _outcome(loaded, self.steps)
+        if any(key.startswith(MEASURE) for key in changes):
+            done.best = done.best_step = None  # was measured in another way
         if accelerator.is_main_process:
-            write_facts(run / "run.json", accelerator, self.model, done.step)
+            starts = write_facts(run / "run.json", accelerator, self.model, done.step, changes)
+            if changes:
+                put_recipe(run, recipe, starts)
         if recipe.watch.trackers and not done.finished:
-            accelerator.init_trackers("tracked")
+            # Of the steps after the last checkpoint, which come once more, nothing is shown.
+            accelerator.init_trackers(
+                "tracked", init_kwargs={"tensorboard": {"purge_step": done.step + 1}}
+            )
         log = Log(run / "log.jsonl", done.step, accelerator)
         loader = DataLoader(
             self.dataset,
@@ -214,14 +253,16 @@ class _Training:
                 minutes = (time.monotonic() - started) / 60
                 return bool(stopped) or (max_minutes is not None and minutes > max_minutes)
 
-            first = done.step
+            first = saved = done.step
             for sequences in loader:
                 step = self._step(done.step, sequences, leave)
                 if step.bad:
-                    done.skipped += 1
-                    log.write(done.step + 1, skipped=done.skipped, sequences=step.bad)
+                    log.write(done.step + 1, skipped=done.skipped + 1, sequences=step.bad)
                     if settings.nonfinite == "stop":
+                        if done.step > saved:  # the weights are still those of the step before
+                            checkpoints.save(done.step, asdict(done), done.best_step)
                         raise ZooError(_not_finite(done.step + 1, step, checkpoints.all()))
+                    done.skipped += 1
                 else:
                     done.untold = (done.untold[0] + step.loss, done.untold[1] + 1)
                 done.step += 1
@@ -242,6 +283,7 @@ class _Training:
                 best = self._evaluate(done, log)
                 if best or last or done.step % settings.checkpoint_every == 0:
                     checkpoints.save(done.step, asdict(done), done.best_step)
+                    saved = done.step
                 self._draw(done.step, run)
                 if last:
                     break
@@ -358,7 +400,14 @@ class _Training:
     def _finish(self, run: Path, done: Outcome, checkpoints: Checkpoints) -> None:
         """Write the model and the facts of its training."""
         if self.recipe.evaluation.select == "best" and done.best_step is not None:
-            checkpoints.load(checkpoints.path(done.best_step))
+            best = checkpoints.path(done.best_step)
+            problem = on_main(self.accelerator, lambda: verify(best))
+            if problem is not None:
+                raise ZooError(
+                    f"{best}, the best, is not sound ({problem}); to leave the last weights: "
+                    "--resume --set evaluation.select=last"
+                )
+            checkpoints.load(best)
         model = self.measured
         if self.accelerator.distributed_type == DistributedType.FSDP:
             state = self.accelerator.get_state_dict(self.objective)
@@ -366,10 +415,10 @@ class _Training:
                 model = create_model(self.recipe, model.config.data)
                 model.load_state_dict({k.removeprefix("model."): v for k, v in state.items()})
         if self.accelerator.is_main_process:
+            if not _holds(run, model):  # else what zoo eval measured is of these weights
+                (run / "metrics.json").unlink(missing_ok=True)
             save(model, run)
-            training = _facts(self, done)
-            with atomic_path(run / "metrics.json") as temporary:
-                temporary.write_text(json.dumps({"training": training}, indent=2) + "\n")
+            update_metrics(run, training=_facts(self, done))
         self.accelerator.wait_for_everyone()
 
 
@@ -380,6 +429,41 @@ class _Step(NamedTuple):
     norm: float
     stop: bool
     bad: list[int]
+
+
+def _finished(run: Path, steps: int, select: str) -> Outcome | None:
+    """What became of a run that has all its steps and left its model; None of any other."""
+    try:
+        told = read_metrics(run)["training"]
+        there = all((run / name).is_file() for name in ("config.json", WEIGHTS))
+        if not there or (told["steps"], told.get("select", "last")) != (steps, select):
+            return None
+        best = told.get("validation", {})
+        return Outcome(
+            steps,
+            steps,
+            60 * told["minutes"],
+            told["loss"],
+            told.get("skipped", 0),
+            best.get("best"),
+            best.get("step"),
+            already=True,
+        )
+    except (ZooError, LookupError, TypeError, AttributeError):  # not there, or damaged
+        return None
+
+
+def _holds(run: Path, model: Forecaster) -> bool:
+    """Whether the model in a folder has these weights, and nothing is wrong with its metrics."""
+    try:
+        kept = load_file(run / WEIGHTS)
+        read_metrics(run)
+    except (OSError, SafetensorError, ZooError):
+        return False
+    now = model.network.state_dict()
+    return kept.keys() == now.keys() and all(
+        kept[n].dtype == now[n].dtype and torch.equal(kept[n], now[n].cpu()) for n in kept
+    )
 
 
 def _facts(training: _Training, done: Outcome) -> dict[str, Any]:
@@ -403,6 +487,8 @@ def _facts(training: _Training, done: Outcome) -> dict[str, Any]:
             "best": done.best,
             "step": done.best_step,
         }
+        if training.recipe.evaluation.select == "best":
+            facts["select"] = "best"
     return facts
 
 
@@ -439,27 +525,13 @@ def _data(recipe: Recipe, dataset: Any) -> Data:
     return Data.parse(fields, source=f"the data set {recipe.data.name}")
 
 
-def _prepare_folder(run: Path, recipe: Recipe, recipe_path: Path, resume: bool) -> None:
-    """Make the run's folder and put the recipe there."""
-    kept = run / "recipe.toml"
-    if kept.exists():
-        if not resume:
-            raise ZooError(f"{run} holds a run already; add --resume, or take another folder")
-        before = resolve(read_recipe(kept))
-        if before != recipe:
-            differing = ", ".join(differences(before, recipe))
-            raise ZooError(
-                f"{kept} is another recipe than {recipe_path} ({differing}); take another folder"
-            )
-    else:
-        make_folder(run)
-        with atomic_path(kept) as temporary:
-            temporary.write_text(write_recipe(recipe), encoding="utf-8")
-
-
-def _outcome(progress: dict[str, Any]) -> Outcome:
+def _outcome(progress: dict[str, Any], steps: int) -> Outcome:
+    """How far a run is by its checkpoint; its budget may have been another."""
     known = {field.name for field in fields(Outcome)}
-    return Outcome(**{name: value for name, value in progress.items() if name in known})
+    done = Outcome(**{name: v for name, v in progress.items() if name in known} | {"steps": steps})
+    if done.step > steps:
+        raise ZooError(f"the run has taken {done.step} steps; train.steps cannot become {steps}")
+    return done
 
 
 def _not_finite(number: int, step: _Step, checkpoints: list[Path]) -> str:
@@ -472,7 +544,7 @@ def _not_finite(number: int, step: _Step, checkpoints: list[Path]) -> str:
     kept = f"{checkpoints[-1]} is sound" if checkpoints else "there is no checkpoint yet"
     return (
         f"{what}, from the sequences {shown}; {kept}; lower train.lr, set train.clip_norm, or "
-        'leave such steps out: train.nonfinite = "skip"'
+        "leave such steps out, from there on: --resume --set train.nonfinite=skip"
     )
 
 
@@ -487,17 +559,3 @@ def _stop_signals() -> Iterator[list[int]]:
     finally:
         for kind, handler in zip(kinds, before, strict=True):
             signal.signal(kind, handler)
-
-
-@contextmanager
-def _lost_processes() -> Iterator[None]:
-    """Tell in one line that another process of the run is gone."""
-    try:
-        yield
-    except RuntimeError as error:  # gloo has no error of its own
-        lost = isinstance(error, torch.distributed.DistBackendError) or "gloo" in str(error)
-        if not lost:
-            raise
-        raise ZooError(
-            "another process of the run is lost; start all of them again with --resume"
-        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -55,13 +56,15 @@ def create_model(recipe: Recipe, data: Data) -> Forecaster:
 def create_optimizer(network: nn.Module, settings: TrainRecipe) -> torch.optim.Optimizer:
     """An optimiser of timm's for the weights that are not frozen.
 
-    Raises ZooError for a name or options that timm does not know, and patterns that fit
-    nothing.
+    Raises ZooError for a name or options that timm does not know, patterns that fit nothing,
+    and those that leave nothing to train.
     """
     known = [str(name) for name in list_optimizers()]
     if settings.optimizer.lower() not in known:
         near = nearest(settings.optimizer, known)
         raise ZooError(f"timm has no optimizer {settings.optimizer!r}{near}")
+    if settings.optimizer.lower() == "adahessian":
+        raise ZooError("adahessian needs second derivatives, which a step does not take; take adam")
     names = [name for name, _ in network.named_parameters()]
     for pattern in (*settings.freeze, *settings.lr_parts):
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -71,17 +74,18 @@ def create_optimizer(network: nn.Module, settings: TrainRecipe) -> torch.optim.O
             )
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(not any(fnmatchcase(name, one) for one in settings.freeze))
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ZooError("train.freeze leaves no weights to train; take some of its patterns out")
     options: dict[str, Any] = dict(settings.optimizer_options)
-    if settings.lr_parts:
-        decay = float(options.get("weight_decay", 0))
-        options["param_group_fn"] = lambda module: _groups(module, settings, decay)
     try:
+        _try_optimizer(settings)
+        if settings.lr_parts:
+            decay = float(options.get("weight_decay", 0))
+            options["param_group_fn"] = lambda module: _groups(module, settings, decay)
         return create_optimizer_v2(network, opt=settings.optimizer, lr=settings.lr, **options)
-    except (TypeError, ValueError) as error:
-        taken = inspect.signature(get_optimizer_class(settings.optimizer, bind_defaults=False))
+    except Exception as error:  # of any kind: nobody looks at an option before it is used
         raise ZooError(
-            f"train.optimizer_options: {error}; {settings.optimizer} takes "
-            f"{', '.join(name for name in taken.parameters if name not in ('params', 'lr'))}"
+            f"train.optimizer_options: {_told(error)}; {_taken(settings.optimizer)}"
         ) from None
 
 
@@ -90,7 +94,11 @@ def create_schedule(
 ) -> Scheduler:
     """A schedule of timm's: a function of the number of the step, so nothing of it is saved."""
     constant = settings.schedule == "constant"
-    options: dict[str, Any] = {"min_lr": settings.lr if constant else 0.0}
+    # timm begins a warm-up at 1e-5, which is no rise to a learning rate below it.
+    options: dict[str, Any] = {
+        "min_lr": settings.lr if constant else 0.0,
+        "warmup_lr": min(1e-5, settings.lr / 10),
+    }
     takes = set(inspect.signature(create_scheduler_v2).parameters)
     for name, value in settings.schedule_options.items():
         if name not in takes or name in TOLD:
@@ -107,9 +115,36 @@ def create_schedule(
             updates_per_epoch=1,
             **options,
         )
-    except (TypeError, ValueError, AssertionError) as error:
-        raise ZooError(f"train.schedule_options: {error}") from None
+        for step in (0, 1, steps // 2, steps - 1):
+            schedule.step_update(step)
+            if not all(math.isfinite(group["lr"]) for group in optimizer.param_groups):
+                raise ValueError(f"the learning rate of step {step + 1} is not finite")
+    except Exception as error:  # of any kind, as those of the optimisers
+        raise ZooError(f"train.schedule_options: {_told(error)}") from None
     return schedule
+
+
+def _try_optimizer(settings: TrainRecipe) -> None:
+    """Take a step with a few weights, which uses the options."""
+    weights = nn.Parameter(torch.zeros(2, 2))
+    weights.grad = torch.ones(2, 2)
+    with torch.random.fork_rng(devices=[]):
+        options: dict[str, Any] = dict(settings.optimizer_options)
+        create_optimizer_v2([weights], opt=settings.optimizer, lr=settings.lr, **options).step()
+
+
+def _taken(optimizer: str) -> str:
+    """Which options an optimiser takes."""
+    try:
+        taken = inspect.signature(get_optimizer_class(optimizer, bind_defaults=False)).parameters
+    except (AssertionError, ImportError):  # it is of a package or a device that is not there
+        return f"{optimizer} cannot be used here; take another"
+    return f"{optimizer} takes {', '.join(n for n in taken if n not in ('params', 'lr'))}"
+
+
+def _told(error: Exception) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _config(recipe: Recipe) -> Config:

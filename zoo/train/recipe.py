@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, Field, JsonValue, model_validator
 
 from zoo.config import Count, Validated
 from zoo.errors import ZooError
@@ -36,8 +36,11 @@ __all__ = [
     "write_recipe",
 ]
 
-Natural = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
+MOST = 10**9  # steps, sequences and the like: what one counts
+
+Natural = Annotated[int, Field(ge=0, le=MOST)]
+Positive = Annotated[int, Field(ge=1, le=MOST)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # NumPy takes no other
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -45,6 +48,26 @@ Options = dict[str, JsonValue]
 
 #: The losses in which more is better; of all others less is.
 RISING = ("ssim", "psnr")
+
+#: What is no option of a data set in a recipe, and what tells it.
+TOLD = {
+    "name": "data.name tells it",
+    "frames": "data.input_frames and data.horizon tell it",
+    "root": "the environment variable ZOO_DATA and --data-dir tell it",
+    "split": "it is train, and for measuring evaluation.split tells it",
+}
+
+
+def _check_options(options: Options) -> Options:
+    for name in options:
+        if name in TOLD:
+            raise ValueError(f"{name} is no option here: {TOLD[name]}")
+    if not isinstance(options.get("folder", ""), str):
+        raise ValueError("folder must be a text, the name of a folder")
+    return options
+
+
+DataOptions = Annotated[Options, AfterValidator(_check_options)]
 
 
 class DataRecipe(Validated):
@@ -60,8 +83,8 @@ class DataRecipe(Validated):
     name: Annotated[str, Field(min_length=1)]
     input_frames: Count = 10
     horizon: Count = 10
-    seed: Natural = 0
-    options: Options = Field(default_factory=dict)
+    seed: Seed = 0
+    options: DataOptions = Field(default_factory=dict)
     workers: Annotated[int, Field(ge=0, le=128)] = 0
 
 
@@ -195,7 +218,7 @@ class TrainRecipe(Validated):
     sampling_steps: Natural | None = None
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     nonfinite: Literal["stop", "skip"] = "stop"
-    seed: Natural = 0
+    seed: Seed = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = False
     compile: bool = False
@@ -238,7 +261,7 @@ class EvaluationRecipe(Validated):
 
     every: Positive | None = None
     split: str = "test"
-    options: Options = Field(default_factory=dict)
+    options: DataOptions = Field(default_factory=dict)
     sequences: Positive = 100
     batch_size: Count = 16
     metric: Literal["mse", "mae", "ssim", "psnr"] = "mse"
@@ -320,6 +343,8 @@ def read_recipe(path: Path, settings: Iterable[tuple[str, Any]] = ()) -> Recipe:
     for key, value in settings:
         source = f"{path} with --set"
         *tables, last = key.split(".")
+        if not all((*tables, last)):
+            raise ZooError(f"--set {key}: no key of a recipe, such as train.lr; see --show")
         table = values
         for name in tables:
             table = table.setdefault(name, {})

@@ -43,7 +43,8 @@ class Run:
     @property
     def state(self) -> str:
         """ "finished", or how much of it is done."""
-        if "training" in self.metrics:
+        training = self.metrics.get("training")
+        if isinstance(training, dict) and self.step <= training.get("steps", self.step):
             return "finished"
         return f"{self.step / self.steps:.0%}" if self.steps else "begun"
 
@@ -87,9 +88,10 @@ def read_run(folder: Path) -> Run:
 def find_runs(folder: Path) -> tuple[list[Run], list[str]]:
     """The runs in a folder and its folders, by name; and what is wrong with others there."""
     runs, problems = [], []
-    for path in sorted(folder.glob("**/log.jsonl")):
+    told = {path.parent for name in ("run.json", "log.jsonl") for path in folder.rglob(name)}
+    for path in sorted(told):
         try:
-            runs.append(read_run(path.parent))
+            runs.append(read_run(path))
         except ZooError as error:
             problems.append(str(error))
     return runs, problems
@@ -147,7 +149,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a log, without one that is being written."""
     lines = []
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 value = json.loads(line)
             except ValueError:

@@ -25,6 +25,7 @@ from zoo.forecast import Forecaster
 from zoo.inspect.pictures import comparison_strip
 from zoo.metrics import FrameMetrics
 from zoo.plugins import DISTRIBUTION
+from zoo.train.folder import Changes
 from zoo.train.recipe import Recipe
 from zoo.train.sampling import Share
 
@@ -43,10 +44,11 @@ class Log:
     def __init__(self, path: Path, step: int, accelerator: Accelerator) -> None:
         self.path, self.accelerator = path, accelerator
         if accelerator.is_main_process and path.exists():
-            lines = path.read_text().splitlines(keepends=True)
+            # Where the power was cut there may be anything, which is no line of JSON.
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
             kept = [line for line in lines if _is_until(line, step)]
             with atomic_path(path) as temporary:
-                temporary.write_text("".join(kept))
+                temporary.write_text("".join(kept), encoding="utf-8")
 
     def write(self, step: int, **values: Any) -> None:
         """Write a line; ZooError where there is no room for it."""
@@ -134,8 +136,10 @@ class Validation:
             comparison_strip(*(f[:, shown].nan_to_num().numpy() for f in frames)).save(temporary)
 
 
-def write_facts(path: Path, accelerator: Accelerator, model: Forecaster, step: int) -> None:
-    """Add to run.json what this start of the run runs on."""
+def write_facts(
+    path: Path, accelerator: Accelerator, model: Forecaster, step: int, changes: Changes
+) -> list[dict[str, Any]]:
+    """Add to run.json what this start of the run runs on, and return those of all starts."""
     facts: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters()), "starts": []}
     with suppress(OSError, ValueError, KeyError, TypeError):  # the first start, a damaged file
         facts["starts"] = list(json.loads(path.read_text())["starts"])
@@ -150,6 +154,7 @@ def write_facts(path: Path, accelerator: Accelerator, model: Forecaster, step: i
             "device_name": _device_name(accelerator.device),
             "threads": torch.get_num_threads(),
             "pid": os.getpid(),
+            **({"changed": changes} if changes else {}),
             "versions": {
                 "python": platform.python_version(),
                 **{name: version(name) for name in _packages(model)},
@@ -158,6 +163,8 @@ def write_facts(path: Path, accelerator: Accelerator, model: Forecaster, step: i
     )
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(facts, indent=2) + "\n")
+    starts: list[dict[str, Any]] = facts["starts"]
+    return starts
 
 
 def _packages(model: Forecaster) -> list[str]:
