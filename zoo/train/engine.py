@@ -28,13 +28,13 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from zoo.config import Data
-from zoo.data import open_dataset
 from zoo.errors import ZooError
 from zoo.forecast import Forecaster
-from zoo.hub import WEIGHTS, read_metrics, save, update_metrics
+from zoo.hub import read_metrics, save, update_metrics
+from zoo.parts import WEIGHTS, lacking
 from zoo.progress import progress_bar
 from zoo.train.checkpoints import Checkpoints, verify
+from zoo.train.data import describe, is_fresh, open_data
 from zoo.train.folder import Changes, claim, counts, identity, lock, put_recipe
 from zoo.train.model import create_model, create_optimizer, create_schedule, resolve
 from zoo.train.objective import Objective
@@ -148,19 +148,19 @@ class _Training:
     def __init__(self, recipe: Recipe, accelerator: Accelerator, root: Path | None) -> None:
         self.recipe, self.accelerator = recipe, accelerator
         settings = recipe.train
-        self.dataset = _open_training_data(recipe, root)
+        self.dataset = open_data(recipe, root)
         self.order = Order(
             len(self.dataset),
             settings.batch_size,
             recipe.data.seed,
-            shuffle=not _is_fresh(recipe),
+            shuffle=not is_fresh(recipe),
         )
         self.steps = settings.steps or (settings.epochs or 0) * self.order.steps_per_epoch
         if settings.warmup_steps >= self.steps:
             raise ZooError(
                 f"train.warmup_steps is {settings.warmup_steps}; the run has {self.steps} steps"
             )
-        model = create_model(recipe, _data(recipe, self.dataset))
+        model = create_model(recipe, describe(recipe, self.dataset))
         self.validation = None
         if recipe.evaluation.every or recipe.watch.pictures_every:
             self.validation = Validation(recipe, accelerator, root)
@@ -435,8 +435,7 @@ def _finished(run: Path, steps: int, select: str) -> Outcome | None:
     """What became of a run that has all its steps and left its model; None of any other."""
     try:
         told = read_metrics(run)["training"]
-        there = all((run / name).is_file() for name in ("config.json", WEIGHTS))
-        if not there or (told["steps"], told.get("select", "last")) != (steps, select):
+        if lacking(run) or (told["steps"], told.get("select", "last")) != (steps, select):
             return None
         best = told.get("validation", {})
         return Outcome(
@@ -490,39 +489,6 @@ def _facts(training: _Training, done: Outcome) -> dict[str, Any]:
         if training.recipe.evaluation.select == "best":
             facts["select"] = "best"
     return facts
-
-
-def _open_training_data(recipe: Recipe, root: Path | None) -> Any:
-    data = recipe.data
-    options: dict[str, Any] = dict(data.options)
-    if data.name == "mmnist":
-        options.setdefault("seed", data.seed)
-        if _is_fresh(recipe):
-            options["sequences"] = (recipe.train.steps or 1) * recipe.train.batch_size
-    dataset: Any = open_dataset(
-        data.name, "train", root=root, frames=data.input_frames + data.horizon, **options
-    )
-    if not len(dataset):
-        raise ZooError(f"the data set {data.name!r} has no sequences to train on; see data.options")
-    return dataset
-
-
-def _is_fresh(recipe: Recipe) -> bool:
-    """Whether every step gets sequences that are made for it."""
-    told = "sequences" in recipe.data.options or recipe.train.steps is None
-    return recipe.data.name == "mmnist" and not told
-
-
-def _data(recipe: Recipe, dataset: Any) -> Data:
-    """What the model is to know of its data: what the data set tells, and the recipe."""
-    fields = {
-        **getattr(dataset, "data", {}),
-        "name": recipe.data.name,
-        "size": tuple(dataset[0].shape[-2:]),
-        "input_frames": recipe.data.input_frames,
-        "horizon": recipe.data.horizon,
-    }
-    return Data.parse(fields, source=f"the data set {recipe.data.name}")
 
 
 def _outcome(progress: dict[str, Any], steps: int) -> Outcome:
