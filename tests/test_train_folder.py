@@ -16,6 +16,8 @@ from zoo.errors import ZooError
 from zoo.train.engine import train
 from zoo.train.recipe import read_recipe
 
+SCORES = {"model": {"mse": 1.0}, "persistence": {"mse": 2.0}}
+
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -69,7 +71,7 @@ def test_a_finished_run_is_left_as_it_is(
     shutil.copytree(finished, run)
     shutil.rmtree(run / "checkpoints")
     facts = json.loads((run / "metrics.json").read_text())
-    (run / "metrics.json").write_text(json.dumps({**facts, "forecast": {"model": {"mse": 1.0}}}))
+    (run / "metrics.json").write_text(json.dumps({**facts, "forecast": SCORES}))
     before = contents(run)
     outcome = train(recipe, run, resume=True, data_root=noise_root)
     assert (outcome.already, outcome.finished, outcome.step) == (True, True, 12)
@@ -85,7 +87,7 @@ def test_measures_stay_with_the_weights_that_were_measured(
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     facts = json.loads((run / "metrics.json").read_text())
-    measured = {**facts, "forecast": {"model": {"mse": 1.0}}}
+    measured = {**facts, "forecast": SCORES}
     (run / "metrics.json").write_text(json.dumps(measured))
     more: dict[str, Any] = {"resume": True, "data_root": noise_root}
     train(recipe, run, settings=[("train.clip_norm", 1.0)], **more)  # there is no step left

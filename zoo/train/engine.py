@@ -453,11 +453,10 @@ def _finished(run: Path, steps: int, select: str) -> Outcome | None:
 
 
 def _holds(run: Path, model: Forecaster) -> bool:
-    """Whether the model in a folder has these weights, and nothing is wrong with its metrics."""
+    """Whether the model in a folder has these weights."""
     try:
         kept = load_file(run / WEIGHTS)
-        read_metrics(run)
-    except (OSError, SafetensorError, ZooError):
+    except (OSError, SafetensorError):
         return False
     now = model.network.state_dict()
     return kept.keys() == now.keys() and all(
