@@ -115,7 +115,7 @@ def write_report(
     frames = dataset[index][None]  # (1, T, C, H, W)
     made = forecast_all(models, baselines, frames[:, :given], horizon, record)
     shown = {
-        who: to_physical(forecast[0, -horizon:].clamp(0, 1).cpu(), record).numpy()
+        who: to_physical(forecast[0, -horizon:].cpu(), record).numpy()
         for who, forecast in made.items()
     }
     physical = to_physical(frames[0], record).numpy()
