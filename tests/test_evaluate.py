@@ -144,7 +144,7 @@ def test_the_protocol_tells_data_apart_but_not_places(places: dict[str, Any]) ->
     made += ["--set", "low=0.0", "--set", "high=2.0", "--frames", "5"]
     result = CliRunner().invoke(command, made)
     assert result.exit_code == 0, result.output
-    assert measure("made") == one
+    assert measure("made", **limits) == one
 
 
 def test_truth_beyond_the_range_of_the_training_counts_in_full(tmp_path: Path) -> None:
