@@ -72,7 +72,7 @@ def comparison_strip(
     font, small = _font(15), _font(13)
     legend = palette.legend()
     width, height = _display_size(truth, 96)
-    column = max(width, *(_width(small, text) for text in before + after)) + GAP
+    column = max(width, *(_width(small, text) + GAP for text in before + after)) + GAP
     left = MARGIN + max(_width(font, row[0]) for row in rows) + 2 * GAP
     below = [f"|difference|: white is {spread:.3g} or more"] if legend else []
     below += [note] if note else []
