@@ -59,6 +59,14 @@ def test_no_rain_stays_no_rain_and_nan_stays_nan() -> None:
     )
 
 
+@pytest.mark.parametrize(("unit", "beyond"), [("m", [-0.5, 1.5]), ("dBZ", [0, 1])])
+def test_what_is_beyond_the_range_stays_so_but_of_reflectivity(
+    unit: str, beyond: list[float]
+) -> None:
+    data = Data(unit=unit, low=0, high=40)
+    assert to_unit_interval(torch.tensor([-20.0, 60.0]), data).tolist() == beyond
+
+
 def test_a_record_of_rain_is_in_mm_per_hour() -> None:
     for wrong in ({"unit": "dBZ"}, {"high": 5.0}):
         with pytest.raises(ZooError, match="stands in place of low and high"):
@@ -219,7 +227,7 @@ def test_a_grid_without_coordinates_gets_them_in_metres(model: zoo.Forecaster) -
 def test_a_frame_that_is_missing_whole_is_refused_by_its_time(model: zoo.Forecaster) -> None:
     past = labelled()
     past[2] = np.nan
-    with pytest.raises(ZooError, match=r"frame 2 \(2020-01-01T00:10.*missing whole"):
+    with pytest.raises(ZooError, match=r"frame 2 \(2020-01-01T00:10:00\) is missing whole"):
         model.predict(past)
     with pytest.raises(ZooError, match="frame 2 is missing whole"):
         model.predict(past.values)

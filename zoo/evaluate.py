@@ -22,7 +22,7 @@ from zoo.forecast import Forecaster
 from zoo.memory import trim
 from zoo.metrics import BALANCE, DEFINITIONS, FrameMetrics
 from zoo.progress import progress_bar
-from zoo.units import check_data, to_physical, to_unit_interval
+from zoo.units import check_data, clips, to_physical, to_unit_interval
 
 __all__ = ["default_thresholds", "evaluate", "forecast_all", "latest", "open_for"]
 
@@ -41,11 +41,8 @@ ASKED_FOR = ("fss", "lpips")
 #: Options that say where the files are, which says nothing of what is in them.
 PLACES = ("folder", "path")
 
-#: What of the scaled values is clipped to [0, 1], by the way they are scaled.
-CLIPPED = {
-    "linear": "what models read and forecast, not the truth nor the baselines",
-    "reflectivity": "all",
-}
+#: What of the scaled values is clipped to [0, 1], by whether the data are.
+CLIPPED = {True: "all", False: "what models read and forecast, not the truth nor the baselines"}
 
 
 def evaluate(
@@ -309,7 +306,7 @@ def _protocol(
         "unit": record.unit,
         "scale": (record.reflectivity.model_dump() if record.reflectivity else [*record.limits]),
         "data_range": [0, 1],
-        "clipped": CLIPPED["linear" if record.reflectivity is None else "reflectivity"],
+        "clipped": CLIPPED[clips(record)],
         "reduction": "mean over sequences of each frame, then over frames",
         "frames": {
             "forecast": f"the last {horizon} of {given + horizon - 1} predictions",

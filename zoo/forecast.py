@@ -155,11 +155,11 @@ class Forecaster(nn.Module):
         if horizon is None:
             horizon = self.config.data.horizon or 1
         data = self.config.data
+        check_data(data, unit=unit, time_step=time_step)
         if is_labelled(frames):
             values, labels = unlabel(frames, unit=unit, time_step=time_step)
             check_data(data, unit=labels.unit, time_step=labels.time_step)
             return labels.label(self.predict(values, horizon), data)  # type: ignore[return-value]
-        check_data(data, unit=unit, time_step=time_step)
         with _forecasting(self):
             past = self._scale(frames)  # type: ignore[arg-type]
             forecast = self(past.nan_to_num(nan=0.0), horizon)[:, -horizon:]

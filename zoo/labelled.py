@@ -192,7 +192,10 @@ def _check_present(frames: xarray.DataArray) -> None:
     whole = absent.any([d for d in absent.dims if d != "time"]).values  # (T,)
     if whole.any() and not absent.all():
         i = int(whole.argmax())
-        when = f" ({frames['time'].values[i]})" if "time" in frames.coords else ""
+        when = ""
+        if "time" in frames.coords:
+            time = frames["time"].values[i]
+            when = f" ({time.astype('M8[s]') if frames['time'].dtype.kind == 'M' else time})"
         raise ZooError(f"frame {i}{when} is missing whole: all its values are NaN; {ABSENT}")
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "Array",
     "Frames",
     "check_data",
+    "clips",
     "duration",
     "is_same_unit",
     "scale",
@@ -44,13 +45,23 @@ SECONDS = {"s": 1, "sec": 1, "min": 60, "h": 3600, "d": 86400}
 def to_unit_interval(x: Tensor, data: Data) -> Tensor:
     """Values in the units of the data to the model's scale, NaN kept; any shape.
 
-    `data.low` and `data.high` become 0 and 1 and what is beyond them is beyond; rain by way of
-    the reflectivity is clipped to [0, 1], as published.
+    `data.low` and `data.high` become 0 and 1 and what is beyond them is beyond. Reflectivity, and
+    rain by way of it, is clipped to [0, 1], as published.
     """
     if (z := data.reflectivity) is None:
-        return (x - data.low) / (data.high - data.low)
+        x = (x - data.low) / (data.high - data.low)
+        return x.clamp(0, 1) if clips(data) else x
     dbz = 10 * (z.a * x.clamp(min=0) ** z.b).log10()  # −∞ without rain
     return ((dbz - z.low) / (z.high - z.low)).clamp(0, 1)
+
+
+def clips(data: Data) -> bool:
+    """Whether values beyond the range are clipped: those of a reflectivity.
+
+    What reflects nothing has some very low dBZ, which by its product is -32 or another: a code
+    rather than a measurement.
+    """
+    return data.reflectivity is not None or is_same_unit(data.unit, "dBZ")
 
 
 def to_physical(x: Tensor, data: Data) -> Tensor:
