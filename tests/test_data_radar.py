@@ -334,6 +334,7 @@ def test_what_follows_the_last_files_is_forecast(dwd: Path) -> None:
         assert future.shape == (3, 6, 8)
         assert future.attrs["units"] == "mm/h"
         assert future["time"].values[0] == np.datetime64("2020-01-01T12:35")
+        assert future["y"].values.tolist() == [1000.0 * i for i in range(6)]
         last = read_radolan(sorted(dwd.glob("*.gz"))[-1])[1] * 12  # mm in 5 minutes to mm/h
         before = read_radolan(sorted(dwd.glob("*.gz"))[-2])[1] * 12
         past = np.stack([before, last]).astype(np.float32)

@@ -97,6 +97,7 @@ def test_the_protocol_tells_figures_apart(root: Path, models: Path) -> None:
     usual = identity()
     assert identity(batch_size=1) == usual
     assert identity(baselines=()) == usual
+    assert identity(windows=(3,)) == usual  # more metrics change nothing of the others
     others = [
         identity(split="train"),
         identity(thresholds=(1.0,)),
@@ -105,6 +106,79 @@ def test_the_protocol_tells_figures_apart(root: Path, models: Path) -> None:
         identity(options={**OPTIONS, "high": 30.0, "low": 0.0}),
     ]
     assert len({usual, *others}) == 6
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> dict[str, Any]:
+    """The id and the figures of persistence on a folder's frames, by the folder and options."""
+    model = zoo.create("convlstm", hidden=4, layers=2)
+    found: dict[str, Any] = {}
+
+    def measure(folder: str, root: Path = tmp_path, **options: Any) -> tuple[str, float]:
+        report = evaluate(
+            model,
+            dataset="arrays",
+            root=root,
+            options={"folder": folder, **options},
+            input_frames=3,
+            horizon=2,
+        )
+        return report["protocol"]["id"], report["forecast"]["persistence"]["mse"]
+
+    found["measure"], found["root"] = measure, tmp_path
+    return found
+
+
+def test_the_protocol_tells_data_apart_but_not_places(places: dict[str, Any]) -> None:
+    measure, root = places["measure"], places["root"]
+    frames = np.random.default_rng(0).random((30, 8, 8)).astype(np.float32)
+    for folder, values in (("a", frames), ("b", frames**2), ("elsewhere/a", frames)):
+        (root / folder).mkdir(parents=True)
+        np.save(root / folder / "f.npy", values)
+    limits = {"low": 0.0, "high": 2.0}
+    one = measure("a", **limits)
+    assert measure("b", **limits)[0] != one[0]
+    assert measure("a", root=root / "elsewhere", **limits) == one
+    assert measure("elsewhere/a", path="f.npy", **limits) == one
+    made = ["data", "prepare", "arrays", str(root / "a"), "-o", str(root / "made")]
+    made += ["--set", "low=0.0", "--set", "high=2.0", "--frames", "5"]
+    result = CliRunner().invoke(command, made)
+    assert result.exit_code == 0, result.output
+    assert measure("made", **limits) == one
+
+
+def test_truth_beyond_the_range_of_the_training_counts_in_full(tmp_path: Path) -> None:
+    (tmp_path / "arrays").mkdir()
+    frames = np.zeros((20, 8, 8), np.float32)
+    frames[:16] = np.linspace(0, 10, 16)[:, None, None]
+    frames[16:19], frames[19] = 50, 100
+    np.save(tmp_path / "arrays/f.npy", frames)
+    model = zoo.create("convlstm", hidden=4, layers=2)
+    report = evaluate(
+        model, dataset="arrays", root=tmp_path, options={"unit": "m"}, input_frames=3, horizon=1
+    )
+    figures = report["forecast"]
+    assert figures["persistence"]["rmse_unit"] == pytest.approx(50)
+    assert 90 <= figures["model"]["rmse_unit"] <= 100  # its forecast is within 0 to 10 m
+    assert "not the truth" in report["protocol"]["clipped"]
+
+
+def test_a_frame_without_any_value_is_left_out(tmp_path: Path, models: Path) -> None:
+    rain = np.random.default_rng(0).gamma(1, 2, (30, 16, 20)).astype(np.float32)
+    gaps = rain.copy()
+    gaps[[25, 28]] = -1  # one that is read and one that is forecast
+    figures = []
+    for name, frames in (("whole", rain), ("gaps", gaps)):
+        (tmp_path / name / "arrays").mkdir(parents=True)
+        np.savez(tmp_path / name / "arrays/rain.npz", rain=frames)
+        report = evaluate(load(models / "one"), root=tmp_path / name, windows=(3,), sequences=1)
+        json.dumps(report, allow_nan=False)
+        figures.append(report)
+    whole, part = (f["per_frame"]["persistence"] for f in figures)
+    assert part["mse"][-1] is None
+    assert part["ssim"][-1] is None
+    assert part["mse"][-2] == pytest.approx(whole["mse"][-2])
+    assert figures[1]["forecast"]["persistence"]["mse"] == pytest.approx(whole["mse"][-2])
 
 
 def test_batches_change_nothing_of_persistence(root: Path, models: Path) -> None:
@@ -140,6 +214,11 @@ def test_other_data_are_refused(root: Path, models: Path) -> None:
     ):
         with pytest.raises(ZooError, match=told):
             evaluate(model, root=root, options={**model.config.data.options, **changed})
+    coarse = model.config.data.model_copy(update={"grid_step": 5000.0})
+    other = zoo.create("convlstm", hidden=4, layers=2, data=coarse.model_dump())
+    told = "model does not fit the data: the frames have cells of 1000 m; .* cells of 5000 m"
+    with pytest.raises(ZooError, match=told):
+        evaluate(other, root=root, options={**coarse.options, "grid_step": 1000.0})
     with pytest.raises(ZooError, match="there is no baseline 'guess'"):
         evaluate(model, root=root, baselines=("guess",))
     with pytest.raises(ZooError, match="outside of what the data can tell"):

@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw
 from zoo.data.files import read_frames
 from zoo.errors import ZooError
 from zoo.inspect import pictures
+from zoo.inspect.palettes import Palette
 from zoo.inspect.pictures import comparison_gif, comparison_strip
 
 
@@ -144,3 +145,17 @@ def test_bad_range_and_bad_paths(tmp_path):
     for name, said in [("a.npy", "ends in"), ("a.png", "ends in"), ("no/a.gif", "mkdir")]:
         with pytest.raises(ZooError, match=said):
             comparison_gif(tmp_path / name, *arrays)
+
+
+def test_a_legend_widens_narrow_pictures(texts):
+    palette = Palette(0, 1234, spread=617, unit="1/30min", shade="viridis")
+    comparison_strip(*(flat(1, 20, h=32, w=4) for _ in range(3)), palette=palette)
+    assert "1/30min" in texts  # and none leaves its picture
+    assert "|difference|: white is 617 or more" in texts
+
+
+def test_times_and_a_note(texts):
+    comparison_strip(flat(2, 0), flat(2, 0), flat(2, 0), time_step=300.0, note="channel 1 of 2")
+    assert {"t-5 min", "t", "t+5 min", "t+10 min", "channel 1 of 2"} <= {*texts}
+    comparison_strip(flat(2, 0), flat(2, 0), flat(2, 0), time_step=0.1)
+    assert "t+1" in texts

@@ -59,6 +59,14 @@ def test_no_rain_stays_no_rain_and_nan_stays_nan() -> None:
     )
 
 
+@pytest.mark.parametrize(("unit", "beyond"), [("m", [-0.5, 1.5]), ("dBZ", [0, 1])])
+def test_what_is_beyond_the_range_stays_so_but_of_reflectivity(
+    unit: str, beyond: list[float]
+) -> None:
+    data = Data(unit=unit, low=0, high=40)
+    assert to_unit_interval(torch.tensor([-20.0, 60.0]), data).tolist() == beyond
+
+
 def test_a_record_of_rain_is_in_mm_per_hour() -> None:
     for wrong in ({"unit": "dBZ"}, {"high": 5.0}):
         with pytest.raises(ZooError, match="stands in place of low and high"):
@@ -168,6 +176,72 @@ def test_labels_that_do_not_fit_the_model(model: zoo.Forecaster) -> None:
     uneven = labelled()[[0, 1, 3]]
     with pytest.raises(ZooError, match="evenly spaced"):
         model.predict(uneven)
+
+
+def test_durations_are_times_as_well(model: zoo.Forecaster) -> None:
+    past = labelled()
+    past = past.assign_coords(time=past["time"] - past["time"][0])
+    future = model.predict(past)
+    assert (future["time"].values == np.arange(20, 35, 5) * np.timedelta64(1, "m")).all()
+    with pytest.raises(ZooError, match="30 min apart"):
+        model.predict(past.assign_coords(time=past["time"] * 6))
+
+
+def test_dates_of_other_calendars(model: zoo.Forecaster) -> None:
+    cftime = pytest.importorskip("cftime", reason="pip install cftime")
+    start = cftime.DatetimeNoLeap(2020, 2, 28, 23, 45)
+    past = labelled().assign_coords(
+        time=[start + k * datetime.timedelta(minutes=5) for k in range(4)]
+    )
+    times = model.predict(past)["time"].values
+    assert times[0] == cftime.DatetimeNoLeap(2020, 3, 1, 0, 5)
+
+
+@pytest.mark.parametrize("times", [[0.0, 5.0, 10.0, 15.0], [0, 1, 2, 3], list("abcd")])
+def test_numbers_and_words_are_no_times(model: zoo.Forecaster, times: list[Any]) -> None:
+    with pytest.raises(ZooError, match=r"neither dates nor durations.*minutes since"):
+        model.predict(labelled().assign_coords(time=times))
+    model.predict(labelled().drop_vars("time"), time_step="5min")
+
+
+def test_what_is_told_may_not_contradict_the_labels(model: zoo.Forecaster) -> None:
+    with pytest.raises(ZooError, match="told to be in 'mm/h', and the DataArray says 'mm'"):
+        model.predict(labelled(units="mm"), unit="mm/h")
+    with pytest.raises(ZooError, match=r"told to be 5 min apart, and the times .* are 10 min"):
+        model.predict(labelled(minutes=10), time_step="5min")
+    past = labelled()
+    assert model.predict(past, unit="mm/hr", time_step=300).attrs["units"] == "mm h-1"
+    del past.attrs["units"]
+    assert model.predict(past, unit="mm/hr").attrs["units"] == "mm/hr"
+
+
+def test_a_grid_without_coordinates_gets_them_in_metres(model: zoo.Forecaster) -> None:
+    bare = labelled().drop_vars(["y", "x", "lat"])
+    future = model.predict(bare)
+    assert future["y"].values.tolist() == [1000.0 * i for i in range(8)]
+    assert future["x"].attrs["units"] == "m"
+    kept = model.predict(bare.assign_coords(lat=(("y", "x"), np.ones((8, 6)))))
+    assert not {"y", "x"} & {*kept.coords}  # it has coordinates of its own
+
+
+def test_a_frame_that_is_missing_whole_is_refused_by_its_time(model: zoo.Forecaster) -> None:
+    past = labelled()
+    past[2] = np.nan
+    with pytest.raises(ZooError, match=r"frame 2 \(2020-01-01T00:10:00\) is missing whole"):
+        model.predict(past)
+    with pytest.raises(ZooError, match="frame 2 is missing whole"):
+        model.predict(past.values)
+
+
+def test_a_store_without_names_of_dimensions(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    for version in (2, 3):
+        file = tmp_path / f"{version}.zarr"
+        zarr.open_group(file, mode="w", zarr_format=version).create_array(
+            "rain", shape=(4, 8, 8), dtype="f4"
+        )
+        with pytest.raises(ZooError, match="the store names no dimensions"):
+            read_labelled(file)
 
 
 def test_missing_values(model: zoo.Forecaster) -> None:

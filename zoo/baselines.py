@@ -1,6 +1,6 @@
 """Forecasts without a network: what a model has to beat.
 
-A baseline is a function of frames (B, T, C, H, W) in [0, 1], a horizon and what the numbers mean,
+A baseline is a function of scaled frames (B, T, C, H, W), a horizon and what the numbers mean,
 and gives what a model gives, (B, T − 1 + horizon, C, H, W). Missing values may come in as NaN.
 """
 
@@ -28,7 +28,7 @@ def optical_flow(frames: Tensor, horizon: int, data: Data) -> Tensor:
     """The last frame carried on along the motion of those before it, by pysteps.
 
     The motion is Lucas and Kanade's, the extrapolation semi-Lagrangian (Pulkkinen et al. 2019),
-    on the values in [0, 1], which of a rain rate are its reflectivity. Where nothing is known of
+    on the scaled values, which of a rain rate are its reflectivity. Where nothing is known of
     what comes in from outside, the last frame stays. The first frame has no motion before it
     and stays as it is.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from einops import reduce
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
@@ -21,7 +22,7 @@ from zoo.forecast import Forecaster
 from zoo.memory import trim
 from zoo.metrics import BALANCE, DEFINITIONS, FrameMetrics
 from zoo.progress import progress_bar
-from zoo.units import check_data, to_physical, to_unit_interval
+from zoo.units import check_data, clips, to_physical, to_unit_interval
 
 __all__ = ["default_thresholds", "evaluate", "forecast_all", "latest", "open_for"]
 
@@ -33,6 +34,15 @@ LARGE = 2**20  # values of a batch from which on memory is minded
 
 #: Thresholds of the categorical scores by unit: for rain those of the MS-RNN papers.
 THRESHOLDS = {"mm/h": (0.5, 2.0, 5.0), "dBZ": (20.0, 30.0, 40.0)}
+
+#: Metrics that are measured on demand: with or without them, the others may be compared.
+ASKED_FOR = ("fss", "lpips")
+
+#: Options that say where the files are, which says nothing of what is in them.
+PLACES = ("folder", "path")
+
+#: What of the scaled values is clipped to [0, 1], by whether the data are.
+CLIPPED = {True: "all", False: "what models read and forecast, not the truth nor the baselines"}
 
 
 def evaluate(
@@ -74,9 +84,9 @@ def evaluate(
     the MS-LSTM paper's tables), under "per_frame" every one of these, under "counts" the
     contingency tables (hits, false alarms, misses, correct negatives) by threshold; each for
     every model ("model" for a single one) and baseline. Metrics are those of
-    :class:`zoo.metrics.FrameMetrics`. "protocol" says how it was measured, and its "id" is the
-    same for figures that may be set side by side. Under ``torchrun`` or ``accelerate launch``
-    the processes share the sequences, and each returns the whole report.
+    :class:`zoo.metrics.FrameMetrics`. "protocol" says how and on which data it was measured, and
+    its "id" is the same for figures that may be set side by side. Under ``torchrun`` or
+    ``accelerate launch`` the processes share the sequences, and each returns the whole report.
 
     Raises ZooError where the data are absent or do not fit the models.
     """
@@ -105,7 +115,7 @@ def evaluate(
         for number, frames in enumerate(DataLoader(Subset(test, mine), batch_size), 1):
             past, truth = frames[:, :given], frames[:, 1:]
             for who, forecast in forecast_all(named, baselines, past, horizon, record).items():
-                metrics[who].update(forecast, truth.to(forecast.device))
+                metrics[who].update(forecast, truth.to(forecast.device), clip=False)
             bar(min(number * batch_size, len(mine)), "")
             if frames.numel() > LARGE:
                 trim()
@@ -201,7 +211,8 @@ def forecast_all(
 ) -> dict[str, Tensor]:
     """The predictions (B, T − 1 + horizon, C, H, W) of models and baselines, on the data's scale.
 
-    A model trained on another scale of the same unit is given and gives its own.
+    A model reads and gives [0, 1], clipped, as in :meth:`Forecaster.predict`; one trained on
+    another scale of the same unit, that of its own. Baselines have what was observed, unclipped.
     """
     made = {}
     for who, model in models.items():
@@ -210,9 +221,9 @@ def forecast_all(
         frames = past.to(next(model.parameters()).device)
         if _is_other_scale(own, record):
             frames = to_unit_interval(to_physical(frames, record), own)
-        forecast = model(frames.nan_to_num(nan=0.0), horizon)
+        forecast = model(frames.clamp(0, 1).nan_to_num(nan=0.0), horizon).clamp(0, 1)
         if _is_other_scale(own, record):
-            forecast = to_unit_interval(to_physical(forecast.clamp(0, 1), own), record)
+            forecast = to_unit_interval(to_physical(forecast, own), record)
         made[who] = forecast
     for who in baselines:
         made[who] = BASELINES[who](past, horizon, record)
@@ -232,11 +243,16 @@ def _is_other_scale(own: Data, record: Data) -> bool:
 
 
 def _check_fits(who: str, model: Forecaster, record: Data) -> None:
-    """Refuse data of another unit or time step than the model's."""
+    """Refuse data of another unit, time step or grid than the model's."""
     if model.config.data.name is None:
         return
     try:
-        check_data(model.config.data, unit=record.unit, time_step=record.time_step)
+        check_data(
+            model.config.data,
+            unit=record.unit,
+            time_step=record.time_step,
+            grid_step=record.grid_step,
+        )
     except ZooError as error:
         raise ZooError(f"{who} does not fit the data: {error}") from None
 
@@ -268,9 +284,12 @@ def _protocol(
     horizon: int,
     figures: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """How the figures came about; its id is that of all of this."""
+    """How the figures came about.
+
+    Its id is that of all of this but the metrics that were asked for beside the others.
+    """
     measured = sorted({key for each in figures.values() for key in each})
-    options = {k: v for k, v in record.options.items() if k != "folder"}
+    options = {k: v for k, v in record.options.items() if k not in PLACES}
     when = getattr(test, "when", lambda _: None)
     first, last = when(0), when(count - 1)
     protocol = {
@@ -278,6 +297,7 @@ def _protocol(
         "split": split,
         "options": options,
         "sequences": count,
+        "fingerprint": _fingerprint(test, count),
         "times": None if first is None or last is None else [str(first[0]), str(last[-1])],
         "input_frames": given,
         "horizon": horizon,
@@ -286,7 +306,7 @@ def _protocol(
         "unit": record.unit,
         "scale": (record.reflectivity.model_dump() if record.reflectivity else [*record.limits]),
         "data_range": [0, 1],
-        "clipped": True,
+        "clipped": CLIPPED[clips(record)],
         "reduction": "mean over sequences of each frame, then over frames",
         "frames": {
             "forecast": f"the last {horizon} of {given + horizon - 1} predictions",
@@ -294,10 +314,43 @@ def _protocol(
         },
         "missing": "not counted; frames with missing pixels are scaled to whole ones",
         "balance": [list(pair) for pair in BALANCE] if "b_mse" in measured else None,
-        "metrics": {key: DEFINITIONS[key.partition("@")[0]] for key in measured},
     }
-    text = json.dumps(protocol, sort_keys=True)
-    return {"id": hashlib.sha256(text.encode()).hexdigest()[:12], **json.loads(text)}
+    always = {key for key in measured if key.partition("@")[0] not in ASKED_FOR}
+    metrics = {key: DEFINITIONS[key.partition("@")[0]] for key in measured}
+    usual = {key: told for key, told in metrics.items() if key in always}
+    identity = _digest({**protocol, "metrics": usual})
+    return {"id": identity, **json.loads(json.dumps({**protocol, "metrics": metrics}))}
+
+
+def _fingerprint(test: Any, count: int) -> str:
+    """What tells data apart, wherever they lie: recordings, their times, some of the values.
+
+    Of the recordings it takes the names without their folders, lengths, first and last times, in
+    frames as they are used, so that prepared data have the fingerprint of their source; of the
+    first and the last sequence the moments of every frame to six digits.
+    """
+    every = getattr(test, "every", 1)
+    recordings = []
+    for series in getattr(test, "series", ()):
+        times = None if series.times is None else series.times[::every].astype("datetime64[s]")
+        ends = [] if times is None else [str(time) for time in (*times[:1], *times[-1:])]
+        name = series.name.replace("\\", "/").rpartition("/")[2]
+        recordings.append([name, len(range(0, series.length, every)), *ends])
+    moments = []
+    for index in (0, count - 1):
+        frames = test[index].double()  # (T, C, H, W)
+        known = ~frames.isnan()
+        ramp = torch.linspace(0, 1, frames[0].numel()).double().view_as(frames[0])
+        for weight in (torch.ones_like(ramp), ramp, frames.nan_to_num()):
+            sums = reduce(frames.nan_to_num() * weight, "t c h w -> t", "sum")
+            moments.append([f"{value:.6g}" for value in sums.tolist()])
+        moments.append([str(n) for n in reduce(known.long(), "t c h w -> t", "sum").tolist()])
+    return _digest([recordings, moments])
+
+
+def _digest(values: Any) -> str:
+    """Twelve digits of a hash of what JSON can hold."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _gathered(metrics: dict[str, FrameMetrics]) -> dict[str, FrameMetrics]:

@@ -141,7 +141,7 @@ class Forecaster(nn.Module):
             frames: (B, T, C, H, W), or (T, C, H, W) or (T, H, W) for one sequence; a tensor,
                 a numpy array, or an xarray.DataArray with a dimension "time" and the grid as
                 its last two. For pictures, whose values are 0 to 1, also uint8. Where values
-                can be missing (`config.data.missing`), NaN are.
+                can be missing (`config.data.missing`), NaN are, but no frame whole.
             horizon: how many; by default what the model was trained with.
             unit: that of `frames`; by default the attribute "units" of a DataArray.
             time_step: from one frame to the next, as a timedelta, in seconds or as "5min"; by
@@ -155,11 +155,11 @@ class Forecaster(nn.Module):
         if horizon is None:
             horizon = self.config.data.horizon or 1
         data = self.config.data
-        if is_labelled(frames):
-            values, labels = unlabel(frames, data)
-            check_data(data, unit=unit or labels.unit, time_step=time_step or labels.time_step)
-            return labels.label(self.predict(values, horizon), data)  # type: ignore[return-value]
         check_data(data, unit=unit, time_step=time_step)
+        if is_labelled(frames):
+            values, labels = unlabel(frames, unit=unit, time_step=time_step)
+            check_data(data, unit=labels.unit, time_step=labels.time_step)
+            return labels.label(self.predict(values, horizon), data)  # type: ignore[return-value]
         with _forecasting(self):
             past = self._scale(frames)  # type: ignore[arg-type]
             forecast = self(past.nan_to_num(nan=0.0), horizon)[:, -horizon:]

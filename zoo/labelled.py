@@ -15,6 +15,7 @@ import numpy as np
 
 from zoo.config import Data
 from zoo.errors import ZooError
+from zoo.units import ABSENT, duration, is_same_unit, seconds
 
 if TYPE_CHECKING:
     import xarray
@@ -38,6 +39,8 @@ LABELLED = {".nc": "h5netcdf", ".nc4": "h5netcdf", ".zarr": "zarr"}
 CHANNELS = ("channel", "channels", "band", "variable")
 BATCHES = ("batch", "sample", "member", "realization")
 
+SECOND = np.timedelta64(1, "s")
+
 
 def is_labelled(frames: object) -> TypeGuard[xarray.DataArray]:
     """Whether frames are an xarray.DataArray."""
@@ -46,7 +49,7 @@ def is_labelled(frames: object) -> TypeGuard[xarray.DataArray]:
 
 @dataclass
 class Labels:
-    """What a DataArray says beside its values.
+    """What a DataArray says beside its values, or was told of it.
 
     unit: its attribute "units". time_step: between its frames in seconds. Each may be None.
     """
@@ -59,8 +62,11 @@ class Labels:
         """The forecast of :func:`unlabel`'s frames as a DataArray of the same dimensions.
 
         Its coordinates are those of the frames; "time" goes on, and along it stand "lead_time",
-        with the time of the last frame as "reference_time".
+        with the time of the last frame as "reference_time". A grid without coordinates gets them
+        from the grid step of the data, where that is known.
         """
+        import datetime
+
         import xarray
 
         past = self.array
@@ -77,10 +83,15 @@ class Labels:
             coords["lead_time"] = ("time", steps * step)
             if "time" in past.coords:
                 last = past["time"].values[-1]
-                coords["time"] = last + steps * step
+                if past["time"].dtype.kind == "O":  # dates of other calendars, by cftime
+                    ahead = [datetime.timedelta(seconds=float(n)) for n in steps * step / SECOND]
+                    coords["time"] = ("time", [last + lead for lead in ahead])
+                else:
+                    coords["time"] = last + steps * step
                 coords["reference_time"] = last
         else:
             coords["lead_time"] = ("time", steps)
+        coords |= _grid(past, data)
         attributes = {**past.attrs, "units": self.unit or data.unit}
         attributes.setdefault("long_name", data.variable)
         name = past.name if past.name is not None else data.variable
@@ -90,11 +101,33 @@ class Labels:
         return made.transpose(*past.dims)
 
 
-def unlabel(frames: xarray.DataArray, data: Data) -> tuple[np.ndarray, Labels]:
+def _grid(past: xarray.DataArray, data: Data) -> dict[str, Any]:
+    """Coordinates of the grid in metres, where it has none and its step is known."""
+    grid = past.dims[-2:]
+    if data.grid_step is None or any({*grid} & {*c.dims} for c in past.coords.values()):
+        return {}
+    names = ("below", "right of")
+    return {
+        str(dim): (
+            dim,
+            np.arange(past.sizes[dim]) * data.grid_step,
+            {"units": "m", "long_name": f"distance {where} the centre of the first cell"},
+        )
+        for dim, where in zip(grid, names, strict=True)
+    }
+
+
+def unlabel(
+    frames: xarray.DataArray,
+    *,
+    unit: str | None = None,
+    time_step: object = None,
+) -> tuple[np.ndarray, Labels]:
     """The values of a DataArray, (T, H, W), (T, C, H, W) or (B, T, C, H, W), and its labels.
 
-    Raises ZooError where it has no dimension "time", others that are not known, times that are
-    not evenly spaced, or a grid that is not its last two dimensions.
+    `unit` and `time_step` are what is told beside them. Raises ZooError where it has no dimension
+    "time", others that are not known, times that are not evenly spaced, a grid that is not its
+    last two dimensions, a frame without any value, or where it contradicts what is told.
     """
     dims = tuple(map(str, frames.dims))
     extra = [d for d in dims[:-2] if d not in ("time", *CHANNELS, *BATCHES)]
@@ -108,19 +141,62 @@ def unlabel(frames: xarray.DataArray, data: Data) -> tuple[np.ndarray, Labels]:
     values = np.asarray(frames.transpose(*order).values)
     if order[0] != "time" and not set(CHANNELS) & set(order):
         values = values[:, :, None]  # (B, T, H, W) to (B, T, 1, H, W)
-    unit = frames.attrs.get("units")
-    step = None
-    if "time" in frames.coords and frames.sizes["time"] > 1:
-        times = frames["time"].values
-        if np.issubdtype(times.dtype, np.datetime64):
-            steps = np.diff(times) / np.timedelta64(1, "s")
-            if steps.min() <= 0 or steps.max() - steps.min() > 1e-3 * steps.max():
-                raise ZooError(
-                    f"the times of the DataArray are {steps.min():g} to {steps.max():g} s apart; "
-                    "expected rising, evenly spaced ones: select or interpolate them"
-                )
-            step = float(steps[0])
-    return values, Labels(frames, None if unit is None else str(unit), step)
+    _check_present(frames)
+    said = None if (units := frames.attrs.get("units")) is None else str(units)
+    if unit is not None and said is not None and not is_same_unit(unit, said):
+        raise ZooError(
+            f"the frames are told to be in {unit!r}, and the DataArray says {said!r} (its "
+            "attribute units); correct the one or the other"
+        )
+    step = _step(frames["time"]) if "time" in frames.coords else None
+    told = None if time_step is None else seconds(time_step)
+    if step is not None and told is not None and abs(step - told) > 1e-3 * step:
+        raise ZooError(
+            f"the frames are told to be {duration(told)} apart, and the times of the DataArray are "
+            f"{duration(step)} apart; correct the one or the other"
+        )
+    return values, Labels(frames, said or unit, step or told)
+
+
+def _step(time: xarray.DataArray) -> float | None:
+    """Seconds from one time to the next, None of a single one; ZooError for what are no times."""
+    times = time.values
+    dates = times.dtype.kind == "O" and all(hasattr(t, "calendar") for t in times)  # of cftime
+    if not dates and times.dtype.kind not in "mM":
+        shown = ", ".join(map(str, times[:2]))
+        raise ZooError(
+            f"the coordinate 'time' of the DataArray is {times.dtype} ({shown}, …), neither dates "
+            "nor durations; give it as datetime64, in a file by the attribute units = "
+            "'minutes since 2020-01-01', or drop it, drop_vars('time'), and tell the time step"
+        )
+    if not dates and np.isnat(times).any():
+        raise ZooError("a time of the DataArray is missing (NaT); give all frames times, or none")
+    if len(times) < 2:
+        return None
+    gaps = np.diff(times)
+    steps = np.array([g.total_seconds() for g in gaps]) if dates else gaps / SECOND
+    if steps.min() <= 0 or steps.max() - steps.min() > 1e-3 * steps.max():
+        raise ZooError(
+            f"the times of the DataArray are {steps.min():g} to {steps.max():g} s apart; "
+            "expected rising, evenly spaced ones: select or interpolate them"
+        )
+    return float(steps[0])
+
+
+def _check_present(frames: xarray.DataArray) -> None:
+    """Refuse a frame of which all is missing, by its time."""
+    if frames.dtype.kind != "f" or not frames.size:
+        return
+    within = [d for d in frames.dims if d != "time" and d not in BATCHES]
+    absent = frames.isnull().all(within)
+    whole = absent.any([d for d in absent.dims if d != "time"]).values  # (T,)
+    if whole.any() and not absent.all():
+        i = int(whole.argmax())
+        when = ""
+        if "time" in frames.coords:
+            time = frames["time"].values[i]
+            when = f" ({time.astype('M8[s]') if frames['time'].dtype.kind == 'M' else time})"
+        raise ZooError(f"frame {i}{when} is missing whole: all its values are NaN; {ABSENT}")
 
 
 def open_labelled(file: Path) -> xarray.Dataset:
@@ -137,6 +213,13 @@ def open_labelled(file: Path) -> xarray.Dataset:
         try:
             return xarray.open_dataset(file, engine=engine, chunks=None, cache=False)
         except Exception as error:  # what engines raise is no closed list
+            if any(name in str(error) for name in ("dimension_names", "_ARRAY_DIMENSIONS")):
+                raise ZooError(
+                    f"{file}: the store names no dimensions, so that time and grid cannot be told "
+                    "apart; write it anew, xarray.DataArray(array, dims=('time', 'y', 'x'), "
+                    "name='rain').to_dataset().to_zarr('named.zarr'), or as .npy, whose dimensions "
+                    "the option dims of the data set arrays names"
+                ) from error
             first = (str(error) or type(error).__name__).splitlines()[0]
             raise ZooError(f"{file}: could not be read ({first}); is it complete?") from error
 

@@ -28,7 +28,8 @@ BALANCE = ((0.0, 1.0), (2.0, 2.0), (5.0, 5.0), (10.0, 10.0), (30.0, 30.0))
 CHUNK = 2**18
 """Values that are measured at once, which bounds the memory for large frames."""
 
-#: What every metric is, for a report's protocol. The sums of a frame are of values in [0, 1].
+#: What every metric is, for a report's protocol. The sums of a frame are of scaled values,
+#: 0 to 1 in the range of the data.
 DEFINITIONS = {
     "mse": "squared error summed over the pixels and channels of a frame",
     "mae": "absolute error summed over the pixels and channels of a frame",
@@ -123,10 +124,12 @@ class FrameMetrics:
         return len(self._scores.get("mse", ()))
 
     @torch.no_grad()
-    def update(self, forecast: Tensor, truth: Tensor) -> None:
-        """Add a batch; both are (B, T, C, H, W), scaled to [0, 1], and forecast is clipped to it.
+    def update(self, forecast: Tensor, truth: Tensor, *, clip: bool = True) -> None:
+        """Add a batch; both are (B, T, C, H, W), scaled so that the range of the data is [0, 1].
 
-        Truth may be NaN where it is missing. Raises ZooError for shapes that differ, from each
+        The forecast is clipped to [0, 1] unless `clip` is False; the truth never is, so that an
+        error in the unit of the data is one of the values that were observed. Truth may be NaN
+        where it is missing. Raises ZooError for shapes that differ, from each
         other or from earlier batches in T, for integer frames, for frames below 3 pixels, and
         for a forecast that is NaN.
         """
@@ -150,7 +153,9 @@ class FrameMetrics:
         if not self.sequences:
             self._counts = np.zeros((time, len(self.thresholds), 4), np.int64)
         # One by one: how a sum over many is rounded depends on how many they are.
-        for one, true in zip(forecast.double().clamp(0, 1), truth.double(), strict=True):
+        forecast = forecast.double()
+        forecast = forecast.clamp(0, 1) if clip else forecast
+        for one, true in zip(forecast, truth.double(), strict=True):
             self._add(one, true)
 
     def merge(self, other: FrameMetrics) -> None:
@@ -341,7 +346,7 @@ def skill(counts: np.ndarray) -> dict[str, float | None]:
 def _exceeds(values: Tensor, threshold: float) -> Tensor:
     """Where values are at or above a threshold.
 
-    The values have been to [0, 1] and back in float32, so that one that was the threshold may
+    The values have been scaled and back in float32, so that one that was the threshold may
     be below it by its last digits: 0.5 mm/h would be no hit of 0.5 mm/h.
     """
     return values >= threshold - 1e-5 * abs(threshold)

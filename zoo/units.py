@@ -20,6 +20,8 @@ __all__ = [
     "Array",
     "Frames",
     "check_data",
+    "clips",
+    "duration",
     "is_same_unit",
     "scale",
     "seconds",
@@ -34,19 +36,36 @@ Array = TypeVar("Array", Tensor, np.ndarray)
 #: How far intensities may be outside [0, 1] before they are taken for something else.
 TOLERANCE = 0.01
 
+#: What to do where a frame is missing whole.
+ABSENT = "fill it (of a DataArray, interpolate_na('time')), or forecast from the frames after it"
+
 SECONDS = {"s": 1, "sec": 1, "min": 60, "h": 3600, "d": 86400}
 
 
 def to_unit_interval(x: Tensor, data: Data) -> Tensor:
-    """Values in the units of the data to [0, 1], those outside clipped, NaN kept; any shape."""
+    """Values in the units of the data to the model's scale, NaN kept; any shape.
+
+    `data.low` and `data.high` become 0 and 1 and what is beyond them is beyond. Reflectivity, and
+    rain by way of it, is clipped to [0, 1], as published.
+    """
     if (z := data.reflectivity) is None:
-        return ((x - data.low) / (data.high - data.low)).clamp(0, 1)
+        x = (x - data.low) / (data.high - data.low)
+        return x.clamp(0, 1) if clips(data) else x
     dbz = 10 * (z.a * x.clamp(min=0) ** z.b).log10()  # −∞ without rain
     return ((dbz - z.low) / (z.high - z.low)).clamp(0, 1)
 
 
+def clips(data: Data) -> bool:
+    """Whether values beyond the range are clipped: those of a reflectivity.
+
+    What reflects nothing has some very low dBZ, which by its product is -32 or another: a code
+    rather than a measurement.
+    """
+    return data.reflectivity is not None or is_same_unit(data.unit, "dBZ")
+
+
 def to_physical(x: Tensor, data: Data) -> Tensor:
-    """The way back: [0, 1] to the units of the data, NaN kept; any shape."""
+    """The way back: the model's scale to the units of the data, NaN kept; any shape."""
     if (z := data.reflectivity) is None:
         return x * (data.high - data.low) + data.low
     dbz = x * (z.high - z.low) + z.low
@@ -65,7 +84,7 @@ def scale(frames: Tensor | np.ndarray, data: Data, like: Tensor) -> Tensor:
     NaN stays where `data.missing` says that values can be missing.
 
     Raises ZooError for other shapes and types, for infinity and other NaN, for frames that
-    are missing altogether, and for intensities that are not from 0 to 1.
+    are missing whole, and for intensities that are not from 0 to 1.
     """
     if not isinstance(frames, (Tensor, np.ndarray)):
         raise ZooError(
@@ -91,7 +110,7 @@ def scale(frames: Tensor | np.ndarray, data: Data, like: Tensor) -> Tensor:
             f"frames range from {float(seen.min()):g} to {float(seen.max()):g}; this model takes "
             "intensities from 0 to 1, or uint8 from 0 to 255"
         )
-    return to_unit_interval(x, data)
+    return to_unit_interval(x, data).clamp(0, 1)
 
 
 def unscale(x: Tensor, data: Data, like: Array) -> Array:
@@ -107,25 +126,37 @@ def unscale(x: Tensor, data: Data, like: Array) -> Array:
     return x.to(like.device)
 
 
-def check_data(data: Data, *, unit: str | None = None, time_step: object = None) -> None:
-    """Raise ZooError where frames have another unit or time step than a model's data.
+def check_data(
+    data: Data,
+    *,
+    unit: str | None = None,
+    time_step: object = None,
+    grid_step: float | None = None,
+) -> None:
+    """Raise ZooError where frames have another unit, time step or grid than a model's data.
 
     Args:
         data: of the model; what it leaves open is not checked.
         unit: that of the frames, "mm/h", say; None is not checked.
         time_step: from one frame to the next, as :func:`seconds` takes it; None is not checked.
+        grid_step: from one cell to the next in metres, to 1 %; None is not checked.
     """
     if unit is not None and not is_same_unit(unit, data.unit):
         raise ZooError(
             f"the frames are in {unit!r}; this model takes {data.variable} in {data.unit!r}: "
             "convert them first"
         )
+    if grid_step and data.grid_step and abs(grid_step - data.grid_step) > 0.01 * data.grid_step:
+        raise ZooError(
+            f"the frames have cells of {grid_step:g} m; this model was trained on cells of "
+            f"{data.grid_step:g} m: give it frames of that grid (of a data set, by the option pool)"
+        )
     if time_step is None or data.time_step is None:
         return
     if abs(seconds(time_step) - data.time_step) > 1e-3 * data.time_step:
         raise ZooError(
-            f"frames {_duration(seconds(time_step))} apart are asked for; this model makes steps "
-            f"of {_duration(data.time_step)}: give it frames so far apart, and take more or fewer "
+            f"frames {duration(seconds(time_step))} apart are asked for; this model makes steps "
+            f"of {duration(data.time_step)}: give it frames so far apart, and take more or fewer "
             "of them with horizon"
         )
 
@@ -161,7 +192,7 @@ def _spelling(unit: str) -> str:
     return {"": "1", "dimensionless": "1", "-": "1", "dbz": "dbz"}.get(text, text)
 
 
-def _duration(time: float) -> str:
+def duration(time: float) -> str:
     """Seconds as people say them."""
     for size, name in ((86400, "d"), (3600, "h"), (60, "min")):
         if time >= size and time % size == 0:
@@ -184,7 +215,7 @@ def _is_uint8(frames: Tensor | np.ndarray, data: Data) -> bool:
 
 
 def _check_finite(x: Tensor, missing: bool) -> None:
-    """Refuse infinities, NaN unless values can be missing, and sequences without any value."""
+    """Refuse infinities, NaN unless values can be missing, and frames without any value."""
     bad = x.isinf() if missing else ~x.isfinite()
     if bad.any():
         wrong = bad.sum(dim=(0, 2, 3, 4))  # (B, T, C, H, W) to (T,)
@@ -195,3 +226,7 @@ def _check_finite(x: Tensor, missing: bool) -> None:
         )
     if x.numel() and x.isnan().flatten(1).all(dim=1).any():
         raise ZooError("all values of a sequence are missing (NaN); there is nothing to forecast")
+    whole = x.isnan().flatten(2).all(dim=2).any(dim=0)  # (B, T, C, H, W) to (T,)
+    if x.numel() and whole.any():
+        i = int(whole.nonzero()[0])
+        raise ZooError(f"frame {i} is missing whole: all its values are NaN; {ABSENT}")

@@ -78,11 +78,12 @@ def eval_(
 ) -> None:
     """Measure models on a test set, beside persistence.
 
-    MSE and MAE are summed over the pixels of a frame, of values in [0, 1]. 'forecast' averages
-    over the forecast frames; 'all-steps' over all one-step predictions, the warm-up included, as
-    the tables of the MS-LSTM paper do. For rain and reflectivity CSI and the like are measured at
-    thresholds, from counts summed over the whole set. With -o everything is written: every
-    metric at every lead time, curves, frames. torchrun shares the work among processes.
+    MSE and MAE are summed over the pixels of a frame, of values scaled so that the range of the
+    data is [0, 1]. 'forecast' averages over the forecast frames; 'all-steps' over all one-step
+    predictions, the warm-up included, as the tables of the MS-LSTM paper do. For rain and
+    reflectivity CSI and the like are measured at thresholds, from counts summed over the whole
+    set. With -o everything is written: every metric at every lead time, curves, frames.
+    torchrun shares the work among processes.
     """
     from zoo.atomic import make_folder
     from zoo.errors import ZooError

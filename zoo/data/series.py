@@ -185,7 +185,7 @@ class SequenceDataset(FrameDataset):
         return len(self.windows) if self.sequences is None else self.sequences
 
     def __getitem__(self, index: int) -> Tensor:
-        """One sequence, (T, C, H, W) in [0, 1]; raises IndexError past the end."""
+        """One sequence, (T, C, H, W), `low` to `high` as 0 to 1; IndexError past the end."""
         index = range(len(self))[index]
         if self.sequences is not None:
             passes, place = divmod(index, len(self.windows))

@@ -34,6 +34,8 @@ def comparison_strip(
     high: float = 1.0,
     names: Sequence[str] = ("input", "truth", "forecast"),
     palette: Palette | None = None,
+    time_step: float | None = None,
+    note: str = "",
 ) -> Image.Image:
     """Draw the frames of one sequence under one another: input, truth, forecast, |difference|.
 
@@ -41,8 +43,10 @@ def comparison_strip(
     and `high` white. Differences, averaged over the channels, go from black (none) over red
     and yellow to white (`high - low`). `forecast` may be several, by name: each gets its two
     rows. Of more than 10 frames, 10 are shown, evenly chosen. Above a frame is its time: `t`
-    is the last frame of the input. A `palette` brings colours of its own, with a legend, for one
-    channel. Raises ZooError for shapes that do not fit together.
+    is the last frame of the input, and what follows is told in minutes where the `time_step`
+    between frames, in seconds, is known (1 or more). A `note` stands below. A `palette` brings
+    colours of its own, with a legend, for one channel. Raises ZooError for shapes that do not
+    fit together.
     """
     from PIL import Image, ImageDraw
 
@@ -52,8 +56,8 @@ def comparison_strip(
     forecasts = _named(forecast, names[-1])
     _check(past, truth, forecasts, low, high)
     given, ahead = _chosen(len(past)), _chosen(len(truth))
-    before = [_time(i - len(past) + 1) for i in given]
-    after = [_time(i + 1) for i in ahead]
+    before = [_time(i - len(past) + 1, time_step) for i in given]
+    after = [_time(i + 1, time_step) for i in ahead]
     rows = [
         (names[0], PAST, before, palette.colours(past[given])),
         (names[1], INK, after, palette.colours(truth[ahead])),
@@ -68,22 +72,19 @@ def comparison_strip(
     font, small = _font(15), _font(13)
     legend = palette.legend()
     width, height = _display_size(truth, 96)
-    column = max(width, *(_width(small, text) for text in before + after)) + GAP
+    column = max(width, *(_width(small, text) + GAP for text in before + after)) + GAP
     left = MARGIN + max(_width(font, row[0]) for row in rows) + 2 * GAP
-    times = sum(bool(row[2]) for row in rows)
-    picture = Image.new(
-        "RGB",
-        (
-            left + column * max(len(given), len(ahead)) - GAP + MARGIN,
-            2 * MARGIN
-            + len(rows) * (height + GAP)
-            - GAP
-            + times * LINE
-            + GAP
-            + (3 * LINE if legend else 0),
-        ),
-        PAPER,
+    below = [f"|difference|: white is {spread:.3g} or more"] if legend else []
+    below += [note] if note else []
+    wide = max(
+        column * max(len(given), len(ahead)) - GAP,
+        _legend_width(legend, palette.unit, small),
+        *(_width(small, text) for text in below),
+        0,
     )
+    tall = 2 * MARGIN + len(rows) * (height + GAP) + LINE * sum(bool(row[2]) for row in rows)
+    tall += GAP + LINE * (bool(legend) + len(below)) if below else 0
+    picture = Image.new("RGB", (left + wide + MARGIN, tall), PAPER)
     draw = ImageDraw.Draw(picture)
     y = MARGIN
     for name, colour, labels, frames in rows:
@@ -98,8 +99,13 @@ def comparison_strip(
             x = left + i * column + (column - GAP - width) // 2
             picture.paste(_enlarged(frame, width, height), (x, y))
         y += height + GAP
+    y += GAP
     if legend:
-        _draw_legend(draw, (left, y + GAP), legend, palette.unit, spread, small)
+        _draw_legend(draw, (left, y), legend, palette.unit, small)
+        y += LINE
+    for text in below:
+        draw.text((left, y + 7), text, FAINT, small, anchor="lm")
+        y += LINE
     return picture
 
 
@@ -172,7 +178,6 @@ def _draw_legend(
     at: tuple[int, int],
     legend: list[tuple[str, tuple[int, int, int]]],
     unit: str,
-    spread: float,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
     """A patch of every colour with the value from which on it holds."""
@@ -182,8 +187,15 @@ def _draw_legend(
         draw.text((x + 18, y + 7), text, FAINT, font, anchor="lm")
         x += 18 + _width(font, text) + 2 * GAP
     draw.text((x, y + 7), unit, FAINT, font, anchor="lm")
-    told = f"|difference|: white is {spread:.3g} or more"
-    draw.text((at[0], y + LINE + 7), told, FAINT, font, anchor="lm")
+
+
+def _legend_width(
+    legend: list[tuple[str, tuple[int, int, int]]],
+    unit: str,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> int:
+    """How wide :func:`_draw_legend` draws."""
+    return sum(18 + _width(font, text) + 2 * GAP for text, _ in legend) + _width(font, unit)
 
 
 def _check(
@@ -216,8 +228,13 @@ def _chosen(length: int) -> np.ndarray:
     return np.linspace(0, length - 1, min(length, COLUMNS)).round().astype(int)
 
 
-def _time(step: int) -> str:
-    return f"t{step:+}" if step else "t"
+def _time(step: int, time_step: float | None = None) -> str:
+    """A frame's time from the last of the input: in minutes, or in frames."""
+    if not step:
+        return "t"
+    if time_step is None or time_step < 1:
+        return f"t{step:+}"
+    return f"t{step * time_step / 60:+.5g} min"
 
 
 def _colours(frames: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -54,11 +54,11 @@ def number(key: str, value: float | None) -> str:
 
 
 def title(key: str, unit: str = "") -> str:
-    """A metric as people call it."""
+    """A metric as people call it, with the unit of its threshold or itself."""
     name, _, threshold = key.partition("@")
     if threshold:
         at, _, window = threshold.partition("/")
-        return f"{name.upper()} ≥ {at}" + (f", {window} px" if window else "")
+        return f"{name.upper()} ≥ {at} {unit}".rstrip() + (f", {window} px" if window else "")
     if name.endswith("_unit"):
         return f"{name.removesuffix('_unit').upper()} / {unit}"
     return LABELS.get(name, name).split(" (")[0] if name in LABELS else name
@@ -115,17 +115,26 @@ def write_report(
     frames = dataset[index][None]  # (1, T, C, H, W)
     made = forecast_all(models, baselines, frames[:, :given], horizon, record)
     shown = {
-        who: to_physical(forecast[0, -horizon:].clamp(0, 1).cpu(), record).numpy()
+        who: to_physical(forecast[0, -horizon:].cpu(), record).numpy()
         for who, forecast in made.items()
     }
     physical = to_physical(frames[0], record).numpy()
     palette = palette_for(record, physical)
-    if physical.shape[1] not in (1, 3) or palette.shade != "grey" or palette.levels:
+    channels, note = physical.shape[1], ""
+    if channels not in (1, 3) or palette.shade != "grey" or palette.levels:
+        note = f"channel 1 of {channels}" if channels > 1 else ""
         physical = physical[:, :1]  # (T, 1, H, W): the first channel
         shown = {who: values[:, :1] for who, values in shown.items()}
     low, high = record.limits
     picture = comparison_strip(
-        physical[:given], physical[given:], shown, low=low, high=high, palette=palette
+        physical[:given],
+        physical[given:],
+        shown,
+        low=low,
+        high=high,
+        palette=palette,
+        time_step=record.time_step,
+        note=note,
     )
     with atomic_path(folder / "strip.png") as path:
         picture.save(path, "PNG")
