@@ -105,7 +105,7 @@ def open_dataset(
     folder: str | Path | None = None,
     **options: Any,
 ) -> FrameDataset:
-    """A data set of sequences (T, C, H, W), scaled to [0, 1], NaN where missing.
+    """A data set of sequences (T, C, H, W), its range scaled to [0, 1], NaN where missing.
 
     Args:
         name: of the data set: see :data:`DATASETS`, or that of a plugin's.

@@ -24,7 +24,10 @@ class RemoteFile(NamedTuple):
 
 
 class FrameDataset(Dataset[Tensor]):
-    """Sequences of frames: ``dataset[i]`` is float32 (T, C, H, W) in [0, 1], NaN where missing.
+    """Sequences of frames: ``dataset[i]`` is float32 (T, C, H, W), NaN where missing.
+
+    Values are scaled so that the range of the data is [0, 1]; on a linear scale one beyond the
+    range of the training part is beyond [0, 1].
 
     A plugin provides one by ``zoo_datasets()`` as a class that is made with the folder of its
     files, ``split`` ("train", "valid" or "test") and ``frames`` (T), and options of its own as

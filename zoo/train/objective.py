@@ -39,14 +39,14 @@ class Objective(nn.Module):
         self.model = model
         self.loss = loss or LossRecipe()
         self.checkpoint_every = checkpoint_every
-        # Thresholds are told in units of the data, and sequences are scaled to [0, 1].
+        # Thresholds are told in units of the data, and sequences are scaled.
         told = torch.tensor(self.loss.thresholds).view(1, 1, -1)
         scaled = scale(told, model.config.data, like=told).flatten() if told.numel() else told[0, 0]
         self.register_buffer("thresholds", scaled, persistent=False)
         self.register_buffer("weights", torch.tensor(self.loss.weights), persistent=False)
 
     def forward(self, sequences: Tensor, fed: Tensor) -> Tensor:
-        """Sequences (B, T, C, H, W) in [0, 1], fed (B, T − 1) of bool, to losses (B,).
+        """Scaled sequences (B, T, C, H, W), fed (B, T − 1) of bool, to losses (B,).
 
         NaN is what is missing: the network reads it as 0, and it enters no loss.
         """
