@@ -5,11 +5,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from zoo import evaluate as zoo_evaluate
 from zoo.cli import zoo as command
 from zoo.hub.card import UNWRITTEN
 from zoo.plugins import forget
@@ -51,15 +53,18 @@ def test_the_way_of_a_plugin_and_its_weights(here):
 
 
 def test_the_four_commands_of_the_readme(here, monkeypatch):
-    (publish,) = (source for _, source in README if "zoo train cards/ms-mycell" in source)
-    zoo(["new", "zoo-mycell"])
+    (source,) = (source for _, source in README if "zoo train cards/ms-mycell" in source)
+    lines = [shlex.split(line, comments=True) for line in source.splitlines()]
+    new, check, train, last = (line[1:] for line in lines if line[0] == "zoo")
+    assert [new, check, train[0], last[0]] == [
+        *(["new", "zoo-mycell"], ["check", "mycell"], "train", "publish"),
+    ]
+    zoo(new)  # what it writes is checked in test_wheel.py
     (here / "site").mkdir()
     plugin(here / "site", "zoo_mycell", "mycell", (here / "zoo-mycell/zoo_mycell.py").read_text())
     monkeypatch.chdir("zoo-mycell")
-    *before, last = [shlex.split(line, comments=True)[1:] for line in publish.splitlines()]
-    assert [arguments[0] for arguments in before] == ["train", "eval", "card"]
-    for arguments in before:
-        zoo(arguments)
+    monkeypatch.setattr(zoo_evaluate, "evaluate", partial(zoo_evaluate.evaluate, sequences=4))
+    zoo(train)
     zoo([*last, "--dry-run"])
     zoo([*last[:2], "ms-mycell-mmnist", "--hub", "shared"])
     assert Path("shared/ms-mycell-mmnist/model.safetensors").is_file()

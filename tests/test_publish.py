@@ -144,11 +144,18 @@ def test_an_unfinished_card_is_not_published(hub, folder):
     write_card(folder)
     ran = run("publish", folder, "me/it")
     assert ran.exit_code == 2
-    assert f"how it is loaded from there: zoo card {folder} --repository me/it" in ran.output
     assert "without a licence" in ran.output
     assert "a description under Intended use, Where it fails" in ran.output
     assert UNWRITTEN in (folder / "README.md").read_text()
     assert hub.log == []
+
+
+def test_a_card_tells_to_load_the_model_from_where_it_is(hub, folder):
+    write_card(folder, repository="you/other")
+    publish(folder, "me/it", dry_run=True)
+    assert 'zoo.load("hf-hub:you/other")' in (folder / "README.md").read_text()
+    publish(folder, "me/it")
+    assert b'zoo.load("hf-hub:me/it")' in hub.files("me/it")["README.md"]
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,19 @@ def report(name: str, config: Config, task: Task, device: str | None = None) -> 
     }
 
 
+def default_task(config: Config) -> Task:
+    """The frames that a model was trained with, where it says so."""
+    data = config.data
+    size = config.size or data.size or (64, 64)
+    return Task(size, data.input_frames or 10, data.horizon or 10)
+
+
+def kept(told: dict[str, Any]) -> dict[str, Any]:
+    """What metrics.json keeps of a report."""
+    keys = ("parameters", "flops", "memory_model_bytes", "size", "input_frames", "horizon")
+    return {"macs": told["macs"]["total"], **{key: told[key] for key in keys}}
+
+
 def reports(dataset: str, device: str | None = None) -> list[dict[str, Any]]:
     """Reports of the models of a published table, and then of those of the other tables."""
     task = TABLES[dataset].task

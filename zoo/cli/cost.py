@@ -53,7 +53,7 @@ def cost(
     stand beside, with the reason if they differ. --table does so for every model and the frames
     of a published table: Moving MNIST, TaxiBJ, KTH, the radar of Germany (dwd).
     """
-    from zoo.bench.cost import find_config, report, reports
+    from zoo.bench.cost import default_task, find_config, kept, report, reports
 
     measured_on = device if measure else None
     if table is not None:
@@ -68,19 +68,15 @@ def cost(
     if name is None:
         raise click.UsageError("which model? Give its NAME, or --table")
     config = find_config(name, dict(parse_setting(setting) for setting in settings))
-    data = config.data
+    usual = default_task(config)
     task = Task(
-        parse_size(size) or config.size or data.size or (64, 64),
-        given or data.input_frames or 10,
-        horizon or data.horizon or 10,
+        parse_size(size) or usual.size, given or usual.input_frames, horizon or usual.horizon
     )
     told = report(name, config, task, measured_on)
     if save:
         from zoo.hub import pull, update_metrics
 
-        kept = ("parameters", "flops", "memory_model_bytes", "size", "input_frames", "horizon")
-        counted = {"macs": told["macs"]["total"], **{key: told[key] for key in kept}}
-        update_metrics(pull(name), cost=counted)
+        update_metrics(pull(name), cost=kept(told))
     if as_json:
         print_json(told)
     else:

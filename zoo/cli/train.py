@@ -30,6 +30,12 @@ from zoo.cli.common import as_json, data_option, parse_setting, print_json
 @click.option("--show", is_flag=True, help="Print the recipe with all defaults, and train nothing.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
 @click.option("--max-minutes", type=click.FloatRange(min=0), help="Stop then, with a checkpoint.")
+@click.option(
+    "--card",
+    is_flag=True,
+    help="In the end measure it on the whole test set and write its card, as zoo eval --save, "
+    "zoo cost --save and zoo card do; what stands in a README.md beside RECIPE goes into it.",
+)
 @data_option
 @as_json
 def train(
@@ -39,6 +45,7 @@ def train(
     show: bool,
     resume: bool,
     max_minutes: float | None,
+    card: bool,
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
@@ -71,6 +78,8 @@ def train(
         data_root=data_dir,
         settings=given,
     )
+    if card and outcome.finished:
+        _write_card(recipe, run, data_dir)
     if os.environ.get("RANK", "0") != "0":  # one of several processes tells
         return
     if as_json:
@@ -78,10 +87,34 @@ def train(
         print_json({"run": str(run), "finished": outcome.finished, **told})
     elif outcome.finished:
         was = "was trained before" if outcome.already else "trained"
-        click.echo(f"{was}: {run}; measure it: zoo eval local-dir:{run}", err=True)
+        then = f"its card: {run / 'README.md'}" if card else f"measure it: zoo eval local-dir:{run}"
+        click.echo(f"{was}: {run}; {then}", err=True)
     else:
         click.echo(
             f"stopped after step {outcome.step} of {outcome.steps}; to go on, start it again as it "
             "was, with --resume",
             err=True,
         )
+
+
+def _write_card(recipe: Path, run: Path, data_dir: Path | None) -> None:
+    """Measure the model of a run, count what it costs, and write its card."""
+    import torch
+
+    from zoo.bench.cost import default_task, kept, report
+    from zoo.evaluate import evaluate
+    from zoo.hub import load, update_metrics
+    from zoo.hub.card import write_card
+    from zoo.parts import read_text, writable_part
+
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    model = load(f"local-dir:{run}", device=str(device))
+    measured = evaluate(model, root=data_dir)  # by all processes, if there are several
+    if os.environ.get("RANK", "0") != "0":
+        return
+    counted = report(run.name, model.config, default_task(model.config))
+    update_metrics(run, **measured, cost=kept(counted))
+    written, path = recipe.with_name("README.md"), writable_part(run, "README.md")
+    if written.is_file() and not path.exists():
+        path.write_text(read_text(written), encoding="utf-8")
+    write_card(run)

@@ -8,7 +8,7 @@ from pathlib import Path
 from zoo.config import read_config
 from zoo.errors import ZooError
 from zoo.hub import known_weights, read_metrics
-from zoo.hub.card import UNWRITTEN, card_results, read_card, read_recipe
+from zoo.hub.card import UNWRITTEN, card_results, read_card, read_recipe, write_card
 from zoo.hub.places import NAME, Hub, HuggingFace, check_name, open_hub
 from zoo.parts import WEIGHTS, check_parts, parts_of
 
@@ -26,7 +26,8 @@ def publish(
         hub: a folder of models or ``hf://org``.
         dry_run: check all and send nothing.
 
-    Returns the address and the files that are there now, or would be.
+    Returns the address and the files that are there now, or would be. In a card that goes to
+    the Hub it is written how the model is loaded from there.
     Raises ZooError for a folder that is no sound model, or whose card lacks what a card must
     have, and where the hub does not take it; the hub is then as it was.
     """
@@ -38,18 +39,17 @@ def publish(
     read_config(folder)
     _check_weights(folder / WEIGHTS)
     repository = None if hub else destination
-    if missing := what_is_missing(folder, repository):
+    if missing := what_is_missing(folder):
         raise ZooError(f"{folder} cannot be published without {'; and without '.join(missing)}")
     if dry_run:
         return f"{hub.rstrip('/')}/{name}" if hub else f"hf://{destination}", files
+    if repository and not _is_told(folder, repository):
+        write_card(folder, repository=repository)
     return place.publish(folder, name, files), files
 
 
-def what_is_missing(folder: Path, repository: str | None = None) -> list[str]:
-    """What a model's card must have and has not, each with the command that mends it.
-
-    repository: where on the Hub it goes, which the card must tell unless it is known by name.
-    """
+def what_is_missing(folder: Path) -> list[str]:
+    """What a model's card must have and has not, each with the command that mends it."""
     write = f"zoo card {folder}"
     if not os.path.isfile(folder / "README.md"):
         return [f"a card: {write}"]
@@ -66,9 +66,6 @@ def what_is_missing(folder: Path, repository: str | None = None) -> list[str]:
         (r.metric_name, r.metric_value) for r in card_results(metrics)
     }:
         missing.append(f"the figures of its metrics.json, which have changed: {write}")
-    loads = [f'zoo.load("hf-hub:{repository}")', *(f'zoo.load("{n}")' for n in known_weights())]
-    if repository and not any(one in card.text for one in loads):
-        missing.append(f"how it is loaded from there: {write} --repository {repository}")
     try:
         read_recipe(folder)
     except ZooError as error:
@@ -79,6 +76,12 @@ def what_is_missing(folder: Path, repository: str | None = None) -> list[str]:
     if empty:
         missing.append(f"a description under {', '.join(empty)}: write it into README.md")
     return missing
+
+
+def _is_told(folder: Path, repository: str) -> bool:
+    """Whether the card tells to load the model from a repository, or by a name the zoo knows."""
+    refs = [f"hf-hub:{repository}", *known_weights()]
+    return any(f'zoo.load("{ref}")' in read_card(folder).text for ref in refs)
 
 
 def _place(destination: str, hub: str | None) -> tuple[Hub, str]:
