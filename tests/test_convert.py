@@ -363,7 +363,7 @@ class TestBadInput:
             ),
             (
                 lambda t: t.update({"rnns.lstm.4096._conv_c_m.bias": torch.ones(4)}),
-                ["layers", "256"],
+                ["layers", "64"],
             ),
         ],
         ids=["bias", "embed", "unknown", "shape", "broadcast", "axes", "layer", "layers"],

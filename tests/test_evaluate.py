@@ -141,7 +141,6 @@ def test_the_protocol_tells_data_apart_but_not_places(places: dict[str, Any]) ->
     assert measure("a", root=root / "elsewhere", **limits) == one
     assert measure("elsewhere/a", path="f.npy", **limits) == one
     made = ["data", "prepare", "arrays", str(root / "a"), "-o", str(root / "made")]
-    made += ["--set", "low=0.0", "--set", "high=2.0", "--frames", "5"]
     result = CliRunner().invoke(command, made)
     assert result.exit_code == 0, result.output
     assert measure("made", **limits) == one
