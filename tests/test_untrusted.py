@@ -314,7 +314,7 @@ def test_a_link_is_not_published(folder, tmp_path, part):
 )
 def test_a_name_leads_nowhere_else(folder, tmp_path, name):
     (tmp_path / "hub").mkdir()
-    with pytest.raises(ZooError, match="there are no weights for|no model is named"):
+    with pytest.raises(ZooError, match=r"there are no weights for|no model is named"):
         zoo.pull(name, hub=str(tmp_path / "hub"))
     with pytest.raises(ZooError, match="is no name of a model"):
         zoo.hub.places.open_hub(str(tmp_path / "hub")).publish(folder, name, [])
