@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from zoo.config import Config, Data
     from zoo.convolving import convolution
     from zoo.forecast import Forecaster
+    from zoo.head import Head
     from zoo.hub import load, pull, save
     from zoo.registry import create, list_models
     from zoo.topology import Topology
@@ -26,6 +27,7 @@ __all__ = [
     "Config",
     "Data",
     "Forecaster",
+    "Head",
     "Place",
     "Pretrained",
     "RecurrentCell",
@@ -48,6 +50,7 @@ _HOMES = {
     "Config": "zoo.config",
     "Data": "zoo.config",
     "Forecaster": "zoo.forecast",
+    "Head": "zoo.head",
     "Place": "zoo.cell",
     "RecurrentCell": "zoo.cell",
     "Step": "zoo.cell",

@@ -75,6 +75,12 @@ def _check_sizes(value: JsonValue) -> JsonValue:
     return value
 
 
+# As JSON holds them, so that a config is the same before and after it was saved.
+Options = Annotated[
+    dict[str, JsonValue], BeforeValidator(to_jsonable_python), AfterValidator(_check_sizes)
+]
+
+
 class Reflectivity(Validated):
     """How the rain rate R in mm/h becomes [0, 1] by way of the reflectivity.
 
@@ -148,9 +154,9 @@ class Data(Validated):
 
 
 class PluginSource(Validated):
-    """The distribution that provided a model's cell or topology when it was saved.
+    """The distribution that provided a model's cell, topology or head when it was saved.
 
-    Both become part of a command that is shown to be typed, and are nothing else than names.
+    Its fields become part of a command that is shown to be typed, and are nothing else than names.
     """
 
     distribution: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")]
@@ -161,7 +167,9 @@ class Config(Validated):
     """A model: the arguments of :func:`zoo.create`, its data, and where its parts came from.
 
     size: of the frames, where the model is made for no other.
-    plugin, topology_plugin: who provided the cell, and the topology where it is not the zoo's.
+    head, head_options: how the next frame is made (:mod:`zoo.head`).
+    plugin, topology_plugin, head_plugin: who provided the cell, and the topology and the head
+        where they are not the zoo's.
     """
 
     format: Literal[1] = 1
@@ -176,13 +184,13 @@ class Config(Validated):
     halvings: Annotated[int, Field(ge=0, le=16, strict=True)] | None = None
     down: str = "max"
     up: str = "bilinear"
-    # As JSON holds them, so that a config is the same before and after it was saved.
-    options: Annotated[
-        dict[str, JsonValue], BeforeValidator(to_jsonable_python), AfterValidator(_check_sizes)
-    ] = {}
+    head: str = "frame"
+    head_options: Options = {}
+    options: Options = {}
     data: Data = Data()
     plugin: PluginSource | None = None
     topology_plugin: PluginSource | None = None
+    head_plugin: PluginSource | None = None
 
     @property
     def architecture(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from zoo.cell import Place, RecurrentCell, State
 from zoo.errors import ZooError
+from zoo.head import FrameHead, Head
 from zoo.topology import Topology, resampler
 
 __all__ = ["Network", "NetworkState"]
@@ -32,7 +33,7 @@ class NetworkState(NamedTuple):
 
 
 class Network(nn.Module):
-    """A recurrent network of equal cells: a 1×1 convolution, the layers, a 1×1 convolution.
+    """A recurrent network of equal cells: a 1×1 convolution, the layers, a head.
 
     Args:
         cell: the class of the cells.
@@ -44,8 +45,10 @@ class Network(nn.Module):
         size: height and width of the frames, for cells with weights for every pixel (those of
             layer normalisation): frames of another size are then refused.
         embed: whether the pixels of a patch pass a 1×1 convolution to the bottom layer; without
-            it they are its input, and the last convolution has no bias.
+            it they are its input, and the papers' head has no bias.
         down, up: how feature maps move between grids (:mod:`zoo.topology`).
+        head: the class of the head (:mod:`zoo.head`), by default the papers'.
+        head_options: the head's own options.
         options: the cell's own options.
 
     A frame size that the scales do not divide is padded on the right and at the bottom, by
@@ -64,6 +67,8 @@ class Network(nn.Module):
         size: tuple[int, int] | None = None,
         down: str = "max",
         up: str = "bilinear",
+        head: type[Head] = FrameHead,
+        head_options: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -86,7 +91,7 @@ class Network(nn.Module):
             for j in range(depth)
         )
         self.shared = cell.make_shared(channels[0], **options)
-        self.head = nn.Conv2d(channels[-1], pixels, 1, bias=embed)
+        self.head = head.build(channels[-1], in_channels, patch, bias=embed, **(head_options or {}))
         self.asks_for = cell.asks_for
         # The memory and `below` take the same ways as the outputs, from each layer to the next.
         edges = {(i, j) for j, sources in enumerate(topology.inputs) for i in sources}
@@ -139,7 +144,8 @@ class Network(nn.Module):
         Returns the prediction, the state, and the sum of the layers' auxiliary losses (B,),
         None where there are none.
         """
-        x = self.embed(self._to_grid(frame))
+        padded = self._pad(frame)
+        x = self.embed(self._to_patches(padded))
         memory, loss = state.memory, None
         outputs: list[Tensor] = []
         states, below = [], []
@@ -160,7 +166,8 @@ class Network(nn.Module):
             memory = step.memory
             if step.loss is not None:
                 loss = step.loss if loss is None else loss + step.loss
-        prediction = self._to_frame(self.head(outputs[-1]), frame)
+        height, width = frame.shape[-2:]
+        prediction = self.head(outputs[-1], padded)[..., :height, :width]
         return prediction, NetworkState(tuple(states), memory, tuple(below)), loss
 
     @property
@@ -175,16 +182,14 @@ class Network(nn.Module):
     def _resampler(self, source: int, target: int) -> nn.Module:
         return self.resamplers[f"{source}_{target}"]
 
-    def _to_grid(self, frame: Tensor) -> Tensor:
+    def _pad(self, frame: Tensor) -> Tensor:
+        """The frame on a size that patches and scales divide, its border repeated."""
         height, width = frame.shape[-2:]
         bottom, right = -height % self._multiple, -width % self._multiple
-        if bottom or right:
-            frame = F.pad(frame, (0, right, 0, bottom), mode="replicate")
-        return rearrange(frame, "b c (h p) (w q) -> b (p q c) h w", p=self.patch, q=self.patch)
+        return F.pad(frame, (0, right, 0, bottom), mode="replicate") if bottom or right else frame
 
-    def _to_frame(self, x: Tensor, like: Tensor) -> Tensor:
-        frame = rearrange(x, "b (p q c) h w -> b c (h p) (w q)", p=self.patch, q=self.patch)
-        return frame[..., : like.shape[-2], : like.shape[-1]]
+    def _to_patches(self, frame: Tensor) -> Tensor:
+        return rearrange(frame, "b c (h p) (w q) -> b (p q c) h w", p=self.patch, q=self.patch)
 
 
 def _check_channels(cell: type[RecurrentCell], topology: Topology, channels: list[int]) -> None:

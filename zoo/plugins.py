@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from zoo.cell import RecurrentCell
     from zoo.convert.dialect import Dialect
+    from zoo.head import Head
     from zoo.topology import Topology
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "Pretrained",
     "find",
     "find_cell",
+    "find_head",
     "find_topology",
     "forget",
     "hookimpl",
@@ -63,7 +65,7 @@ HOOKS = 1
 hookspec = pluggy.HookspecMarker("zoo")
 hookimpl = pluggy.HookimplMarker("zoo")
 
-Kind = Literal["cells", "topologies", "datasets", "dialects", "commands", "pretrained"]
+Kind = Literal["cells", "topologies", "heads", "datasets", "dialects", "commands", "pretrained"]
 
 
 class Pretrained(NamedTuple):
@@ -99,6 +101,10 @@ class Hooks:
         One that also takes ``halvings`` is given the number that is asked for, if any is.
         Each can be chosen for every cell: ``zoo.create("<name>-<cell>")``.
         """
+
+    @hookspec
+    def zoo_heads(self) -> dict[str, type[Head]]:  # type: ignore[empty-body]
+        """Heads. Each can be chosen for every architecture: ``zoo.create(..., head="<name>")``."""
 
     @hookspec
     def zoo_datasets(self) -> dict[str, Callable[..., Dataset[Tensor]]]:  # type: ignore[empty-body]
@@ -199,6 +205,16 @@ def find_topology(name: str) -> tuple[Callable[..., Topology], Plugin | None] | 
     from zoo.topology import TOPOLOGIES
 
     return (TOPOLOGIES[name], None) if name in TOPOLOGIES else find("topologies", name)
+
+
+def find_head(name: str) -> tuple[type[Head], Plugin | None] | None:
+    """The head of that name, and its plugin unless it is the zoo's own; None for neither.
+
+    Raises ZooError when two plugins claim the name.
+    """
+    from zoo.head import HEADS
+
+    return (HEADS[name], None) if name in HEADS else find("heads", name)
 
 
 def names(kind: Kind) -> list[str]:
@@ -360,6 +376,15 @@ def _check_topology(name: str, topology: object) -> str:
     return _check_function(name, topology, own={*TOPOLOGIES, "ms"})
 
 
+def _check_head(name: str, head: object) -> str:
+    from zoo.head import HEADS, Head
+
+    if name in HEADS:
+        return ", which is a name of the zoo's own"
+    sound = isinstance(head, type) and issubclass(head, Head)
+    return "" if sound else f" = {head!r}; expected a Head"
+
+
 def _check_dataset(name: str, dataset: object) -> str:
     from zoo.data import DATASETS
 
@@ -403,6 +428,7 @@ def _check_pretrained(name: str, model: object) -> str:
 _CHECKS: dict[Kind, Callable[[str, object], str]] = {
     "cells": _check_cell,
     "topologies": _check_topology,
+    "heads": _check_head,
     "datasets": _check_dataset,
     "dialects": _check_dialect,
     "commands": _check_command,

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.config import Config, PluginSource, nearest
 from zoo.errors import NotFoundError, ZooError
-from zoo.plugins import Kind, Plugin, find_cell, find_topology, load_plugins, names
+from zoo.plugins import Kind, Plugin, find_cell, find_head, find_topology, load_plugins, names
 
 # Names are known without torch; it is imported when a network is built.
 if TYPE_CHECKING:
     from zoo.cell import RecurrentCell
     from zoo.forecast import Forecaster
+    from zoo.head import Head
     from zoo.network import Network
     from zoo.topology import Topology
 
@@ -29,6 +31,7 @@ __all__ = [
     "build",
     "create",
     "find_folder",
+    "heads",
     "list_models",
     "parse_architecture",
     "topologies",
@@ -49,6 +52,7 @@ CREATE_FIELDS = set(Config.model_fields) - {
     "options",
     "plugin",
     "topology_plugin",
+    "head_plugin",
 }
 
 
@@ -70,6 +74,13 @@ def topologies() -> list[str]:
     from zoo.topology import TOPOLOGIES
 
     return [*TOPOLOGIES, *names("topologies")]
+
+
+def heads() -> list[str]:
+    """The names of all heads: the zoo's own and those of installed plugins."""
+    from zoo.head import HEADS
+
+    return [*HEADS, *names("heads")]
 
 
 def list_models(pattern: str = "*", *, pretrained: bool | None = None) -> list[str]:
@@ -133,8 +144,8 @@ def create(name: str, **options: Any) -> Forecaster:
         name: an architecture or an alias, as :func:`list_models` gives them; or
             "<topology>-<cell>".
         options: the fields of :class:`zoo.Config` (hidden=32, layers=6, in_channels=1,
-            patch=1, embed=True, topology, halvings, down="max", up="bilinear", data) and the
-            cell's own options, all as plain keywords.
+            patch=1, embed=True, topology, halvings, down="max", up="bilinear", head="frame",
+            head_options, data) and the cell's own options, all as plain keywords.
 
     The weights are drawn from torch's global generator: ``torch.manual_seed`` fixes them.
     Raises ZooError for unknown names and options, and sizes that make no network.
@@ -149,7 +160,7 @@ def create(name: str, **options: Any) -> Forecaster:
 def build(config: Config) -> Forecaster:
     """The untrained model that a config describes.
 
-    Raises ZooError where its cell is not installed or does not take its options.
+    Raises ZooError where its cell, topology or head is not installed or does not take its options.
     """
     from zoo.forecast import Forecaster
 
@@ -157,22 +168,35 @@ def build(config: Config) -> Forecaster:
     if found is None:
         raise ZooError(_absent("cells", config.cell, config.plugin))
     cell, plugin = found
-    topology, its_plugin = _make_topology(config)
-    known = cell.options()
-    for option in config.options.keys() - known.keys():
-        near = nearest(option, {*known, *CREATE_FIELDS})
+    topology, topology_plugin = _make_topology(config)
+    found_head = find_head(config.head)
+    if found_head is None:
+        raise ZooError(_absent("heads", config.head, config.head_plugin))
+    head, head_plugin = found_head
+    # The options are completed with the defaults of today, which a later version may change.
+    options = _complete(config.architecture, cell.options(), config.options, CREATE_FIELDS)
+    head_options = _complete(f"the head {config.head!r}", head.options(), config.head_options)
+    values = config.model_dump(mode="json") | {
+        "options": options,
+        "plugin": _source(plugin),
+        "topology_plugin": topology_plugin and _source(topology_plugin),
+        "head_options": head_options,
+        "head_plugin": head_plugin and _source(head_plugin),
+    }
+    network = _build_network(config, cell, topology, head)
+    return Forecaster(network, Config.parse(values, source=config.architecture))
+
+
+def _complete(
+    who: str, known: dict[str, Any], given: Mapping[str, Any], others: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Options with their defaults; ZooError for one that does not exist."""
+    for option in given.keys() - known.keys():
         raise ZooError(
-            f"{config.architecture} has no option {option!r}{near}; "
+            f"{who} has no option {option!r}{nearest(option, {*known, *others})}; "
             f"its own are: {', '.join(known) or 'none'}"
         )
-    network = _build_network(config, cell, topology)
-    # The options are completed with the defaults of today, which a later version may change.
-    values = config.model_dump(mode="json") | {
-        "options": known | config.options,
-        "plugin": _source(plugin),
-        "topology_plugin": its_plugin and _source(its_plugin),
-    }
-    return Forecaster(network, Config.parse(values, source=config.architecture))
+    return {**known, **given}
 
 
 def _make_topology(config: Config) -> tuple[Topology, Plugin | None]:
@@ -187,7 +211,9 @@ def _make_topology(config: Config) -> tuple[Topology, Plugin | None]:
     raise ZooError(f"the topology {config.topology!r} has no halvings; leave halvings out")
 
 
-def _build_network(config: Config, cell: type[RecurrentCell], topology: Topology) -> Network:
+def _build_network(
+    config: Config, cell: type[RecurrentCell], topology: Topology, head: type[Head]
+) -> Network:
     from zoo.network import Network
     from zoo.topology import DOWN, UP
 
@@ -206,13 +232,16 @@ def _build_network(config: Config, cell: type[RecurrentCell], topology: Topology
             size=config.size,
             down=config.down,
             up=config.up,
+            head=head,
+            head_options=config.head_options,
             **options,
         )
     except ZooError:
         raise
     except Exception as error:  # a cell may do anything with an option of a wrong kind
         raise ZooError(
-            f"{config.architecture} cannot be built with {config.options}: {error}"
+            f"{config.architecture} cannot be built with {config.options} and the head "
+            f"{config.head!r} with {config.head_options}: {error}"
         ) from error
 
 
@@ -221,10 +250,10 @@ def _source(plugin: Plugin) -> dict[str, str]:
 
 
 def _absent(kind: Kind, name: str, source: PluginSource | None) -> str:
-    """Why a config's cell or topology is not to be had, and what to install."""
-    what = {"cells": "cell", "topologies": "topology"}.get(kind, kind)
+    """Why a config's cell, topology or head is missing, and what to install."""
+    what = {"cells": "cell", "topologies": "topology", "heads": "head"}.get(kind, kind)
     if source is None:
-        known = names(kind) if kind == "cells" else topologies()
+        known = {"topologies": topologies, "heads": heads}.get(kind, lambda: names(kind))()
         near = nearest(name, known)
         return f"no {what} is named {name!r}{near}; there are: {', '.join(known)}"
     wanted = f"{source.distribution}=={source.version}" if source.version else source.distribution

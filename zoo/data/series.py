@@ -42,6 +42,7 @@ class SequenceDataset(FrameDataset):
     Options of every data set of recordings:
 
     stride: frames from the start of one window to that of the next, by default 1.
+    train_stride: the same for the training part alone, by default `stride`.
     every: take every so many-th frame: 6 makes steps of 30 minutes of those of 5.
     crop: (top, left, height, width), in cells of the files.
     pool: average over squares of so many cells; a square is missing where more than half of it
@@ -63,7 +64,7 @@ class SequenceDataset(FrameDataset):
 
     #: Options that change no frame: they are told when training, not when preparing.
     later: ClassVar[tuple[str, ...]] = (
-        *("stride", "test_from", "valid_from", "test_share", "valid_share"),
+        *("stride", "train_stride", "test_from", "valid_from", "test_share", "valid_share"),
         *("low", "high", "sequences", "seed"),
     )
 
@@ -77,6 +78,7 @@ class SequenceDataset(FrameDataset):
         split: str = "train",
         frames: int = 20,
         stride: int | None = None,
+        train_stride: int | None = None,
         every: int = 1,
         crop: Sequence[int] | None = None,
         pool: int = 1,
@@ -94,7 +96,9 @@ class SequenceDataset(FrameDataset):
         if split not in SPLITS:
             raise ZooError(f"split is {split!r}; choose one of {', '.join(SPLITS)}")
         whole = {"frames": frames, "every": every, "pool": pool}
-        for name, value in (whole | _given(stride=stride, sequences=sequences)).items():
+        for name, value in (
+            whole | _given(stride=stride, train_stride=train_stride, sequences=sequences)
+        ).items():
             if not isinstance(value, int) or value < 1:
                 raise ZooError(f"{name} is {value!r}; it must be a whole number, 1 or more")
         cells = None if crop is None else check_crop(crop)
@@ -121,7 +125,8 @@ class SequenceDataset(FrameDataset):
         if not self.series:
             raise ZooError(f"{self.root} holds no recording: {self._where_to_get()}")
         self.options = self._made_with | {
-            **_given(stride=stride, test_from=test_from, valid_from=valid_from, low=low, high=high),
+            **_given(stride=stride, train_stride=train_stride, low=low, high=high),
+            **_given(test_from=test_from, valid_from=valid_from),
             **_given(test_share=test_share, valid_share=valid_share or None),
         }
         self._thin(every)
@@ -143,7 +148,7 @@ class SequenceDataset(FrameDataset):
             valid_share,
         )
         self.runs = where.cut(self.series, self.time_step)
-        self.windows = self._cut_windows(stride, split)
+        self.windows = self._cut_windows(split)
         if not self.windows:
             longest = max((len(run.frames) for run in self.runs[split]), default=0)
             raise ZooError(
@@ -241,7 +246,7 @@ class SequenceDataset(FrameDataset):
             count = sum(gaps(series, self.time_step).sum() for series in self.series)
             facts["gaps in time"] = f"{count:,}"
         for split in SPLITS:
-            windows = self._cut_windows(self.options.get("stride"), split)
+            windows = self._cut_windows(split)
             seen = sum(len(run.frames) for run in self.runs[split])
             facts[split] = f"{seen:,} frames, {len(windows):,} sequences of {self.frames}"
         return facts
@@ -371,8 +376,11 @@ class SequenceDataset(FrameDataset):
         different, counts = np.unique(np.concatenate(steps), return_counts=True)
         return float(different[np.argmax(counts)] / np.timedelta64(1, "s"))
 
-    def _cut_windows(self, stride: int | None, split: str) -> list[tuple[int, np.ndarray]]:
+    def _cut_windows(self, split: str) -> list[tuple[int, np.ndarray]]:
         """(series, indices of frames) of every window of a split."""
+        stride = self.options.get("stride")
+        if split == "train":
+            stride = self.options.get("train_stride", stride)
         return [
             (run.series, run.frames[start : start + self.frames])
             for run in self.runs[split]

@@ -79,16 +79,17 @@ class TaxiBJ(SequenceDataset):
         times = np.sort(np.concatenate([one.times for one in self.series if one.times is not None]))
         return str(times[-int(TEST / self.time_step) :][0])
 
-    def _cut_windows(self, stride: int | None, split: str) -> list[tuple[int, np.ndarray]]:
+    def _cut_windows(self, split: str) -> list[tuple[int, np.ndarray]]:
         """The papers' test part, unless another is told: by the last frame of a window."""
         if split != "test" or {"test_from", "test_share"} & {*self.options}:
-            return super()._cut_windows(stride, split)
+            return super()._cut_windows(split)
+        stride: int = self.options.get("stride", 1)
         first, windows = np.datetime64(self._usual_test_from()), []
         for number, series in enumerate(self.series):
             assert series.times is not None
             ends = np.flatnonzero(gaps(series, self.time_step)) + 1
             for run in np.split(np.arange(series.length), ends):
-                for start in range(0, len(run) - self.frames + 1, stride or 1):
+                for start in range(0, len(run) - self.frames + 1, stride):
                     window = run[start : start + self.frames]
                     if series.times[window[-1]] >= first:
                         windows.append((number, window))

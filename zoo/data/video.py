@@ -202,7 +202,8 @@ class KTH(SequenceDataset):
     gives is printed by ``zoo data check``; published counts disagree.
 
     Options, beside those of every data set of recordings: size, (height, width) or
-    one number; actions, a list of names; whole, to take whole clips, without 00sequences.txt.
+    one number; actions, a list of names; whole, to take whole clips, without 00sequences.txt;
+    valid_persons, numbers of persons of the training part that make up the valid part instead.
     """
 
     title = "KTH actions"
@@ -225,10 +226,16 @@ class KTH(SequenceDataset):
         size: int | str | list[int] | tuple[int, int] | None = 128,
         actions: list[str] | tuple[str, ...] = ("walking", "jogging", "running"),
         whole: bool = False,
+        valid_persons: list[int] | tuple[int, ...] = (),
     ) -> tuple[list[Series], dict[str, Any]]:
         """A recording for each line of frames in 00sequences.txt, or each clip."""
         if wrong := sorted({*actions} - {*self.ACTIONS}):
             raise ZooError(f"KTH has no action {wrong[0]!r}; there are {', '.join(self.ACTIONS)}")
+        if wrong := sorted({*valid_persons} - {*self.TRAIN}):
+            raise ZooError(
+                f"valid_persons holds {wrong[0]}; the persons of the training part are "
+                f"{min(self.TRAIN)} to {max(self.TRAIN)}"
+            )
         found = [
             (match, path, inside) for match, path, inside in self._files() if match[2] in actions
         ]
@@ -243,6 +250,9 @@ class KTH(SequenceDataset):
             person, action, scene = int(match[1]), match[2], match[3]
             clip = Clip(path, inside=inside, size=_check_size(size))
             key = f"person{person:02}_{action}_d{scene}"
+            part = "train" if person in self.TRAIN else "test"
+            if person in valid_persons:
+                part = "valid"
             if not whole and key not in ranges:
                 raise ZooError(
                     f"{clip}: 00sequences.txt says nothing of {key}; take the clip away, or take "
@@ -257,7 +267,7 @@ class KTH(SequenceDataset):
                             f"{clip}, frames {first}-{last}",
                             last - first + 1,
                             functools.partial(_read_from, clip, first - 1),
-                            part="train" if person in self.TRAIN else "test",
+                            part=part,
                             whole=True,
                             stride=3 if action == "running" else 10,
                         )

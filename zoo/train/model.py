@@ -16,7 +16,9 @@ from torch import nn
 from zoo.config import Config, Data, nearest, read_config
 from zoo.errors import ZooError
 from zoo.forecast import Forecaster
+from zoo.head import FrameHead
 from zoo.hub import load, pull
+from zoo.plugins import find_head
 from zoo.registry import CREATE_FIELDS, build, create
 from zoo.train.recipe import Recipe, TrainRecipe
 from zoo.weights import some
@@ -35,14 +37,19 @@ TOLD = {
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """The recipe with every option of its model, those of an `init` included.
+    """The recipe with every option of its model, those of an `init` included, and its loss.
 
     Raises ZooError for a model that cannot be made.
     """
     config = _config(recipe)
     fields = config.model_dump(mode="json", include=CREATE_FIELDS - {"topology", "data"})
     model = {"name": config.architecture, **fields, **config.options}
-    return recipe.model_copy(update={"model": {k: v for k, v in model.items() if v is not None}})
+    loss = recipe.loss
+    if loss.l1 is None:
+        head, _ = find_head(config.head) or (FrameHead, None)
+        loss = loss.model_copy(update={"l1": 0.0 if head.starts_from_frame else 1.0})
+    model = {k: v for k, v in model.items() if v is not None}
+    return recipe.model_copy(update={"model": model, "loss": loss})
 
 
 def create_model(recipe: Recipe, data: Data) -> Forecaster:

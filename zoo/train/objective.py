@@ -38,6 +38,7 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
         self.loss = loss or LossRecipe()
+        self.l1 = 1.0 if self.loss.l1 is None else self.loss.l1
         self.checkpoint_every = checkpoint_every
         # Thresholds are told in units of the data, and sequences are scaled.
         told = torch.tensor(self.loss.thresholds).view(1, 1, -1)
@@ -57,7 +58,7 @@ class Objective(nn.Module):
         )
         truth = sequences[:, 1:]
         error = rollout.frames.float() - truth
-        pixelwise = self.loss.l2 * error.square() + self.loss.l1 * error.abs()
+        pixelwise = self.loss.l2 * error.square() + self.l1 * error.abs()
         if len(self.weights):
             pixelwise = (
                 pixelwise

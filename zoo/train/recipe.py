@@ -91,7 +91,8 @@ class DataRecipe(Validated):
 class LossRecipe(Validated):
     """What is made small: by default the papers' L1 + L2 (arXiv 2304.07724, section 4).
 
-    l1, l2: weights of the absolute and of the squared error, each summed over a frame.
+    l1, l2: weights of the absolute and of the squared error, each summed over a frame. With a
+        head that starts from the last frame (`change`, `gate`, `advect`) l1 is 0 by default.
     auxiliary: factor of the cells' own losses, on top of the weight a cell gives its own.
     thresholds, weights: the balanced errors B-MAE and B-MSE (Shi et al. 2017, arXiv
         1706.03458): what is true at a pixel decides its weight, weights[i] from
@@ -101,7 +102,7 @@ class LossRecipe(Validated):
     Where the truth is missing (NaN), nothing is counted.
     """
 
-    l1: Weight = 1.0
+    l1: Weight | None = None
     l2: Weight = 1.0
     auxiliary: Weight = 1.0
     thresholds: tuple[float, ...] = ()
@@ -109,7 +110,7 @@ class LossRecipe(Validated):
 
     @model_validator(mode="after")
     def _check(self) -> LossRecipe:
-        if not self.l1 and not self.l2:
+        if self.l1 == 0 and self.l2 == 0:
             raise ValueError("l1 and l2 are both 0; give one of them a weight")
         if (self.thresholds or self.weights) and len(self.weights) != len(self.thresholds) + 1:
             raise ValueError(

@@ -1,0 +1,40 @@
+"""Change head: the last frame plus a predicted change.
+
+    x′ = x + W ∗ h
+
+W starts near zero, so an untrained network repeats the last frame (persistence), and training
+only has to learn what differs. A residual connection from input to output, as in ResNets
+(arXiv 1512.03385), applied to the frame.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+import zoo
+
+
+class ChangeHead(zoo.Head):
+    """The last frame plus a change, both at full resolution.
+
+    Args:
+        scale: factor on the initial weights of W.
+    """
+
+    def __init__(self, in_channels: int, channels: int, patch: int = 1, scale: float = 0.1) -> None:
+        super().__init__(in_channels, channels, patch)
+        self.conv = nn.Conv2d(in_channels, channels * patch**2, 1)
+        with torch.no_grad():
+            self.conv.weight.mul_(scale)
+            self.conv.bias.zero_()
+
+    def forward(self, features: Tensor, frame: Tensor) -> Tensor:
+        """One step of the equation above."""
+        return frame + self.to_pixels(self.conv(features))
+
+
+@zoo.hookimpl
+def zoo_heads() -> dict[str, type[zoo.Head]]:
+    """Offer the head to the zoo."""
+    return {"change": ChangeHead}
