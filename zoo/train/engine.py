@@ -33,6 +33,7 @@ from zoo.forecast import Forecaster
 from zoo.hub import read_metrics, save, update_metrics
 from zoo.parts import WEIGHTS, lacking
 from zoo.progress import progress_bar
+from zoo.train.augment import augment
 from zoo.train.checkpoints import Checkpoints, verify
 from zoo.train.data import describe, is_fresh, open_data
 from zoo.train.folder import Changes, claim, counts, identity, lock, put_recipe
@@ -160,7 +161,13 @@ class _Training:
             raise ZooError(
                 f"train.warmup_steps is {settings.warmup_steps}; the run has {self.steps} steps"
             )
-        model = create_model(recipe, describe(recipe, self.dataset))
+        data = describe(recipe, self.dataset)
+        if recipe.augment.rotate and data.size and data.size[0] != data.size[1]:
+            raise ZooError(
+                f"augment.rotate needs square frames, these are {data.size[0]}×{data.size[1]}; "
+                "set augment.rotate=false, or crop them"
+            )
+        model = create_model(recipe, data)
         self.validation = None
         if recipe.evaluation.every or recipe.watch.pictures_every:
             self.validation = Validation(recipe, accelerator, root)
@@ -303,6 +310,7 @@ class _Training:
         batch = self.order.batch(number)
         share = Share.of(len(batch), accelerator.process_index, accelerator.num_processes)
         fed = fed_frames(self.recipe, number, self.steps)[share.rows]
+        sequences = augment(sequences, self.recipe, number, share.rows)
         self.schedule.step_update(number)
         losses = self._backward(sequences, fed, share.weights)
         # What all must know: the loss of all, and whether anyone is to stop.

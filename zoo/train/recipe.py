@@ -22,6 +22,7 @@ else:
     import tomli as tomllib
 
 __all__ = [
+    "AugmentRecipe",
     "Curve",
     "DataRecipe",
     "EvaluationRecipe",
@@ -250,6 +251,27 @@ class MemoryRecipe(Validated):
     fit: bool = False
 
 
+class AugmentRecipe(Validated):
+    """Random changes of training sequences, the same for all frames of one; none by default.
+
+    mirror, flip: left and right, or top and bottom, are exchanged in half of the sequences.
+    rotate: by a random multiple of 90°; the frames must be square.
+    brightness, contrast: the largest shift of the scaled values, and the largest relative change
+        of their distance from the mean; the result is clipped to [0, 1].
+    """
+
+    mirror: bool = False
+    flip: bool = False
+    rotate: bool = False
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is changed."""
+        return self != AugmentRecipe()
+
+
 class EvaluationRecipe(Validated):
     """How to measure while training; the checkpoint of the best measure is kept.
 
@@ -303,6 +325,7 @@ class Recipe(Validated):
     init: str | None = None
     model: Options = Field(default_factory=dict)
     data: DataRecipe
+    augment: AugmentRecipe = AugmentRecipe()
     loss: LossRecipe = LossRecipe()
     sampling: SamplingRecipe = SamplingRecipe()
     train: TrainRecipe

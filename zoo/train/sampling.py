@@ -17,7 +17,7 @@ from torch.utils.data import Sampler
 
 from zoo.train.recipe import Recipe
 
-__all__ = ["Order", "Share", "ShareSampler", "fed_frames"]
+__all__ = ["Order", "Share", "ShareSampler", "fed_frames", "generator"]
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Order:
 
 @functools.lru_cache(maxsize=2)
 def _permutation(length: int, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(length, generator=_generator(seed, epoch))
+    return torch.randperm(length, generator=generator(seed, epoch))
 
 
-def _generator(seed: int, number: int) -> torch.Generator:
+def generator(seed: int, number: int) -> torch.Generator:
     """A generator for each pair of numbers. Of its seed torch reads the lower 32 bits alone."""
     return torch.Generator().manual_seed((seed * 0x9E3779B1 + number) % 2**32)
 
@@ -111,7 +111,7 @@ def fed_frames(recipe: Recipe, step: int, steps: int) -> Tensor:
     probability = torch.full((data.input_frames + data.horizon - 1,), forecast.at(step, steps))
     probability[: data.input_frames] = inputs.at(step, steps)
     drawn = torch.rand(
-        settings.batch_size, len(probability), generator=_generator(settings.seed, step)
+        settings.batch_size, len(probability), generator=generator(settings.seed, step)
     )
     fed = drawn < probability
     fed[:, 0] = True
