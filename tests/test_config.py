@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import zoo
-from zoo.config import Config, Data, PluginSource, nearest, read_config
+from zoo.config import Config, Data, PluginSource, read_config
 from zoo.errors import ZooError
 
 COUNT = st.integers(1, 4096)
@@ -174,15 +174,15 @@ def test_a_folder_without_a_config(tmp_path):
 
 @given(st.text(), st.lists(st.text()))
 def test_the_nearest_are_among_the_names(name, names):
-    clause = nearest(name, names)
+    clause = did_you_mean(name, names)
     if name in names and name:
         assert name in clause
     assert bool(clause) <= bool(names)
 
 
 def test_the_nearest_of_the_published_names():
-    assert nearest("ms-predrn", ["ms-predrnn", "convlstm"]) == " (did you mean ms-predrnn?)"
-    assert nearest("xyz", ["ms-predrnn", "convlstm"]) == ""
+    assert did_you_mean("ms-predrn", ["ms-predrnn", "convlstm"]) == " (did you mean ms-predrnn?)"
+    assert did_you_mean("xyz", ["ms-predrnn", "convlstm"]) == ""
 
 
 def test_data_in_create():

@@ -10,8 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zoo.config import nearest
-from zoo.errors import ZooError
+from zoo.errors import ZooError, did_you_mean
 from zoo.plugins import find_cell, names
 from zoo.progress import progress_bar
 
@@ -44,7 +43,7 @@ def check_cell(cell: str) -> list[Verdict]:
     Raises ZooError where no plugin provides the cell, or the checks could not be run.
     """
     if find_cell(cell) is None:
-        near = nearest(cell, names("cells"))
+        near = did_you_mean(cell, names("cells"))
         raise ZooError(f"no installed plugin provides the cell {cell!r}{near}; see: zoo plugins")
     if "zoo.testing" not in sys.modules:
         pytest.register_assert_rewrite("zoo.testing")

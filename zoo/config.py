@@ -5,9 +5,7 @@ This module knows neither torch nor plugins, so that a config can be read withou
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -23,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import to_jsonable_python
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, did_you_mean
 from zoo.parts import read_json
 
 __all__ = [
@@ -32,7 +30,6 @@ __all__ = [
     "PluginSource",
     "Reflectivity",
     "Validated",
-    "nearest",
     "read_config",
 ]
 
@@ -215,12 +212,6 @@ def read_config(folder: Path) -> Config:
     return Config.parse(values, source=str(path))
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """What `name` may have been meant to be: " (did you mean a, b?)", or nothing."""
-    near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
-    return f" (did you mean {', '.join(near)}?)" if near else ""
-
-
 def _explain(cls: type[BaseModel], error: ValidationError) -> str:
     problems: dict[str, list[str]] = {}
     for item in error.errors():
@@ -229,7 +220,7 @@ def _explain(cls: type[BaseModel], error: ValidationError) -> str:
         names = [str(part) for part in item["loc"] if re.fullmatch(r"\w+", str(part))]
         where = ".".join(names) or "the whole"
         if item["type"] == "extra_forbidden":
-            problem = f"unknown key {where!r}{nearest(where, _keys(cls))}"
+            problem = f"unknown key {where!r}{did_you_mean(where, _keys(cls))}"
         elif item["type"] == "missing":
             problem = f"{where} is missing"
         else:

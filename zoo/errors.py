@@ -1,15 +1,77 @@
-"""The exceptions that the zoo raises for what its user can mend."""
+"""Exceptions, and the phrases that their messages share.
 
-__all__ = ["NotFoundError", "ZooError"]
+* ZooError
+
+  * ConfigError: an invalid config, recipe, option or name
+  * DataError: data that are missing, corrupt, or do not fit the model
+
+    * NoWindowError: a part of a data set without a single window
+
+  * HubError: a hub or a model folder that is missing, unreachable or corrupt
+
+    * NotFoundError: no hub has a model of that name
+
+  * PluginError: a plugin that is missing, fails, or clashes with another
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "HubError",
+    "NoWindowError",
+    "NotFoundError",
+    "PluginError",
+    "ZooError",
+    "did_you_mean",
+    "shorten",
+]
 
 
 class ZooError(Exception):
-    """Something that the caller can mend.
+    """An error that the caller can fix.
 
-    The message is one line: what was got, what was expected, and the command or the
-    change that mends it. The command line prints it and exits with 2.
+    The message is one line: what is wrong, what was expected, and how to fix it. The command
+    line prints it and exits with 2.
     """
 
 
-class NotFoundError(ZooError):
-    """All places were asked, and nothing there has the name."""
+class ConfigError(ZooError):
+    """A config, recipe, option or name is invalid."""
+
+
+class DataError(ZooError):
+    """Data are missing, corrupt, or do not fit the model."""
+
+
+class NoWindowError(DataError):
+    """A part of a data set has no window of the requested length."""
+
+
+class HubError(ZooError):
+    """A hub or a model folder is missing, unreachable or corrupt."""
+
+
+class NotFoundError(HubError):
+    """No hub has a model of that name."""
+
+
+class PluginError(ZooError):
+    """A plugin is missing, fails, or clashes with another."""
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """A suggestion for a mistyped name: " (did you mean a, b?)", or "" without a close match."""
+    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
+    return f" (did you mean {', '.join(close)}?)" if close else ""
+
+
+def shorten(names: Iterable[str]) -> str:
+    """The first three names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

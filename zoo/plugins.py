@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pluggy
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, did_you_mean
 
 if TYPE_CHECKING:
     import click
@@ -282,11 +282,10 @@ def installed() -> tuple[Plugin, ...]:
     chosen = {_normalised(name): name for name in given if name}
     known = {name for plugin in plugins for name in (plugin.name, plugin.distribution)}
     for name in sorted(chosen.keys() - set(map(_normalised, known))):
-        from zoo.config import nearest
-
         raise ZooError(
             f"ZOO_PLUGINS names {chosen[name]!r}, which is no plugin or distribution that is "
-            f"installed{nearest(chosen[name], known)}; see them all: env -u ZOO_PLUGINS zoo plugins"
+            f"installed{did_you_mean(chosen[name], known)}; "
+            "see them all: env -u ZOO_PLUGINS zoo plugins"
         )
     return tuple(
         plugin

@@ -13,8 +13,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.config import Config, PluginSource, nearest
-from zoo.errors import NotFoundError, ZooError
+from zoo.config import Config, PluginSource
+from zoo.errors import NotFoundError, ZooError, did_you_mean
 from zoo.plugins import Kind, Plugin, find_cell, find_head, find_topology, load_plugins, names
 
 # Names are known without torch; it is imported when a network is built.
@@ -119,7 +119,7 @@ def parse_architecture(name: str) -> tuple[str, str]:
         named = architectures()
         others = (f"{t}-{c}" for t in topologies() for c in named if "-" not in c)
         known = [*named, *ALIASES, *others]
-        raise ZooError(f"no model is named {name!r}{nearest(name, known)}; see: zoo list")
+        raise ZooError(f"no model is named {name!r}{did_you_mean(name, known)}; see: zoo list")
     return cell, topology
 
 
@@ -133,7 +133,7 @@ def find_folder(ref: str) -> Path:
     try:
         return pull(ref)
     except NotFoundError:
-        near = nearest(ref, [*list_models(), *ALIASES])
+        near = did_you_mean(ref, [*list_models(), *ALIASES])
         raise NotFoundError(f"no model is named {ref!r}{near}; see: zoo list") from None
 
 
@@ -193,7 +193,7 @@ def _complete(
     """Options with their defaults; ZooError for one that does not exist."""
     for option in given.keys() - known.keys():
         raise ZooError(
-            f"{who} has no option {option!r}{nearest(option, {*known, *others})}; "
+            f"{who} has no option {option!r}{did_you_mean(option, {*known, *others})}; "
             f"its own are: {', '.join(known) or 'none'}"
         )
     return {**known, **given}
@@ -254,7 +254,7 @@ def _absent(kind: Kind, name: str, source: PluginSource | None) -> str:
     what = {"cells": "cell", "topologies": "topology", "heads": "head"}.get(kind, kind)
     if source is None:
         known = {"topologies": topologies, "heads": heads}.get(kind, lambda: names(kind))()
-        near = nearest(name, known)
+        near = did_you_mean(name, known)
         return f"no {what} is named {name!r}{near}; there are: {', '.join(known)}"
     wanted = f"{source.distribution}=={source.version}" if source.version else source.distribution
     told = f"the {what} {name!r} comes from {source.distribution} {source.version}, which"

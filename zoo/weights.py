@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from safetensors.torch import save
 from torch import nn
 
 from zoo.atomic import atomic_path
-from zoo.errors import ZooError
+from zoo.errors import ZooError, shorten
 
-__all__ = ["fit_weights", "load_weights", "save_weights", "some"]
+__all__ = ["fit_weights", "load_weights", "save_weights"]
 
 #: What weights may be stored as.
 DTYPES = ("F64", "F32", "F16", "BF16")
@@ -42,7 +42,7 @@ def fit_weights(module: nn.Module, path: Path) -> torch.dtype:
         _compare({name: tuple(t.shape) for name, t in module.state_dict().items()}, found, path)
         if wrong := sorted(n for n, part in slices.items() if part.get_dtype() not in DTYPES):
             raise ZooError(
-                f"{path} holds weights of other types than {', '.join(DTYPES)}: {some(wrong)}"
+                f"{path} holds weights of other types than {', '.join(DTYPES)}: {shorten(wrong)}"
             )
         exact = all(part.get_dtype() == "F64" for part in slices.values())
         return torch.float64 if exact else torch.float32
@@ -93,18 +93,11 @@ def _compare(
 ) -> None:
     problems = []
     if missing := sorted(expected.keys() - found.keys()):
-        problems.append(f"missing: {some(missing)}")
+        problems.append(f"missing: {shorten(missing)}")
     if unknown := sorted(found.keys() - expected.keys()):
-        problems.append(f"not of this model: {some(unknown)}")
+        problems.append(f"not of this model: {shorten(unknown)}")
     if differing := sorted(n for n in expected.keys() & found.keys() if expected[n] != found[n]):
         shapes = [f"{n} {list(found[n])} (expected {list(expected[n])})" for n in differing]
-        problems.append(f"of another shape: {some(shapes)}")
+        problems.append(f"of another shape: {shorten(shapes)}")
     if problems:
         raise ZooError(f"{path} does not fit its config.json; {'; '.join(problems)}")
-
-
-def some(names: Iterable[str]) -> str:
-    """The first names, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more

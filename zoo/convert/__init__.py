@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 
-from zoo.config import nearest
 from zoo.convert import msrnn, openstl
 from zoo.convert.dialect import Converted, Dialect
 from zoo.convert.reading import read_tensors
-from zoo.errors import ZooError
+from zoo.errors import ZooError, did_you_mean
 from zoo.hub import save
 from zoo.parts import WEIGHTS
 from zoo.plugins import find, names
@@ -67,7 +66,7 @@ def convert(
     if found is None:
         known = [*DIALECTS, *names("dialects")]
         raise ZooError(
-            f"there is no dialect {dialect!r}{nearest(dialect, known)}; "
+            f"there is no dialect {dialect!r}{did_you_mean(dialect, known)}; "
             f"it is one of: {', '.join(known)}"
         )
     folder = Path(folder)

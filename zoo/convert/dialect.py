@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from zoo.config import Config
-from zoo.errors import ZooError
+from zoo.errors import ZooError, shorten
 from zoo.registry import CREATE_FIELDS, build
-from zoo.weights import some
 
 __all__ = [
     "Converted",
@@ -187,7 +186,7 @@ def fit(config: Config, published: Mapping[str, Tensor], joins: Mapping[str, Joi
     dropped, unknown = _left_over(published, joins, read)
     problems = {"missing": missing, "not understood": unknown, "of another shape": misshapen}
     if any(problems.values()):
-        told = "; ".join(f"{what}: {some(names)}" for what, names in problems.items() if names)
+        told = "; ".join(f"{what}: {shorten(names)}" for what, names in problems.items() if names)
         raise ZooError(f"its tensors do not make a {model.config.architecture}; {told}")
     return Converted(model.config, ours, dropped)
 

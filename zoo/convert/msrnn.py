@@ -29,9 +29,8 @@ from zoo.convert.dialect import (
     outputs,
     shape_of,
 )
-from zoo.errors import ZooError
+from zoo.errors import ZooError, shorten
 from zoo.registry import parse_architecture
-from zoo.weights import some
 
 __all__ = ["CELLS", "translate"]
 
@@ -235,7 +234,7 @@ def _layers(published: Mapping[str, Tensor]) -> tuple[str, int]:
     if len(stems) != 1:
         raise ZooError(
             "it is no network of the MS-RNN repository, whose keys are embed.*, rnns.lstm.N.* or "
-            f"rnns.lstms.N.*, and fc.*; it has {some(published)}"
+            f"rnns.lstms.N.*, and fc.*; it has {shorten(published)}"
         )
     return f"rnns.{stems.pop()}", 1 + max(int(match[2]) for match in found)
 

@@ -37,9 +37,8 @@ from zoo.convert.dialect import (
     inputs,
     shape_of,
 )
-from zoo.errors import ZooError
+from zoo.errors import ZooError, shorten
 from zoo.registry import parse_architecture
-from zoo.weights import some
 
 __all__ = ["CELLS", "openstl", "predrnn"]
 
@@ -194,7 +193,7 @@ def _translate(
     if not found:
         raise ZooError(
             "it is no recurrent network of OpenSTL or predrnn-pytorch, whose keys are "
-            f"cell_list.N.* or stlstm_layer.N.*, and conv_last; it has {some(published)}"
+            f"cell_list.N.* or stlstm_layer.N.*, and conv_last; it has {shorten(published)}"
         )
     layers = 1 + max(int(match[2]) for match in found)
     norm = any(re.fullmatch(r".+\.conv_x\.1\.weight", name) for name in published)

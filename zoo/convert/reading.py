@@ -11,8 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from zoo.errors import ZooError
-from zoo.weights import some
+from zoo.errors import ZooError, shorten
 
 __all__ = ["read_tensors"]
 
@@ -51,7 +50,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ZooError(f"{path} holds no tensors by name; give a state dict")
     tensors = {str(k): v for k, v in checkpoint.items() if not str(k).startswith("__")}
     if wrong := [name for name, value in tensors.items() if not _is_weight(value)]:
-        raise ZooError(f"{path} holds what is no weight: {some(wrong)}; give a state dict")
+        raise ZooError(f"{path} holds what is no weight: {shorten(wrong)}; give a state dict")
     return _unwrap({name: tensor.detach() for name, tensor in tensors.items()})
 
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
-from zoo.config import nearest
-from zoo.errors import ZooError
+from zoo.errors import ZooError, did_you_mean
 from zoo.plugins import find, names
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def find_dataset(name: str) -> type[FrameDataset]:
         return plugins_own
     known = dataset_names()
     raise ZooError(
-        f"no data set is named {name!r}{nearest(name, known)}; there are: {', '.join(known)}"
+        f"no data set is named {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}"
     )
 
 
@@ -148,8 +147,8 @@ def _check_options(name: str, kind: Any, options: dict[str, Any]) -> None:
             _check_type(name, option, value, taken[option])
         elif not is_open:
             raise ZooError(
-                f"the data set {name} has no option {option!r}{nearest(option, taken)}; it has: "
-                f"{', '.join(sorted(taken))}"
+                f"the data set {name} has no option {option!r}{did_you_mean(option, taken)}; "
+                f"it has: {', '.join(sorted(taken))}"
             )
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.atomic import atomic_path, make_folder
-from zoo.config import nearest, read_config
-from zoo.errors import NotFoundError, ZooError
+from zoo.config import read_config
+from zoo.errors import NotFoundError, ZooError, did_you_mean
 from zoo.hub.measured import read_metrics, update_metrics
 from zoo.hub.places import (
     Folder,
@@ -116,7 +116,7 @@ def pull(
         raise ZooError(f"no model is named {ref!r}; the folder of that name is local-dir:{ref}")
     also = "".join(f"; {error}" for error in unreachable)
     raise (ZooError if unreachable else NotFoundError)(
-        f"there are no weights for {wanted!r}{nearest(wanted, names)}{also}; see: zoo list"
+        f"there are no weights for {wanted!r}{did_you_mean(wanted, names)}{also}; see: zoo list"
     )
 
 

@@ -13,15 +13,14 @@ from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
-from zoo.config import Config, Data, nearest, read_config
-from zoo.errors import ZooError
+from zoo.config import Config, Data, read_config
+from zoo.errors import ZooError, did_you_mean, shorten
 from zoo.forecast import Forecaster
 from zoo.head import FrameHead
 from zoo.hub import load, pull
 from zoo.plugins import find_head
 from zoo.registry import CREATE_FIELDS, build, create
 from zoo.train.recipe import Recipe, TrainRecipe
-from zoo.weights import some
 
 __all__ = ["create_model", "create_optimizer", "create_schedule", "resolve"]
 
@@ -68,7 +67,7 @@ def create_optimizer(network: nn.Module, settings: TrainRecipe) -> torch.optim.O
     """
     known = [str(name) for name in list_optimizers()]
     if settings.optimizer.lower() not in known:
-        near = nearest(settings.optimizer, known)
+        near = did_you_mean(settings.optimizer, known)
         raise ZooError(f"timm has no optimizer {settings.optimizer!r}{near}")
     if settings.optimizer.lower() == "adahessian":
         raise ZooError("adahessian needs second derivatives, which a step does not take; take adam")
@@ -76,8 +75,8 @@ def create_optimizer(network: nn.Module, settings: TrainRecipe) -> torch.optim.O
     for pattern in (*settings.freeze, *settings.lr_parts):
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ZooError(
-                f"the pattern {pattern!r} fits no weights{nearest(pattern, names)}; "
-                f"there are {some(names)}"
+                f"the pattern {pattern!r} fits no weights{did_you_mean(pattern, names)}; "
+                f"there are {shorten(names)}"
             )
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(not any(fnmatchcase(name, one) for one in settings.freeze))
@@ -109,7 +108,9 @@ def create_schedule(
     takes = set(inspect.signature(create_scheduler_v2).parameters)
     for name, value in settings.schedule_options.items():
         if name not in takes or name in TOLD:
-            instead = f"; it is {TOLD[name]}" if TOLD.get(name) else nearest(name, takes - {*TOLD})
+            instead = (
+                f"; it is {TOLD[name]}" if TOLD.get(name) else did_you_mean(name, takes - {*TOLD})
+            )
             raise ZooError(f"train.schedule_options takes no {name!r}{instead}")
         options[name] = value
     try:
@@ -172,7 +173,7 @@ def _begin_with(network: nn.Module, init: str) -> None:
     unfit += [name for name in found if name not in wanted]
     if unfit:
         raise ZooError(
-            f"the weights of {init} do not fit the model of the recipe ({some(unfit)}); "
+            f"the weights of {init} do not fit the model of the recipe ({shorten(unfit)}); "
             "leave [model] out to take that of init"
         )
     network.load_state_dict(found)

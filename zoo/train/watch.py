@@ -18,9 +18,8 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from torch.utils.data import DataLoader, Subset
 
 from zoo.atomic import atomic_path, make_folder
-from zoo.config import nearest
 from zoo.data import open_dataset
-from zoo.errors import ZooError
+from zoo.errors import ZooError, did_you_mean
 from zoo.forecast import Forecaster
 from zoo.inspect.pictures import comparison_strip
 from zoo.metrics import FrameMetrics
@@ -79,7 +78,7 @@ def check_trackers(names: tuple[str, ...]) -> None:
     there = [str(name) for name in get_available_trackers()]
     for name in names:
         if name not in known:
-            raise ZooError(f"watch.trackers: accelerate has no {name!r}{nearest(name, known)}")
+            raise ZooError(f"watch.trackers: accelerate has no {name!r}{did_you_mean(name, known)}")
         if name not in there:
             extra = f"'{DISTRIBUTION}[tensorboard]'" if name == "tensorboard" else name
             raise ZooError(f"watch.trackers: {name} is not installed: pip install {extra}")
