@@ -1,13 +1,18 @@
-"""What several tests need."""
+"""Fixtures that several test modules share."""
 
 import gzip
 import os
 import struct
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 
+from zoo import plugins
 from zoo.data import data_root
 
 
@@ -43,3 +48,68 @@ def data_root_with_mnist() -> Path:
     if not (root / "mnist").is_dir():
         pytest.skip(f"MNIST is not in {root / 'mnist'}: set ZOO_DATA to the folder that has it")
     return root
+
+
+class Cli:
+    """The command line in this process: ``cli("info", "mslstm")`` gives click's Result."""
+
+    def __call__(self, *arguments: object) -> Result:
+        """Run a command, whatever comes of it."""
+        from zoo.cli import command
+
+        return CliRunner().invoke(command, list(map(str, arguments)))
+
+    def succeed(self, *arguments: object) -> str:
+        """Run a command that must exit with 0; returns its standard output."""
+        result = self(*arguments)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    def fail(self, *arguments: object) -> str:
+        """Run a command that must exit with 2 and one line on standard error; returns that line."""
+        result = self(*arguments)
+        assert result.exit_code == 2, result.output
+        assert isinstance(result.exception, SystemExit)
+        assert result.stdout == ""
+        assert result.stderr.startswith("Error: ")
+        assert result.stderr.count("\n") == 1
+        return result.stderr.removeprefix("Error: ").strip()
+
+
+@pytest.fixture
+def cli() -> Cli:
+    """The command line."""
+    return Cli()
+
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install_plugin(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Install]:
+    """Install distributions of one plugin module each until the test ends.
+
+    ``install_plugin("zoo-mean", source, entry="mean")`` is what pip would leave behind.
+    """
+    site = tmp_path_factory.mktemp("site")
+    monkeypatch.syspath_prepend(site)
+    modules: list[str] = []
+
+    def install(distribution: str, source: str, *, entry: str = "it", version: str = "1.0") -> None:
+        module = distribution.replace("-", "_")
+        (site / f"{module}.py").write_text(textwrap.dedent(source), encoding="utf-8")
+        info = site / f"{module}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+        )
+        (info / "entry_points.txt").write_text(f"[zoo]\n{entry} = {module}\n")
+        modules.append(module)
+        plugins.forget()
+
+    yield install
+    for module in modules:
+        sys.modules.pop(module, None)
+    plugins.forget()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import zoo
 from zoo.config import Config, Data, PluginSource, read_config
-from zoo.errors import ZooError
+from zoo.errors import ZooError, did_you_mean
 
 COUNT = st.integers(1, 4096)
 JSON = st.recursive(
@@ -173,14 +173,14 @@ def test_a_folder_without_a_config(tmp_path):
 
 
 @given(st.text(), st.lists(st.text()))
-def test_the_nearest_are_among_the_names(name, names):
+def test_suggestions_are_among_the_names(name, names):
     clause = did_you_mean(name, names)
     if name in names and name:
         assert name in clause
     assert bool(clause) <= bool(names)
 
 
-def test_the_nearest_of_the_published_names():
+def test_suggestions_for_published_names():
     assert did_you_mean("ms-predrn", ["ms-predrnn", "convlstm"]) == " (did you mean ms-predrnn?)"
     assert did_you_mean("xyz", ["ms-predrnn", "convlstm"]) == ""
 
