@@ -55,7 +55,7 @@ class Cli:
 
     def __call__(self, *arguments: object) -> Result:
         """Run a command, whatever comes of it."""
-        from zoo.cli import command
+        from zoo.cli import zoo as command
 
         return CliRunner().invoke(command, list(map(str, arguments)))
 
