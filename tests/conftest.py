@@ -82,7 +82,7 @@ def cli() -> Cli:
     return Cli()
 
 
-Install = Callable[..., None]
+Install = Callable[..., Path]
 
 
 @pytest.fixture
@@ -91,15 +91,17 @@ def install_plugin(
 ) -> Iterator[Install]:
     """Install distributions of one plugin module each until the test ends.
 
-    ``install_plugin("zoo-mean", source, entry="mean")`` is what pip would leave behind.
+    ``install_plugin("zoo-mean", source, entry="mean")`` is what pip would leave behind, and
+    returns the path of the module.
     """
     site = tmp_path_factory.mktemp("site")
     monkeypatch.syspath_prepend(site)
     modules: list[str] = []
 
-    def install(distribution: str, source: str, *, entry: str = "it", version: str = "1.0") -> None:
+    def install(distribution: str, source: str, *, entry: str = "it", version: str = "1.0") -> Path:
         module = distribution.replace("-", "_")
-        (site / f"{module}.py").write_text(textwrap.dedent(source), encoding="utf-8")
+        path = site / f"{module}.py"
+        path.write_text(textwrap.dedent(source), encoding="utf-8")
         info = site / f"{module}-{version}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(
@@ -108,6 +110,7 @@ def install_plugin(
         (info / "entry_points.txt").write_text(f"[zoo]\n{entry} = {module}\n")
         modules.append(module)
         plugins.forget()
+        return path
 
     yield install
     for module in modules:

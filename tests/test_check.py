@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from test_plugins import CELL, install  # noqa: F401  the fixture
+from test_plugins import CELL
 
 from zoo.check import _Recorder, check_cell
 from zoo.cli import zoo as command
@@ -35,12 +35,12 @@ def test_a_sound_cell_passes_whatever_the_surroundings(monkeypatch):
     assert round(costs["ms-convlstm"]["macs"] / 1e9, 2) == 15.07
 
 
-def test_a_cell_that_breaks_a_law_is_told_in_words(install):  # noqa: F811
+def test_a_cell_that_breaks_a_law_is_told_in_words(install_plugin):
     """It keeps a count of its own, so that steps are no longer the rollout."""
     counting = CELL.replace(
         "state = self.rate * state", "self.rate += 0.1; state = self.rate * state"
     )
-    install("zoo-mean", counting)
+    install_plugin("zoo-mean", counting)
     ran = run("check", "mean")
     assert ran.exit_code == 1, ran.output
     assert "FAILS   The state handed back is all there is" in ran.output
@@ -62,9 +62,9 @@ def test_a_part_of_the_checks_is_no_verdict(monkeypatch):
         check_cell("convlstm")
 
 
-def test_a_check_that_is_skipped_is_not_kept(install):  # noqa: F811
+def test_a_check_that_is_skipped_is_not_kept(install_plugin):
     skipping = CELL.replace("state = self.rate", "__import__('pytest').skip(); state = self.rate")
-    install("zoo-mean", skipping)
+    install_plugin("zoo-mean", skipping)
     ran = run("check", "mean")
     assert ran.exit_code == 1, ran.output
     assert "FAILS   Any number of frames" in ran.output

@@ -13,9 +13,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from zoo.cli import zoo as command
-from zoo.data import DATASETS, RemoteFile, open_dataset
+from zoo.data import RemoteFile, open_dataset
 from zoo.data.fetching import fetch
 from zoo.errors import ZooError
+from zoo.plugins import builtin
 
 
 def run(*arguments: object) -> Result:
@@ -24,8 +25,8 @@ def run(*arguments: object) -> Result:
 
 def test_info() -> None:
     listed = json.loads(run("info", "--json").stdout)
-    assert {*DATASETS} <= {*listed}
-    for name in DATASETS:
+    assert {*builtin().offers("datasets")} <= {*listed}
+    for name in builtin().offers("datasets"):
         facts = json.loads(run("info", name, "--json").stdout)
         for key in ("title", "folder", "layout", "licence", "counts", "description"):
             assert facts[key], (name, key)

@@ -18,8 +18,8 @@ from zoo.cli import zoo as command
 from zoo.convert import convert
 from zoo.convert.msrnn import CELLS
 from zoo.network import Network
-from zoo.plugins import find_cell
-from zoo.topology import TOPOLOGIES
+from zoo.plugins import names
+from zoo.registry import find_cell, find_topology
 from zoo.weights import load_weights
 
 HERE = Path(__file__).parent / "golden"
@@ -60,7 +60,7 @@ def golden_files():
 def arguments(metadata):
     """How a golden file is converted."""
     name = ARCHITECTURES[metadata["model"]]
-    if name in TOPOLOGIES:
+    if name in names("topologies"):
         return {"arch": "convlstm", "topology": name}
     if name.endswith("preciplstm"):
         return {"arch": name, "options": {"window": int(metadata["la_num"])}}
@@ -110,7 +110,7 @@ def test_a_converted_checkpoint_forecasts_as_it_did(file, dtype, tmp_path):
 def publish(arch, topology="stack", stem="lstm", hidden=4, layers=6, **options):
     """A random state dict as the repository would have it, made from our sizes and its table."""
     cell, _ = find_cell(arch)
-    network = Network(cell, TOPOLOGIES[topology](layers), hidden=hidden, **options)
+    network = Network(cell, find_topology(topology)[0](layers), hidden=hidden, **options)
     spec, published = CELLS[arch], {}
     joins = spec.joins(f"rnns.{stem}", layers)
     for name, tensor in network.state_dict().items():
@@ -137,7 +137,7 @@ def weights(folder):
     return load_file(folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("topology", names("topologies"))
 @pytest.mark.parametrize("arch", CELLS)
 def test_every_network_is_converted(arch, topology, tmp_path):
     stem = "lstm" if topology in ("stack", "mirror") else "lstms"

@@ -233,7 +233,7 @@ def test_a_name_is_found_in_the_hubs_in_their_order(published, monkeypatch, ref,
     monkeypatch.setenv("ZOO_HUB", " hf://me ,hf://you")
     assert (
         zoo.load(ref, pretrained).config.architecture
-        == zoo.hub.read_config(zoo.pull(ref, pretrained)).architecture
+        == zoo.model_folder.read_config(zoo.pull(ref, pretrained)).architecture
     )
     folder = zoo.pull(ref, pretrained)
     assert f"models--me--{name}" in str(folder) or folder == CARDS / name

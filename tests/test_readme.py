@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from zoo.cli import zoo as command
 from zoo.data import data_root
 from zoo.errors import ZooError
-from zoo.hub import read_metrics
 from zoo.hub.card import models_table
+from zoo.model_folder import read_metrics
 from zoo.plugins import forget
 
 ROOT = Path(__file__).parents[1]

@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 import zoo
 import zoo.cli
 from zoo.errors import ZooError
-from zoo.hub import update_metrics
 from zoo.hub.card import write_card
 from zoo.hub.publish import publish
-from zoo.parts import PARTS, read_json
+from zoo.model_folder import PARTS, read_json, update_metrics
 from zoo.plugins import names
 
 FRAMES = torch.rand(1, 2, 1, 8, 8, generator=torch.Generator().manual_seed(0))

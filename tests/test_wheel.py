@@ -12,7 +12,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from zoo.parts import PARTS
+from zoo.model_folder import PARTS
 
 ROOT = Path(__file__).parents[1]
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]

@@ -1,7 +1,7 @@
 """A plugin-based model zoo for recurrent spatiotemporal prediction.
 
 Frames are (B, T, C, H, W) everywhere. Start with :func:`load` for a pretrained model and
-:func:`create` for an untrained one; write a :class:`RecurrentCell` to bring your own.
+:func:`create` for an untrained one; subclass :class:`RecurrentCell` for a cell of your own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ZooError
-from zoo.plugins import Pretrained, hookimpl
+from zoo.plugins import DISTRIBUTION, Pretrained, hookimpl
 
 if TYPE_CHECKING:
     from zoo.cell import Place, RecurrentCell, Step
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from zoo.convolving import convolution
     from zoo.forecast import Forecaster
     from zoo.head import Head
-    from zoo.hub import load, pull, save
-    from zoo.registry import create, list_models
+    from zoo.hub import list_models, load, pull, save
+    from zoo.registry import create
     from zoo.topology import Topology
     from zoo.warping import warp
 
@@ -44,8 +44,8 @@ __all__ = [
     "warp",
 ]
 
-# Where each public name lives. They are imported when first used (PEP 562), because most
-# of them need torch, which takes seconds, and `import zoo` should not.
+# The module of each public name. They are imported on first use (PEP 562), because most need
+# torch, which takes seconds to import.
 _HOMES = {
     "Config": "zoo.config",
     "Data": "zoo.config",
@@ -57,7 +57,7 @@ _HOMES = {
     "Topology": "zoo.topology",
     "convolution": "zoo.convolving",
     "create": "zoo.registry",
-    "list_models": "zoo.registry",
+    "list_models": "zoo.hub",
     "load": "zoo.hub",
     "pull": "zoo.hub",
     "save": "zoo.hub",
@@ -66,10 +66,14 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version(DISTRIBUTION)
     if name not in _HOMES:
         raise AttributeError(f"module 'zoo' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_HOMES, "__version__"])

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.errors import ZooError, did_you_mean
-from zoo.plugins import find_cell, names
+from zoo.plugins import names
 from zoo.progress import progress_bar
+from zoo.registry import find_cell
 
 try:
     import pytest

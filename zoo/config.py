@@ -1,12 +1,11 @@
-"""What config.json holds: the plain keyword arguments that make a model, validated.
+"""The config of a model: plain keyword arguments, validated.
 
-This module knows neither torch nor plugins, so that a config can be read without either.
+This module needs neither torch nor plugins.
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
@@ -21,8 +20,7 @@ from pydantic import (
 )
 from pydantic_core import to_jsonable_python
 
-from zoo.errors import ZooError, did_you_mean
-from zoo.parts import read_json
+from zoo.errors import ConfigError, did_you_mean
 
 __all__ = [
     "Config",
@@ -30,20 +28,19 @@ __all__ = [
     "PluginSource",
     "Reflectivity",
     "Validated",
-    "read_config",
 ]
 
 Self = TypeVar("Self", bound="Validated")
 
-#: Sizes are bounded so that a config from anywhere cannot ask for absurd amounts of memory.
+#: Sizes are bounded, so that an untrusted config cannot request absurd amounts of memory.
 LARGEST_COUNT = 4096
-LONGEST = 500  # characters of a text
+LONGEST = 500  # characters of a string
 LONGEST_LIST = 32
 Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT, strict=True)]
 
 
 class Validated(BaseModel):
-    """A frozen record of JSON-safe values in which unknown keys are errors."""
+    """A frozen record of values that JSON can hold. Unknown keys are errors."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=LONGEST
@@ -51,39 +48,48 @@ class Validated(BaseModel):
 
     @classmethod
     def parse(cls: type[Self], values: object, *, source: str) -> Self:
-        """Validate `values`; a ZooError of one line says what is wrong with `source`."""
+        """Validate values.
+
+        Raises:
+            ConfigError: if they are invalid; the message begins with `source`.
+        """
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ZooError(f"{source}: {_explain(cls, error)}") from None
+            raise ConfigError(f"{source}: {_explain(cls, error)}") from None
 
 
 def _check_sizes(value: JsonValue) -> JsonValue:
-    """Numbers, such as sizes and iterations, and lengths are bounded in options as well."""
+    """Bound numbers, such as sizes and iterations, and lengths in options."""
     longest = LONGEST if isinstance(value, str) else LONGEST_LIST
     if isinstance(value, str | list | dict) and len(value) > longest:
-        raise ValueError(f"a {type(value).__name__} of length {len(value)}, beyond {longest}")
-    for one in (
-        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    ):
-        _check_sizes(one)
+        raise ValueError(f"{type(value).__name__} has length {len(value)}; at most {longest}")
+    if isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_sizes(item)
     if isinstance(value, int) and abs(value) > LARGEST_COUNT:
-        raise ValueError(f"{value} is beyond ±{LARGEST_COUNT}")
+        raise ValueError(f"{value} is out of range; at most ±{LARGEST_COUNT} allowed")
     return value
 
 
-# As JSON holds them, so that a config is the same before and after it was saved.
+# Converted to JSON types, so that saving and loading does not change a config.
 Options = Annotated[
     dict[str, JsonValue], BeforeValidator(to_jsonable_python), AfterValidator(_check_sizes)
 ]
 
 
 class Reflectivity(Validated):
-    """How the rain rate R in mm/h becomes [0, 1] by way of the reflectivity.
+    """Scaling of the rain rate R in mm/h to [0, 1] through the reflectivity.
 
-    dBZ = 10·log₁₀(a·R^b), then `low` to `high` dBZ are 0 to 1, values outside clipped. The
-    defaults are those of the MS-RNN paper for the German radar: (dBZ + 10) / 70, a = 256,
-    b = 1.42. Rain at or below `low` comes back as no rain at all.
+    dBZ = 10·log₁₀(a·R^b); `low` to `high` dBZ become 0 to 1, and values outside are clipped.
+    The defaults are those of the MS-RNN paper for the German radar: (dBZ + 10) / 70, a = 256,
+    b = 1.42. On the way back, rain at or below `low` becomes 0.
+
+    Attributes:
+        a: the factor.
+        b: the exponent.
+        low: the reflectivity that becomes 0.
+        high: the reflectivity that becomes 1.
     """
 
     a: Annotated[float, Field(gt=0)] = 256.0
@@ -99,17 +105,23 @@ class Reflectivity(Validated):
 
 
 class Data(Validated):
-    """The data a model is for: what its numbers mean and what it was trained on.
+    """The data of a model: the meaning of its numbers, and what it was trained on.
 
-    low, high: the values, in units of the data, that the model sees as 0 and 1.
-    unit: of the data; "1" with low 0 and high 1 are pictures, for which an array of uint8
-        (0 to 255) is taken and returned as well.
-    reflectivity: for rain rates in mm/h, the way to [0, 1] in place of low and high.
-    missing: whether values can be missing (NaN); the model is fed 0 for them.
-    grid_step: from one cell of the grid to the next, in metres.
-    time_step: from one frame to the next, in seconds.
-    size, input_frames, horizon: of the training sequences; any others can be forecast.
-    options: with which the data set was opened.
+    Attributes:
+        name: the name of the data set.
+        variable: the name of the variable.
+        unit: the unit of the values. Pictures have "1" with low 0 and high 1; for them, arrays
+            of uint8 (0 to 255) are accepted and returned as well.
+        low: the value that the model sees as 0.
+        high: the value that the model sees as 1.
+        reflectivity: for rain rates in mm/h, the scaling to use instead of low and high.
+        missing: whether values can be missing (NaN); the model sees them as 0.
+        grid_step: the grid spacing in meters.
+        time_step: the time from one frame to the next in seconds.
+        size: the height and width of the training frames; others can be forecast.
+        input_frames: the number of input frames in training; others can be forecast.
+        horizon: the number of forecast frames in training; others can be forecast.
+        options: the options of the data set.
     """
 
     name: str | None = None
@@ -124,7 +136,7 @@ class Data(Validated):
     size: tuple[Count, Count] | None = None
     input_frames: Count | None = None
     horizon: Count | None = None
-    # As JSON holds them, so that a config is the same before and after it was saved.
+    # Converted to JSON types, so that saving and loading does not change a config.
     options: Annotated[dict[str, JsonValue], BeforeValidator(to_jsonable_python)] = {}
 
     @model_validator(mode="after")
@@ -132,9 +144,7 @@ class Data(Validated):
         if not self.low < self.high:
             raise ValueError(f"low ({self.low}) must be below high ({self.high})")
         if self.reflectivity and (self.unit, self.low, self.high) != ("mm/h", 0.0, 1.0):
-            raise ValueError(
-                'reflectivity is for unit = "mm/h" and stands in place of low and high'
-            )
+            raise ValueError('reflectivity requires unit = "mm/h", and replaces low and high')
         return self
 
     @property
@@ -144,7 +154,7 @@ class Data(Validated):
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The smallest and the largest value, in units of the data, that the model can tell."""
+        """The smallest and the largest value that the model can represent, in the data's unit."""
         if (z := self.reflectivity) is None:
             return self.low, self.high
         return 0.0, (10 ** (z.high / 10) / z.a) ** (1 / z.b)
@@ -153,7 +163,11 @@ class Data(Validated):
 class PluginSource(Validated):
     """The distribution that provided a model's cell, topology or head when it was saved.
 
-    Its fields become part of a command that is shown to be typed, and are nothing else than names.
+    Error messages show it as part of a command to type, so only plain names are valid.
+
+    Attributes:
+        distribution: the name of the distribution.
+        version: its version.
     """
 
     distribution: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")]
@@ -161,12 +175,28 @@ class PluginSource(Validated):
 
 
 class Config(Validated):
-    """A model: the arguments of :func:`zoo.create`, its data, and where its parts came from.
+    """A model: the arguments of :func:`zoo.create`, its data, and the plugins of its parts.
 
-    size: of the frames, where the model is made for no other.
-    head, head_options: how the next frame is made (:mod:`zoo.head`).
-    plugin, topology_plugin, head_plugin: who provided the cell, and the topology and the head
-        where they are not the zoo's.
+    Attributes:
+        format: the version of this format.
+        cell: the name of the cell.
+        topology: the name of the topology.
+        in_channels: the number of channels of a frame.
+        hidden: the number of channels of every layer, or of each layer.
+        layers: the number of layers.
+        patch: the edge of the patches into which frames are cut.
+        embed: whether a convolution embeds the frames.
+        size: the height and width of the frames, if the model works for no other.
+        halvings: the number of times that the topology halves the grid.
+        down: how feature maps are resampled to a coarser grid.
+        up: how feature maps are resampled to a finer grid.
+        head: the name of the head, which makes the next frame (:mod:`zoo.head`).
+        head_options: the options of the head.
+        options: the options of the cell.
+        data: the data of the model.
+        plugin: the distribution of the cell.
+        topology_plugin: the distribution of the topology, unless it is built in.
+        head_plugin: the distribution of the head, unless it is built in.
     """
 
     format: Literal[1] = 1
@@ -197,41 +227,26 @@ class Config(Validated):
         return f"{'ms' if self.topology == 'mirror' else self.topology}-{self.cell}"
 
 
-def read_config(folder: Path) -> Config:
-    """Read and validate config.json of a model's folder.
-
-    Raises ZooError where it is absent, not JSON, or not a config of this version.
-    """
-    path = folder / "config.json"
-    values = read_json(path)
-    if isinstance(values, dict) and values.get("format", 1) != 1:
-        raise ZooError(
-            f"{path} has format {values['format']!r}, this zoo reads 1; "
-            "upgrade it: pip install -U spatiotemporal-zoo"
-        )
-    return Config.parse(values, source=str(path))
-
-
 def _explain(cls: type[BaseModel], error: ValidationError) -> str:
     problems: dict[str, list[str]] = {}
     for item in error.errors():
-        # Of a value that may be of several types, pydantic tells one error a type, and adds
-        # the type to the place; "tuple[int, ...]" is no name of a key.
+        # For a union, pydantic reports one error per type and appends the type to the
+        # location; "tuple[int, ...]" is not the name of a key.
         names = [str(part) for part in item["loc"] if re.fullmatch(r"\w+", str(part))]
-        where = ".".join(names) or "the whole"
+        key = ".".join(names) or "the config"
         if item["type"] == "extra_forbidden":
-            problem = f"unknown key {where!r}{did_you_mean(where, _keys(cls))}"
+            problem = f"unknown key {key!r}{did_you_mean(key, _keys(cls))}"
         elif item["type"] == "missing":
-            problem = f"{where} is missing"
+            problem = f"{key} is missing"
         else:
-            got = f" (got {str(item['input'])[:80]!r})" if where not in problems else ""
-            problem = f"{'' if where in problems else where + ': '}{item['msg']}{got}"
-        problems.setdefault(where, []).append(problem)
-    return "; ".join(", or ".join(told) for told in problems.values())
+            got = f" (got {str(item['input'])[:80]!r})" if key not in problems else ""
+            problem = f"{'' if key in problems else key + ': '}{item['msg']}{got}"
+        problems.setdefault(key, []).append(problem)
+    return "; ".join(", or ".join(alternatives) for alternatives in problems.values())
 
 
 def _keys(cls: type[BaseModel], prefix: str = "") -> list[str]:
-    """The dotted names of all fields, those of nested records included."""
+    """The dotted names of all fields, including those of nested records."""
     keys = []
     for name, field in cls.model_fields.items():
         keys.append(prefix + name)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-__all__ = ["HEADS", "FrameHead", "Head"]
+__all__ = ["FrameHead", "Head"]
 
 
 class Head(nn.Module):
@@ -86,7 +86,3 @@ class FrameHead(Head):
     def forward(self, features: Tensor, frame: Tensor) -> Tensor:
         """One step of the equation above."""
         return self.to_pixels(F.conv2d(features, self.weight, self.bias))
-
-
-#: The zoo's own default; other heads are plugins.
-HEADS: dict[str, type[Head]] = {"frame": FrameHead}

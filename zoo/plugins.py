@@ -1,17 +1,16 @@
-"""What a plugin can provide, and how plugins are found and kept from harming one another.
+"""Hook specifications, and the discovery and isolation of plugins.
 
-A plugin is a module under the entry-point group ``zoo`` that implements any of the hooks
-below with ``@zoo.hookimpl``. The zoo's own cells are found the same way.
+A plugin is a module with an entry point in the group ``zoo``. It implements any of the hooks
+below with ``@zoo.hookimpl``. What the zoo itself provides comes through the same hooks: cells and
+heads from plugins with entry points of their own, everything else from :mod:`zoo.builtin`.
 
-A plugin is imported when a name is asked for that it may provide: those whose entry point
-bears the name first, and all of them where none of these has it. What else was imported before
-has no part in what a name means. One that fails to import, or
-offers something that is not what the hook promises, is set aside with its error
-(:attr:`Plugin.error`), is told of when something is asked for that it may provide, and
-everything else goes on working.
+Plugins are imported on demand: to find a name, first those whose entry point has that name, then
+the others. Names resolve the same way regardless of import order. A plugin that fails to import
+or breaks the form of a hook is left out with a warning (:attr:`Plugin.error`); all others keep
+working. Output of a plugin's module goes to standard error.
 
-Environment: ``ZOO_PLUGINS=a,b`` leaves all plugins out but those of these entry points or
-distributions; ``ZOO_STRICT=1`` makes a plugin that fails an error, not a warning.
+Environment: ``ZOO_PLUGINS=a,b`` loads only the plugins of these entry points or distributions,
+besides the built-in one; ``ZOO_STRICT=1`` turns a failing plugin into an error.
 """
 
 from __future__ import annotations
@@ -19,15 +18,17 @@ from __future__ import annotations
 import functools
 import os
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from importlib.metadata import EntryPoint, entry_points, version
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
-from zoo.errors import ZooError, did_you_mean
+from zoo.errors import PluginError, ZooError, did_you_mean
 
 if TYPE_CHECKING:
     import click
@@ -41,38 +42,36 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HOOKS",
-    "Kind",
+    "KINDS",
     "Plugin",
     "Pretrained",
+    "builtin",
     "find",
-    "find_cell",
-    "find_head",
-    "find_topology",
     "forget",
     "hookimpl",
+    "installed",
     "load_plugins",
     "names",
     "strict",
-    "tell",
+    "warn_of_errors",
 ]
 
 DISTRIBUTION = "spatiotemporal-zoo"
 
-#: The version of the hooks. It rises when a hook changes so that older plugins no longer fit. A
-#: plugin may say which it was written for, ``ZOO_HOOKS = 1``, and is set aside under another.
+#: The version of the hooks, raised when older plugins no longer work. A plugin may state the
+#: version that it was written for, ``ZOO_HOOKS = 1``, and is left out if it differs.
 HOOKS = 1
 
 hookspec = pluggy.HookspecMarker("zoo")
 hookimpl = pluggy.HookimplMarker("zoo")
 
-Kind = Literal["cells", "topologies", "heads", "datasets", "dialects", "commands", "pretrained"]
-
 
 class Pretrained(NamedTuple):
-    """Weights that somebody has published.
+    """Published weights.
 
-    ref: where, as :func:`zoo.pull` takes it: ``hf-hub:org/name@revision``.
-    sha256: of model.safetensors, in hexadecimal; a file that differs is refused.
+    Attributes:
+        ref: where they are, as :func:`zoo.pull` takes it: ``hf-hub:org/name@revision``.
+        sha256: checksum of model.safetensors, in hexadecimal; a different file is rejected.
     """
 
     ref: str
@@ -80,42 +79,42 @@ class Pretrained(NamedTuple):
 
 
 class Hooks:
-    """The hooks, all optional. Each is a function without arguments that returns a dict.
+    """The hooks, all optional: functions without arguments that return a dict by name.
 
-    Names are of lower-case letters, digits and '_' (those of pretrained models and commands may
-    have '-'). A name that the zoo itself has cannot be taken. Of plugins that claim one name, the
-    one whose entry point bears it has it; where several such do, or none, it is an error to ask
-    for the name, and in any case to list all names. (Each of the zoo's own cells is a plugin
-    with an entry point of its name.) Name the entry point as what it provides, so that the
-    plugin is imported for that alone.
+    Names consist of lower-case letters, digits and '_'; those of commands and pretrained models
+    may contain '-'. A value is the object itself, or a string ``"module:attribute"`` that names
+    it and is imported on first use.
+
+    The zoo's own names cannot be replaced. If several plugins claim a name, the one whose entry
+    point has that name wins; otherwise asking for the name is an error. Name the entry point
+    after what it provides, so that no other plugin is imported to find it.
     """
 
     @hookspec
-    def zoo_cells(self) -> dict[str, type[RecurrentCell]]:  # type: ignore[empty-body]
+    def zoo_cells(self) -> dict[str, type[RecurrentCell] | str]:  # type: ignore[empty-body]
         """Cells. Each becomes two architectures, ``<name>`` and ``ms-<name>``."""
 
     @hookspec
-    def zoo_topologies(self) -> dict[str, Callable[..., Topology]]:  # type: ignore[empty-body]
-        """Topologies: functions of ``layers``.
+    def zoo_topologies(self) -> dict[str, Callable[..., Topology] | str]:  # type: ignore[empty-body]
+        """Topologies: functions of ``layers`` and, optionally, ``halvings``.
 
-        One that also takes ``halvings`` is given the number that is asked for, if any is.
-        Each can be chosen for every cell: ``zoo.create("<name>-<cell>")``.
+        Each works with every cell: ``zoo.create("<name>-<cell>")``.
         """
 
     @hookspec
-    def zoo_heads(self) -> dict[str, type[Head]]:  # type: ignore[empty-body]
-        """Heads. Each can be chosen for every architecture: ``zoo.create(..., head="<name>")``."""
+    def zoo_heads(self) -> dict[str, type[Head] | str]:  # type: ignore[empty-body]
+        """Heads. Each works with every architecture: ``zoo.create(..., head="<name>")``."""
 
     @hookspec
-    def zoo_datasets(self) -> dict[str, Callable[..., Dataset[Tensor]]]:  # type: ignore[empty-body]
+    def zoo_datasets(self) -> dict[str, Callable[..., Dataset[Tensor]] | str]:  # type: ignore[empty-body]
         """Data sets: functions of (folder, split=, frames=, and options of their own).
 
         Each returns a map-style data set of float32 tensors (T, C, H, W), T = ``frames``, in
-        [0, 1]. ``folder`` is that of the data set's name under the data root.
+        [0, 1]. ``folder`` is the data set's folder under the data root.
         """
 
     @hookspec
-    def zoo_dialects(self) -> dict[str, Dialect]:  # type: ignore[empty-body]
+    def zoo_dialects(self) -> dict[str, Dialect | str]:  # type: ignore[empty-body]
         """Dialects of foreign checkpoints, for ``zoo convert``.
 
         Each is a function of (tensors by name, architecture, topology or None, options) that
@@ -123,23 +122,42 @@ class Hooks:
         """
 
     @hookspec
-    def zoo_commands(self) -> dict[str, click.Command]:  # type: ignore[empty-body]
-        """Commands of ``zoo``: ``zoo <name>`` runs it. A ZooError ends it as any other."""
+    def zoo_commands(self) -> dict[str, click.Command | str]:  # type: ignore[empty-body]
+        """Commands of the command line: ``zoo <name>``. They may raise :class:`zoo.ZooError`."""
 
     @hookspec
-    def zoo_pretrained(self) -> dict[str, Pretrained]:  # type: ignore[empty-body]
+    def zoo_pretrained(self) -> dict[str, Pretrained | str]:  # type: ignore[empty-body]
         """Pretrained models by name, ``<architecture>-<tag>``, and where their weights are."""
+
+
+#: The kinds of things that plugins provide: one for each hook.
+KINDS = tuple(name.removeprefix("zoo_") for name in vars(Hooks) if name.startswith("zoo_"))
+
+#: Kinds whose names may contain '-'. Elsewhere it would make names such as
+#: ``<topology>-<cell>`` and ``<model>-<tag>`` ambiguous.
+HYPHENATED = {"commands", "pretrained"}
+
+#: The zoo's own plugin. It is named here and not imported, as a third party's entry point is.
+BUILTIN = EntryPoint("zoo", "zoo.builtin", "zoo")
 
 
 @dataclass
 class Plugin:
-    """One entry point: where it comes from, what it provides, what is wrong with it."""
+    """An installed plugin.
+
+    Attributes:
+        entry: its entry point.
+        provides: what it provides, by kind and name.
+        error: why it was left out, or "".
+        loaded: whether it has been imported.
+        warned: whether a warning of its error has been shown.
+    """
 
     entry: EntryPoint
-    provides: dict[Kind, dict[str, Any]] = field(default_factory=dict)  # by kind and name
+    provides: dict[str, dict[str, Any]] = field(default_factory=dict)
     error: str = ""
     loaded: bool = False
-    told: bool = False  # whether a warning of its error has been given
+    warned: bool = False
 
     @property
     def name(self) -> str:
@@ -148,288 +166,235 @@ class Plugin:
 
     @property
     def distribution(self) -> str:
-        """The name of the distribution, as pip knows it."""
-        return self.entry.dist.name if self.entry.dist else "unknown"
+        """The name of the distribution."""
+        return self.entry.dist.name if self.entry.dist else DISTRIBUTION
 
     @property
     def version(self) -> str:
         """The version of the distribution."""
-        return self.entry.dist.version if self.entry.dist else ""
+        return self.entry.dist.version if self.entry.dist else version(DISTRIBUTION)
+
+    @property
+    def is_builtin(self) -> bool:
+        """Whether this is the plugin that is always there, :mod:`zoo.builtin`."""
+        return self.entry is BUILTIN
 
     @property
     def source(self) -> str:
-        """The plugin named for an error message."""
+        """The plugin, for error messages."""
         return f"plugin {self.name!r} of distribution {self.distribution} {self.version}".strip()
 
-    def offers(self, kind: Kind) -> dict[str, Any]:
-        """What it provides of a kind, by name."""
+    def offers(self, kind: str) -> dict[str, Any]:
+        """Objects of a kind by name, or strings that name them."""
         return self.provides.get(kind, {})
 
 
 def load_plugins() -> tuple[Plugin, ...]:
-    """Every installed plugin, imported once, those that fail with their errors."""
+    """Import all installed plugins, including those that fail."""
     return tuple(map(_load, installed()))
 
 
-def find(kind: Kind, name: str) -> tuple[Any, Plugin] | None:
-    """What plugins provide under a name, and the plugin; None where nobody provides it.
+def builtin() -> Plugin:
+    """Return the zoo's own plugin, which has everything but its cells and most heads."""
+    return _load(installed()[0])
 
-    Of several, it is the one whose entry point bears the name. Warns of plugins that fail where
-    they may have provided it. Raises ZooError when two have an equal claim to the name.
+
+def find(
+    kind: str,
+    name: str,
+    valid: Callable[[Any], bool] = callable,
+    expected: str = "a function",
+) -> tuple[Any, Plugin] | None:
+    """Find the object of a kind and name, and the plugin that provides it.
+
+    Args:
+        kind: one of :data:`KINDS`.
+        name: the name.
+        valid: whether an object is one of this kind.
+        expected: what a valid object is, for the error message.
+
+    Returns:
+        The object and its plugin, or None if no plugin provides it. Then plugins that fail, and
+        might have provided it, are warned of.
+
+    Raises:
+        PluginError: if several plugins have an equal claim to the name, or if the object is
+            invalid or fails to import.
     """
-    likely = [p for p in installed() if _is_named_for(p.name, kind, name)]
-    for plugins in (likely, installed()):
-        providers = [plugin for plugin in plugins if name in _load(plugin).offers(kind)]
-        if not providers:
-            tell(plugins)
-        if len(providers) > 1:
-            raise ZooError(_clash(kind, name, providers))
-        if providers:
-            return providers[0].offers(kind)[name], providers[0]
-    return None
+    plugin = _provider(kind, name)
+    if plugin is None:
+        return None
+    value = plugin.offers(kind)[name]
+    if isinstance(value, str):
+        value = _resolve(plugin, kind, name, value)
+    if not valid(value):
+        raise PluginError(f"{plugin.source}: {kind} {name!r} is {value!r}; expected {expected}")
+    return value, plugin
 
 
-def find_cell(name: str) -> tuple[type[RecurrentCell], Plugin] | None:
-    """The cell of that name and the plugin it comes from; None where nobody provides it.
+def names(kind: str) -> list[str]:
+    """Return all names of a kind: the built-in ones, then those of other plugins, sorted.
 
-    Raises ZooError when two plugins claim the name.
-    """
-    return find("cells", name)
-
-
-def find_topology(name: str) -> tuple[Callable[..., Topology], Plugin | None] | None:
-    """The topology of that name, and its plugin unless it is the zoo's own; None for neither.
-
-    Raises ZooError when two plugins claim the name.
-    """
-    from zoo.topology import TOPOLOGIES
-
-    return (TOPOLOGIES[name], None) if name in TOPOLOGIES else find("topologies", name)
-
-
-def find_head(name: str) -> tuple[type[Head], Plugin | None] | None:
-    """The head of that name, and its plugin unless it is the zoo's own; None for neither.
-
-    Raises ZooError when two plugins claim the name.
-    """
-    from zoo.head import HEADS
-
-    return (HEADS[name], None) if name in HEADS else find("heads", name)
-
-
-def names(kind: Kind) -> list[str]:
-    """All names of a kind that plugins provide, sorted.
-
-    Warns of plugins that fail. Raises ZooError when two claim one name.
+    Plugins that fail are warned of.
     """
     plugins = load_plugins()
-    tell(plugins)
-    claims: dict[str, list[Plugin]] = {}
-    for plugin in plugins:
-        for name in plugin.offers(kind):
-            claims.setdefault(name, []).append(plugin)
-    for name, providers in claims.items():
-        if len(providers) > 1:
-            raise ZooError(_clash(kind, name, providers))
-    return sorted(claims)
+    warn_of_errors(plugins)
+    own = list(builtin().offers(kind))
+    others = {name for plugin in plugins for name in plugin.offers(kind)}
+    return own + sorted(others.difference(own))
 
 
-def tell(plugins: Iterable[Plugin]) -> None:
-    """Warn once of each plugin that failed; raise ZooError instead under ``ZOO_STRICT=1``."""
+def warn_of_errors(plugins: Iterable[Plugin]) -> None:
+    """Warn of each plugin that failed, once.
+
+    Raises:
+        PluginError: instead of a warning, if ``ZOO_STRICT=1``.
+    """
     for plugin in plugins:
         if plugin.error and strict():
-            raise ZooError(
-                f"{plugin.source} fails: {plugin.error}; mend it, unset ZOO_STRICT, or: "
+            raise PluginError(
+                f"{plugin.source} fails: {plugin.error}; fix it, unset ZOO_STRICT, or: "
                 f"pip uninstall {plugin.distribution}"
             )
-        if plugin.error and not plugin.told:
-            plugin.told = True
+        if plugin.error and not plugin.warned:
+            plugin.warned = True
             warnings.warn(f"{plugin.source} is left out: {plugin.error}", stacklevel=3)
 
 
 def strict() -> bool:
-    """Whether a plugin that fails is an error: ``ZOO_STRICT=1``."""
+    """Return whether a failing plugin is an error: ``ZOO_STRICT=1``."""
     return os.environ.get("ZOO_STRICT", "0") not in ("", "0")
 
 
 def forget() -> None:
-    """Look for plugins anew: they were installed, removed or chosen since."""
+    """Discover plugins again, after some were installed, removed or selected."""
     installed.cache_clear()
-    _manager.cache_clear()
-
-
-def _is_named_for(entry: str, kind: Kind, name: str) -> bool:
-    """Whether an entry point's name tells that it provides `name`."""
-    return entry == name or (kind == "pretrained" and entry in name.split("-"))
-
-
-def _clash(kind: Kind, name: str, providers: list[Plugin]) -> str:
-    claims = " and ".join(f"{p.distribution} ({p.entry.value})" for p in providers)
-    # Whoever came after the zoo's own cells has to give way.
-    last = max(providers, key=lambda p: p.distribution != DISTRIBUTION)
-    return (
-        f"the name {name!r} is claimed by {claims}, each with {kind} of its own; "
-        f"keep one: pip uninstall {last.distribution}"
-    )
 
 
 @functools.cache
 def installed() -> tuple[Plugin, ...]:
-    """All plugins, or those that ZOO_PLUGINS names, none of them imported yet."""
-    found = sorted(entry_points(group="zoo"), key=lambda entry: (entry.name, entry.value))
-    plugins = tuple(map(Plugin, found))
-    given = (name.strip() for name in os.environ.get("ZOO_PLUGINS", "").split(","))
-    chosen = {_normalised(name): name for name in given if name}
+    """The built-in plugin, and all others or those that ZOO_PLUGINS selects; none is imported."""
+    entries = sorted(entry_points(group="zoo"), key=lambda entry: (entry.name, entry.value))
+    plugins = tuple(map(Plugin, entries))
+    requested = (name.strip() for name in os.environ.get("ZOO_PLUGINS", "").split(","))
+    selected = {_normalized(name): name for name in requested if name}
     known = {name for plugin in plugins for name in (plugin.name, plugin.distribution)}
-    for name in sorted(chosen.keys() - set(map(_normalised, known))):
-        raise ZooError(
-            f"ZOO_PLUGINS names {chosen[name]!r}, which is no plugin or distribution that is "
-            f"installed{did_you_mean(chosen[name], known)}; "
-            "see them all: env -u ZOO_PLUGINS zoo plugins"
+    for name in sorted(selected.keys() - set(map(_normalized, known))):
+        raise PluginError(
+            f"ZOO_PLUGINS names {selected[name]!r}, which is not an installed plugin or "
+            f"distribution{did_you_mean(selected[name], known)}; "
+            "list them with: env -u ZOO_PLUGINS zoo plugins"
         )
-    return tuple(
-        plugin
-        for plugin in plugins
-        if not chosen or {_normalised(plugin.name), _normalised(plugin.distribution)} & set(chosen)
+    return (
+        Plugin(BUILTIN),
+        *(
+            plugin
+            for plugin in plugins
+            if not selected
+            or {_normalized(plugin.name), _normalized(plugin.distribution)} & set(selected)
+        ),
     )
 
 
-def _normalised(name: str) -> str:
-    """The one spelling of all that pip holds equal: Zoo_Mine is zoo-mine."""
+def _normalized(name: str) -> str:
+    """The spelling that pip considers equal: Zoo_Mine is zoo-mine."""
     return re.sub("[-_.]+", "-", name).lower()
 
 
-@functools.cache
-def _manager() -> pluggy.PluginManager:
-    manager = pluggy.PluginManager("zoo")
-    manager.add_hookspecs(Hooks)
-    return manager
+def _provider(kind: str, name: str) -> Plugin | None:
+    """The plugin that provides a name: the zoo's own first, those named after it before others."""
+    likely = [p for p in installed() if p.is_builtin or _is_named_for(p.name, kind, name)]
+    for candidates in (likely, installed()):
+        own = [plugin for plugin in candidates if plugin.distribution == DISTRIBUTION]
+        others = [plugin for plugin in candidates if plugin.distribution != DISTRIBUTION]
+        for plugins in (own, others):
+            providers = [plugin for plugin in plugins if name in _load(plugin).offers(kind)]
+            if len(providers) > 1:
+                raise PluginError(_clash(kind, name, providers))
+            if providers:
+                return providers[0]
+        warn_of_errors(candidates)
+    return None
+
+
+def _is_named_for(entry: str, kind: str, name: str) -> bool:
+    """Whether the name of an entry point suggests that it provides `name`."""
+    return entry == name or (kind == "pretrained" and entry in name.split("-"))
+
+
+def _clash(kind: str, name: str, providers: list[Plugin]) -> str:
+    claims = " and ".join(f"{p.distribution} ({p.entry.value})" for p in providers)
+    return (
+        f"the name {name!r} is claimed by {claims}, both for their own {kind}; "
+        f"keep one: pip uninstall {providers[-1].distribution}"
+    )
 
 
 def _load(plugin: Plugin) -> Plugin:
-    """Import a plugin, once, and ask it for all that it provides."""
+    """Import a plugin, once, and call all its hooks."""
     if plugin.loaded:
         return plugin
     plugin.loaded = True
-    # Two distributions may use one entry-point name; only what they provide has to be unique.
-    key = f"{plugin.name} of {plugin.distribution}"
-    manager = _manager()
     try:
-        module = plugin.entry.load()
-        if (version := getattr(module, "ZOO_HOOKS", HOOKS)) != HOOKS:
-            raise RuntimeError(
-                f"it is written for version {version} of the hooks, this zoo has {HOOKS}; bring "
-                f"both up to date: pip install -U {DISTRIBUTION} {plugin.distribution}"
-            )
-        for kind in _CHECKS:
-            hook = f"zoo_{kind}"
-            if hasattr(module, hook) and manager.parse_hookimpl_opts(module, hook) is None:
-                raise TypeError(f"{hook} is not marked as a hook; put @zoo.hookimpl above it")
-        manager.register(module, name=key)
-        manager.check_pending()
-        plugin.provides = {
-            kind: _offered(getattr(manager.hook, f"zoo_{kind}"), key, check)
-            for kind, check in _CHECKS.items()
-        }
+        with redirect_stdout(sys.stderr):
+            plugin.provides = _call_hooks(plugin)
     except KeyboardInterrupt:
         plugin.loaded = False
         raise
-    except BaseException as error:  # a plugin may fail in any way at all
-        plugin.error = " ".join(f"{type(error).__name__}: {error}".split())
-        if manager.has_plugin(key):
-            manager.unregister(name=key)
+    except BaseException as error:  # a plugin may fail in any way
+        plugin.error = _one_line(error)
     return plugin
 
 
-def _offered(
-    hook: pluggy.HookCaller, key: str, check: Callable[[str, object], str]
-) -> dict[str, Any]:
-    """What one plugin returns from a hook, checked; {} where it does not implement it."""
-    for implementation in hook.get_hookimpls():
-        if implementation.plugin_name == key:
-            values = implementation.function()
-            if not isinstance(values, dict):
-                raise TypeError(f"{hook.name}() returned a {type(values).__name__}, not a dict")
-            # '-' would make names such as '<topology>-<cell>' and '<model>-<tag>' ambiguous.
-            hyphen = "-" if hook.name in ("zoo_commands", "zoo_pretrained") else ""
-            for name, value in values.items():
-                if not (isinstance(name, str) and re.fullmatch(f"[a-z0-9_{hyphen}]+", name)):
-                    characters = f"a-z, 0-9 and '_'{hyphen and ', and hyphens'}"
-                    raise ValueError(f"{hook.name}() offers {name!r}; names are of {characters}")
-                if problem := check(name, value):
-                    raise TypeError(f"{hook.name}() offers {name!r}{problem}")
-            return values
-    return {}
+def _call_hooks(plugin: Plugin) -> dict[str, dict[str, Any]]:
+    """What a plugin provides, by kind and name."""
+    module = plugin.entry.load()
+    if (written_for := getattr(module, "ZOO_HOOKS", HOOKS)) != HOOKS:
+        raise RuntimeError(
+            f"it is written for version {written_for} of the hooks, this zoo has {HOOKS}; "
+            f"update both: pip install -U {DISTRIBUTION} {plugin.distribution}"
+        )
+    # A manager for each plugin: one that does not fit the hooks cannot affect another.
+    manager = pluggy.PluginManager("zoo")
+    manager.add_hookspecs(Hooks)
+    for kind in KINDS:
+        hook = f"zoo_{kind}"
+        if hasattr(module, hook) and manager.parse_hookimpl_opts(module, hook) is None:
+            raise TypeError(f"{hook} is not marked as a hook; put @zoo.hookimpl above it")
+    manager.register(module)
+    manager.check_pending()
+    return {
+        kind: _checked_names(kind, implementation.function())
+        for kind in KINDS
+        for implementation in getattr(manager.hook, f"zoo_{kind}").get_hookimpls()
+    }
 
 
-def _check_cell(name: str, cell: object) -> str:
-    from zoo.cell import RecurrentCell
-
-    sound = isinstance(cell, type) and issubclass(cell, RecurrentCell)
-    return "" if sound else f" = {cell!r}; expected a RecurrentCell"
-
-
-def _check_topology(name: str, topology: object) -> str:
-    from zoo.topology import TOPOLOGIES
-
-    return _check_function(name, topology, own={*TOPOLOGIES, "ms"})
-
-
-def _check_head(name: str, head: object) -> str:
-    from zoo.head import HEADS, Head
-
-    if name in HEADS:
-        return ", which is a name of the zoo's own"
-    sound = isinstance(head, type) and issubclass(head, Head)
-    return "" if sound else f" = {head!r}; expected a Head"
+def _checked_names(kind: str, offers: object) -> dict[str, Any]:
+    """What a hook returned, if it is a dict with valid names."""
+    if not isinstance(offers, dict):
+        raise TypeError(f"zoo_{kind}() returned a {type(offers).__name__}, not a dict")
+    hyphen = "-" if kind in HYPHENATED else ""
+    for name in offers:
+        if not (isinstance(name, str) and re.fullmatch(f"[a-z0-9_{hyphen}]+", name)):
+            allowed = f"a-z, 0-9 and '_'{hyphen and ', and hyphens'}"
+            raise ValueError(f"zoo_{kind}() offers {name!r}; names consist of {allowed}")
+    return offers
 
 
-def _check_dataset(name: str, dataset: object) -> str:
-    from zoo.data import DATASETS
-
-    return _check_function(name, dataset, own=DATASETS)
-
-
-def _check_dialect(name: str, dialect: object) -> str:
-    from zoo.convert import DIALECTS
-
-    return _check_function(name, dialect, own=DIALECTS)
-
-
-def _check_function(name: str, value: object, *, own: Iterable[str]) -> str:
-    if name in own:
-        return ", which is a name of the zoo's own"
-    return "" if callable(value) else f" = {value!r}; expected a function"
+def _resolve(plugin: Plugin, kind: str, name: str, reference: str) -> Any:
+    """Import the object that ``"module:attribute"`` names."""
+    try:
+        with redirect_stdout(sys.stderr):
+            return EntryPoint(name, reference, "zoo").load()
+    except (KeyboardInterrupt, ZooError):
+        raise
+    except BaseException as error:  # a plugin may fail in any way
+        raise PluginError(
+            f"{plugin.source}: {kind} {name!r} is {reference!r}, which cannot be imported: "
+            f"{_one_line(error)}"
+        ) from error
 
 
-def _check_command(name: str, command: object) -> str:
-    import click
-
-    from zoo.cli import COMMANDS
-
-    if name in COMMANDS:
-        return ", which is a name of the zoo's own"
-    return "" if isinstance(command, click.Command) else f" = {command!r}; expected a click.Command"
-
-
-def _check_pretrained(name: str, model: object) -> str:
-    from zoo.hub import known_weights
-
-    if name in known_weights():
-        return ", which is a name of the zoo's own"
-    if not (isinstance(model, Pretrained) and isinstance(model.ref, str)):
-        return f" = {model!r}; expected a zoo.Pretrained"
-    if not (isinstance(model.sha256, str) and re.fullmatch("[0-9a-f]{64}", model.sha256)):
-        return f" with sha256 = {model.sha256!r}; expected 64 hexadecimal digits"
-    return ""
-
-
-_CHECKS: dict[Kind, Callable[[str, object], str]] = {
-    "cells": _check_cell,
-    "topologies": _check_topology,
-    "heads": _check_head,
-    "datasets": _check_dataset,
-    "dialects": _check_dialect,
-    "commands": _check_command,
-    "pretrained": _check_pretrained,
-}
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

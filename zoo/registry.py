@@ -1,23 +1,21 @@
-"""Names: of architectures, their aliases, and the models built from them.
+"""Names of architectures, and the models built from them.
 
-An architecture is the name of a cell (its layers in a plain stack) or ``ms-`` and the name
-of a cell (in a mirrored pyramid of scales), for every cell that is installed.
+An architecture is the name of a cell, whose layers form a plain stack, or ``ms-`` and the name
+of a cell, whose layers form a mirrored pyramid of scales. Every installed cell has both.
 """
 
 from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from zoo.config import Config, PluginSource
-from zoo.errors import NotFoundError, ZooError, did_you_mean
-from zoo.plugins import Kind, Plugin, find_cell, find_head, find_topology, load_plugins, names
+from zoo.errors import ConfigError, PluginError, ZooError, did_you_mean
+from zoo.plugins import Plugin, find, load_plugins, names
 
-# Names are known without torch; it is imported when a network is built.
+# Names are resolved without torch; it is imported when a network is built.
 if TYPE_CHECKING:
     from zoo.cell import RecurrentCell
     from zoo.forecast import Forecaster
@@ -30,9 +28,10 @@ __all__ = [
     "architectures",
     "build",
     "create",
-    "find_folder",
+    "find_cell",
+    "find_head",
+    "find_topology",
     "heads",
-    "list_models",
     "parse_architecture",
     "topologies",
 ]
@@ -45,7 +44,10 @@ ALIASES = {
     "tms-lstm": "mklstm",
 }
 
-#: The fields of a config that are arguments of :func:`create`; the rest are the cell's.
+#: The prefix of the architectures whose topology is `mirror`.
+MULTISCALE = "ms"
+
+#: The fields of a config that are arguments of :func:`create`; all others are the cell's.
 CREATE_FIELDS = set(Config.model_fields) - {
     "format",
     "cell",
@@ -56,99 +58,91 @@ CREATE_FIELDS = set(Config.model_fields) - {
 }
 
 
+def find_cell(name: str) -> tuple[type[RecurrentCell], Plugin] | None:
+    """Find the cell of that name and its plugin; None if there is none.
+
+    A plugin's cell that has the name of an alias is never found.
+
+    Raises:
+        PluginError: if two plugins claim the name, or what is offered is not a cell.
+    """
+    from zoo.cell import RecurrentCell
+
+    if name in ALIASES:
+        return None
+    return find("cells", name, _subclass_of(RecurrentCell), "a RecurrentCell")
+
+
+def find_topology(name: str) -> tuple[Callable[..., Topology], Plugin] | None:
+    """Find the topology of that name and its plugin; None if there is none.
+
+    Raises:
+        PluginError: if two plugins claim the name, or what is offered is not a function.
+    """
+    return None if name == MULTISCALE else find("topologies", name)
+
+
+def find_head(name: str) -> tuple[type[Head], Plugin] | None:
+    """Find the head of that name and its plugin; None if there is none.
+
+    Raises:
+        PluginError: if two plugins claim the name, or what is offered is not a head.
+    """
+    from zoo.head import Head
+
+    return find("heads", name, _subclass_of(Head), "a Head")
+
+
+def _subclass_of(base: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, type) and issubclass(value, base)
+
+
 def architectures() -> list[str]:
-    """The names of all architectures: two for every installed cell."""
-    cells = names("cells")
-    for cell in cells:
-        found = find_cell(cell)
-        if found and cell in ALIASES:
-            raise ZooError(
-                f"{found[1].source} names a cell {cell!r}, which stands for {ALIASES[cell]}; "
-                f"ask its author for another name, or: pip uninstall {found[1].distribution}"
-            )
-    return [*cells, *(f"ms-{cell}" for cell in cells)]
+    """Return the names of all architectures: two for every installed cell."""
+    cells = [cell for cell in names("cells") if cell not in ALIASES]
+    return [*cells, *(f"{MULTISCALE}-{cell}" for cell in cells)]
 
 
 def topologies() -> list[str]:
-    """The names of all topologies: the zoo's own and those of installed plugins."""
-    from zoo.topology import TOPOLOGIES
-
-    return [*TOPOLOGIES, *names("topologies")]
+    """Return the names of all topologies, the built-in ones first."""
+    return [topology for topology in names("topologies") if topology != MULTISCALE]
 
 
 def heads() -> list[str]:
-    """The names of all heads: the zoo's own and those of installed plugins."""
-    from zoo.head import HEADS
-
-    return [*HEADS, *names("heads")]
-
-
-def list_models(pattern: str = "*", *, pretrained: bool | None = None) -> list[str]:
-    """Names of models that match a pattern such as "ms-*".
-
-    Architectures with ``pretrained=False``, models with weights with True, both by default.
-    An alias that matches brings in what it stands for, an architecture its pretrained models.
-    """
-    from zoo.hub import pretrained_models
-
-    aliased = {target for alias, target in ALIASES.items() if fnmatchcase(alias, pattern)}
-
-    def matches(architecture: str) -> bool:
-        return architecture in aliased or fnmatchcase(architecture, pattern)
-
-    names: set[str] = set()
-    if pretrained is not True:
-        names |= {architecture for architecture in architectures() if matches(architecture)}
-    if pretrained is not False:
-        names |= {
-            name
-            for name, model in pretrained_models().items()
-            if fnmatchcase(name, pattern) or matches(model.architecture)
-        }
-    return sorted(names)
+    """Return the names of all heads, the built-in one first."""
+    return names("heads")
 
 
 def parse_architecture(name: str) -> tuple[str, str]:
-    """The cell and the topology that an architecture or an alias names.
+    """Return the cell and the topology that an architecture or an alias names.
 
-    Raises ZooError, with the nearest names, where no installed plugin provides the cell.
+    Raises:
+        ConfigError: if no installed plugin provides them; it suggests similar names.
     """
     *prefix, cell = ALIASES.get(name, name).split("-", maxsplit=1)
-    topology = {"": "stack", "ms": "mirror"}.get("".join(prefix), "".join(prefix))
+    topology = {"": "stack", MULTISCALE: "mirror"}.get("".join(prefix), "".join(prefix))
     if find_cell(cell) is None or find_topology(topology) is None:
-        named = architectures()
-        others = (f"{t}-{c}" for t in topologies() for c in named if "-" not in c)
-        known = [*named, *ALIASES, *others]
-        raise ZooError(f"no model is named {name!r}{did_you_mean(name, known)}; see: zoo list")
+        known = architectures()
+        others = (f"{t}-{c}" for t in topologies() for c in known if "-" not in c)
+        near = did_you_mean(name, [*known, *ALIASES, *others])
+        raise ConfigError(f"no model is named {name!r}{near}; see: zoo list")
     return cell, topology
 
 
-def find_folder(ref: str) -> Path:
-    """The folder of a pretrained model, as :func:`zoo.pull` gives it.
-
-    Where a name means none, the ZooError offers architectures among the nearest names, too.
-    """
-    from zoo.hub import pull
-
-    try:
-        return pull(ref)
-    except NotFoundError:
-        near = did_you_mean(ref, [*list_models(), *ALIASES])
-        raise NotFoundError(f"no model is named {ref!r}{near}; see: zoo list") from None
-
-
 def create(name: str, **options: Any) -> Forecaster:
-    """An untrained model of an architecture.
+    """Create an untrained model.
+
+    The weights are drawn from torch's global generator: ``torch.manual_seed`` fixes them.
 
     Args:
-        name: an architecture or an alias, as :func:`list_models` gives them; or
+        name: an architecture or an alias, as :func:`zoo.list_models` lists them, or
             "<topology>-<cell>".
         options: the fields of :class:`zoo.Config` (hidden=32, layers=6, in_channels=1,
             patch=1, embed=True, topology, halvings, down="max", up="bilinear", head="frame",
-            head_options, data) and the cell's own options, all as plain keywords.
+            head_options, data) and the cell's own options, all as keyword arguments.
 
-    The weights are drawn from torch's global generator: ``torch.manual_seed`` fixes them.
-    Raises ZooError for unknown names and options, and sizes that make no network.
+    Raises:
+        ZooError: for unknown names and options, and invalid sizes.
     """
     cell, topology = parse_architecture(name)
     values: dict[str, Any] = {"cell": cell, "topology": topology}
@@ -158,57 +152,57 @@ def create(name: str, **options: Any) -> Forecaster:
 
 
 def build(config: Config) -> Forecaster:
-    """The untrained model that a config describes.
+    """Build the untrained model that a config describes.
 
-    Raises ZooError where its cell, topology or head is not installed or does not take its options.
+    Raises:
+        ZooError: if its cell, topology or head is not installed, or rejects its options.
     """
     from zoo.forecast import Forecaster
 
-    found = find_cell(config.cell)
-    if found is None:
-        raise ZooError(_absent("cells", config.cell, config.plugin))
-    cell, plugin = found
+    cell, cell_plugin = find_cell(config.cell) or _fail_missing("cells", config.cell, config.plugin)
     topology, topology_plugin = _make_topology(config)
-    found_head = find_head(config.head)
-    if found_head is None:
-        raise ZooError(_absent("heads", config.head, config.head_plugin))
-    head, head_plugin = found_head
-    # The options are completed with the defaults of today, which a later version may change.
+    head, head_plugin = find_head(config.head) or _fail_missing(
+        "heads", config.head, config.head_plugin
+    )
+    # A config has all options, as a later version may change their defaults.
     options = _complete(config.architecture, cell.options(), config.options, CREATE_FIELDS)
     head_options = _complete(f"the head {config.head!r}", head.options(), config.head_options)
     values = config.model_dump(mode="json") | {
         "options": options,
-        "plugin": _source(plugin),
-        "topology_plugin": topology_plugin and _source(topology_plugin),
+        "plugin": _source(cell_plugin),
+        "topology_plugin": _source(topology_plugin),
         "head_options": head_options,
-        "head_plugin": head_plugin and _source(head_plugin),
+        "head_plugin": _source(head_plugin),
     }
     network = _build_network(config, cell, topology, head)
     return Forecaster(network, Config.parse(values, source=config.architecture))
 
 
 def _complete(
-    who: str, known: dict[str, Any], given: Mapping[str, Any], others: Iterable[str] = ()
+    owner: str, defaults: dict[str, Any], given: Mapping[str, Any], others: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """Options with their defaults; ZooError for one that does not exist."""
-    for option in given.keys() - known.keys():
-        raise ZooError(
-            f"{who} has no option {option!r}{did_you_mean(option, {*known, *others})}; "
-            f"its own are: {', '.join(known) or 'none'}"
+    """Options with their defaults.
+
+    Raises:
+        ConfigError: for an unknown option.
+    """
+    for option in given.keys() - defaults.keys():
+        raise ConfigError(
+            f"{owner} has no option {option!r}{did_you_mean(option, {*defaults, *others})}; "
+            f"its own options are: {', '.join(defaults) or 'none'}"
         )
-    return {**known, **given}
+    return {**defaults, **given}
 
 
-def _make_topology(config: Config) -> tuple[Topology, Plugin | None]:
-    found = find_topology(config.topology)
-    if found is None:
-        raise ZooError(_absent("topologies", config.topology, config.topology_plugin))
-    make, plugin = found
+def _make_topology(config: Config) -> tuple[Topology, Plugin]:
+    make, plugin = find_topology(config.topology) or _fail_missing(
+        "topologies", config.topology, config.topology_plugin
+    )
     if config.halvings is None:
         return make(config.layers), plugin
     if "halvings" in inspect.signature(make).parameters:
         return make(config.layers, config.halvings), plugin
-    raise ZooError(f"the topology {config.topology!r} has no halvings; leave halvings out")
+    raise ConfigError(f"the topology {config.topology!r} has no option 'halvings'; leave it out")
 
 
 def _build_network(
@@ -217,9 +211,9 @@ def _build_network(
     from zoo.network import Network
     from zoo.topology import DOWN, UP
 
-    for what, value, choices in (("down", config.down, DOWN), ("up", config.up, UP)):
+    for option, value, choices in (("down", config.down, DOWN), ("up", config.up, UP)):
         if value not in choices:
-            raise ZooError(f"{what}={value!r} is not one of {', '.join(choices)}")
+            raise ConfigError(f"{option}={value!r} is not one of {', '.join(choices)}")
     options: dict[str, Any] = dict(config.options)
     try:
         return Network(
@@ -238,30 +232,40 @@ def _build_network(
         )
     except ZooError:
         raise
-    except Exception as error:  # a cell may do anything with an option of a wrong kind
-        raise ZooError(
+    except Exception as error:  # a cell may fail in any way on an option of a wrong type
+        raise ConfigError(
             f"{config.architecture} cannot be built with {config.options} and the head "
             f"{config.head!r} with {config.head_options}: {error}"
         ) from error
 
 
-def _source(plugin: Plugin) -> dict[str, str]:
+def _source(plugin: Plugin) -> dict[str, str] | None:
+    """Where a part of a model comes from, unless it is built in."""
+    if plugin.is_builtin:
+        return None
     return {"distribution": plugin.distribution, "version": plugin.version}
 
 
-def _absent(kind: Kind, name: str, source: PluginSource | None) -> str:
-    """Why a config's cell, topology or head is missing, and what to install."""
-    what = {"cells": "cell", "topologies": "topology", "heads": "head"}.get(kind, kind)
+def _fail_missing(kind: str, name: str, source: PluginSource | None) -> NoReturn:
+    """Raise the error for a cell, topology or head that is not installed."""
+    noun = {"cells": "cell", "topologies": "topology", "heads": "head"}[kind]
     if source is None:
         known = {"topologies": topologies, "heads": heads}.get(kind, lambda: names(kind))()
         near = did_you_mean(name, known)
-        return f"no {what} is named {name!r}{near}; there are: {', '.join(known)}"
-    wanted = f"{source.distribution}=={source.version}" if source.version else source.distribution
-    told = f"the {what} {name!r} comes from {source.distribution} {source.version}, which"
-    here = [plugin for plugin in load_plugins() if plugin.distribution == source.distribution]
-    if broken := [plugin.error for plugin in here if plugin.error]:
-        return f"{told} fails here: {broken[0]}; mend it, or: pip install {wanted}"
-    if here:
-        return f"{told} is {here[0].version} here and does not provide it; pip install {wanted}"
-    left_out = " (or left out by ZOO_PLUGINS)" if os.environ.get("ZOO_PLUGINS") else ""
-    return f"{told} is not installed{left_out}; install it: pip install {wanted}"
+        raise ConfigError(f"no {noun} is named {name!r}{near}; available: {', '.join(known)}")
+    needed = f"{source.distribution}=={source.version}" if source.version else source.distribution
+    origin = f"the {noun} {name!r} comes from {source.distribution} {source.version}, which"
+    candidates = [
+        plugin
+        for plugin in load_plugins()
+        if plugin.distribution == source.distribution and not plugin.is_builtin
+    ]
+    if errors := [plugin.error for plugin in candidates if plugin.error]:
+        raise PluginError(f"{origin} fails: {errors[0]}; fix it, or: pip install {needed}")
+    if candidates:
+        raise PluginError(
+            f"{origin} is installed in version {candidates[0].version} and does not provide it; "
+            f"pip install {needed}"
+        )
+    excluded = " (or excluded by ZOO_PLUGINS)" if os.environ.get("ZOO_PLUGINS") else ""
+    raise PluginError(f"{origin} is not installed{excluded}; install it: pip install {needed}")

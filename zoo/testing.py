@@ -27,8 +27,7 @@ from zoo.errors import ZooError
 from zoo.forecast import Forecaster
 from zoo.hub import load, save
 from zoo.network import NetworkState
-from zoo.plugins import find_cell
-from zoo.registry import create
+from zoo.registry import create, find_cell
 
 try:
     import pytest

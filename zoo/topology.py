@@ -15,7 +15,6 @@ from zoo.errors import ZooError
 
 __all__ = [
     "DOWN",
-    "TOPOLOGIES",
     "UP",
     "Topology",
     "full",
@@ -102,16 +101,6 @@ def full(layers: int, halvings: int | None = None) -> Topology:
     """`mirror` in which every layer reads all layers below it."""
     inputs = (tuple(range(j - 1, -1, -1)) for j in range(layers))
     return Topology(_pyramid(layers, halvings), tuple(inputs))
-
-
-#: The topologies by name. An architecture `ms-<cell>` is its cell in `mirror`.
-TOPOLOGIES: dict[str, Callable[..., Topology]] = {
-    "stack": stack,
-    "mirror": mirror,
-    "noskip": noskip,
-    "unet3plus": unet3plus,
-    "full": full,
-}
 
 
 def _chain(layers: int) -> tuple[tuple[int, ...], ...]:

@@ -24,10 +24,12 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
-from zoo.bench.published import DIFFERENCES, TABLES, Published, Task
-from zoo.config import Config, read_config
+from zoo.config import Config
 from zoo.errors import ZooError
-from zoo.registry import build, create, find_folder, parse_architecture
+from zoo.hub import pull
+from zoo.model_folder import read_config
+from zoo.published import DIFFERENCES, TABLES, Published, Task
+from zoo.registry import build, create, parse_architecture
 
 __all__ = [
     "CONVENTION",
@@ -108,7 +110,7 @@ def find_config(name: str, options: dict[str, Any] | None = None) -> Config:
     try:
         parse_architecture(name)
     except ZooError:
-        folder = find_folder(name)
+        folder = pull(name)
         if options:
             raise ZooError(
                 f"{name} is a trained model, whose options stand in its config; "

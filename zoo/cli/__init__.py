@@ -1,4 +1,4 @@
-"""The command line: one module a command, each of which parses, calls and prints."""
+"""The command line: one module a command, which parses, calls and prints."""
 
 from __future__ import annotations
 
@@ -7,48 +7,32 @@ from typing import Any
 
 import click
 
-from zoo.cli.card import card
-from zoo.cli.check import check
 from zoo.cli.common import echo
-from zoo.cli.convert import convert
-from zoo.cli.cost import cost
-from zoo.cli.data import data
-from zoo.cli.demo import demo
-from zoo.cli.eval import eval_
-from zoo.cli.info import info
-from zoo.cli.list import list_
-from zoo.cli.new import new
-from zoo.cli.plugins import plugins
-from zoo.cli.predict import predict
-from zoo.cli.publish import publish
-from zoo.cli.pull import pull
-from zoo.cli.runs import runs
-from zoo.cli.search import search
-from zoo.cli.train import train
 from zoo.errors import ZooError
+from zoo.plugins import Plugin, builtin, find
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["find_command", "main"]
 
-#: The zoo's own commands by name.
-COMMANDS: dict[str, click.Command] = {
-    str(command.name): command
-    for command in (
-        *(list_, search, info, pull, predict, eval_, train, runs, data, demo, convert, cost),
-        *(card, publish, new, check, plugins),
-    )
-}
+
+def find_command(name: str) -> tuple[click.Command, Plugin] | None:
+    """Find the command of that name and the plugin it comes from; None if there is none.
+
+    Raises:
+        PluginError: if two plugins claim the name, or what is offered is not a command.
+    """
+    return find("commands", name, lambda it: isinstance(it, click.Command), "a click.Command")
 
 
 class _Group(click.Group):
-    """A group in which what a user can mend ends with one line and exit code 2."""
+    """The commands of all plugins. Errors that the user can fix end in one line and exit code 2."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """The built-in commands, so that --help imports no plugin."""
+        return sorted(builtin().offers("commands"))
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """One of the zoo's own, or else a plugin's; no plugin is imported for the former."""
-        from zoo.plugins import find
-
-        if own := super().get_command(context, name):
-            return own
-        found = find("commands", name)
+        """A command by name."""
+        found = find_command(name)
         return found[0] if found else None
 
     def invoke(self, context: click.Context) -> Any:
@@ -58,24 +42,23 @@ class _Group(click.Group):
         except ZooError as error:
             echo(f"Error: {error}", err=True)
             context.exit(2)
-        except OSError as error:  # a path that is too long, or not for everybody to read
-            if error.filename is None:  # of no path, such as a pipe that nobody reads
+        except OSError as error:  # such as a path that is too long or not readable
+            if error.filename is None:  # not about a path, such as a closed pipe
                 raise
             echo(f"Error: {error.filename}: {error.strerror}; check the path", err=True)
             context.exit(2)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    """One line, and only of what concerns a person at the command line."""
+    """Print warnings for users as one line, and no others."""
     if issubclass(category, UserWarning):
         echo(f"Warning: {message}", err=True)
 
 
 @click.group(
     cls=_Group,
-    commands=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Plugins may add commands: zoo plugins lists them.",
+    epilog="Plugins may add commands; list them with: zoo plugins",
 )
 @click.version_option(package_name="spatiotemporal-zoo", prog_name="zoo")
 def zoo() -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from zoo.bench.published import TABLES, Task
 from zoo.cli.common import (
     as_json,
     device_option,
@@ -16,6 +15,7 @@ from zoo.cli.common import (
     print_json,
     print_table,
 )
+from zoo.published import TABLES, Task
 
 
 @click.command()
@@ -74,7 +74,8 @@ def cost(
     )
     told = report(name, config, task, measured_on)
     if save:
-        from zoo.hub import pull, update_metrics
+        from zoo.hub import pull
+        from zoo.model_folder import update_metrics
 
         update_metrics(pull(name), cost=kept(told))
     if as_json:

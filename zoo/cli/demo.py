@@ -33,10 +33,10 @@ def demo(model: str, output: Path, save: bool, device: str, as_json: bool) -> No
 
     from zoo.atomic import atomic_path, make_folder
     from zoo.data.clips import handwritten_digits
-    from zoo.hub import load, pull, update_metrics
+    from zoo.hub import load, pull
     from zoo.inspect.pictures import comparison_gif, comparison_strip
     from zoo.metrics import FrameMetrics, persistence
-    from zoo.parts import writable_part
+    from zoo.model_folder import update_metrics, writable_part
 
     forecaster = load(model, device=device)
     clip = handwritten_digits()  # (20, 1, 64, 64), uint8

@@ -88,7 +88,8 @@ def eval_(
     from zoo.atomic import make_folder
     from zoo.errors import ZooError
     from zoo.evaluate import evaluate, open_for
-    from zoo.hub import load, pull, read_metrics, update_metrics
+    from zoo.hub import load, pull
+    from zoo.model_folder import read_metrics, update_metrics
 
     if save and len(models) > 1:
         raise ZooError(f"--save is for one model, got {len(models)}; measure them one by one")

@@ -1,4 +1,4 @@
-"""zoo info: what a model is."""
+"""zoo info: facts about a model."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from zoo.cli.common import as_json, echo, model_name, print_json, print_metrics
 @click.argument("model")
 @as_json
 def info(model: str, as_json: bool) -> None:
-    """Show what MODEL is: its size, its options, its data, its figures.
+    """Show the size, options, data and metrics of MODEL.
 
-    Of an architecture, the options are the defaults, and its pretrained models are named.
+    For an architecture, show the default options and its pretrained models.
     """
-    from zoo.hub import load, pretrained_models, read_metrics
-    from zoo.registry import ALIASES, create, find_folder, list_models
+    from zoo.hub import load, pretrained_models, pull
+    from zoo.model_folder import read_metrics
+    from zoo.registry import ALIASES, architectures, create
 
     facts: dict[str, Any] = {"name": ALIASES.get(model, model)}
-    if facts["name"] in list_models(pretrained=False):
+    if facts["name"] in architectures():
         forecaster = create(model)
         facts["pretrained"] = [
             name
@@ -29,8 +30,8 @@ def info(model: str, as_json: bool) -> None:
             if listed.architecture == facts["name"]
         ]
     else:
-        folder = find_folder(model)
-        forecaster = load(f"local-dir:{folder}")  # what was brought, and not once more
+        folder = pull(model)
+        forecaster = load(f"local-dir:{folder}")  # the same files, without pulling again
         facts |= {
             "name": model_name(model, folder),
             "folder": str(folder),

@@ -1,4 +1,4 @@
-"""zoo list: what there is, and what has weights."""
+"""zoo list: the available models, and which have weights."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from zoo.cli.common import as_json, hub_option, print_json, print_table
 
 @click.command("list")
 @click.argument("pattern", default="*")
-@click.option("--pretrained", is_flag=True, help="Only models that have weights.")
+@click.option("--pretrained", is_flag=True, help="List only models with weights.")
 @hub_option
 @as_json
 def list_(pattern: str, pretrained: bool, hub: tuple[str, ...], as_json: bool) -> None:
     """List the models whose names match PATTERN, such as 'ms-*'.
 
-    With --hub only the models of these places are listed.
+    With --hub, list only the models of these hubs.
     """
-    from zoo.hub import pretrained_models
+    from zoo.hub import list_models, pretrained_models
     from zoo.hub.places import open_hub
-    from zoo.registry import ALIASES, list_models
+    from zoo.registry import ALIASES
 
     if hub:
         models = {model.name: model for place in hub for model in open_hub(place).models()}

@@ -1,47 +1,39 @@
-"""zoo plugins: what is installed, what it provides, what is wrong with it."""
+"""zoo plugins: installed plugins, what they provide, and their errors."""
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Any
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from zoo.cli.common import as_json, print_json, print_table
 
+if TYPE_CHECKING:
+    from zoo.plugins import Plugin
+
 
 @click.command()
 @as_json
 def plugins(as_json: bool) -> None:
-    """List the plugins that are installed, and what is wrong with those that fail.
+    """List installed plugins, what they provide, and their errors.
 
-    ZOO_PLUGINS=a,b leaves out all but these; ZOO_STRICT=1 exits with 2 if one fails.
+    ZOO_PLUGINS=a,b loads only these; with ZOO_STRICT=1 the command exits with 2 if one fails.
     """
     from zoo.plugins import load_plugins, strict
 
-    found = load_plugins()
-    claims = Counter(
-        (kind, name) for plugin in found for kind in plugin.provides for name in plugin.offers(kind)
-    )
-    rows: list[dict[str, Any]] = []
-    for plugin in found:
-        clashes = [
-            name
-            for kind in plugin.provides
-            for name in plugin.offers(kind)
-            if claims[kind, name] > 1
-        ]
-        clash = f"another plugin provides {', '.join(clashes)}, too" if clashes else ""
-        rows.append(
-            {
-                "name": plugin.name,
-                "distribution": plugin.distribution,
-                "version": plugin.version,
-                "module": plugin.entry.value,
-                **{kind: sorted(plugin.offers(kind)) for kind in plugin.provides},
-                "error": plugin.error or clash or None,
-            }
-        )
+    rows: list[dict[str, Any]] = [
+        {
+            "name": plugin.name,
+            "distribution": plugin.distribution,
+            "version": plugin.version,
+            "module": plugin.entry.value,
+            **{kind: sorted(offers) for kind, offers in plugin.provides.items()},
+            "error": plugin.error or "; ".join(_problems(plugin)) or None,
+        }
+        for plugin in load_plugins()
+    ]
     if as_json:
         print_json(rows)
     else:
@@ -49,20 +41,50 @@ def plugins(as_json: bool) -> None:
             ["plugin", "distribution", "provides", ""],
             [
                 [
-                    plugin.name,
-                    f"{plugin.distribution} {plugin.version}",
-                    "; ".join(
-                        f"{kind}: {', '.join(sorted(offered))}"
-                        for kind, offered in plugin.provides.items()
-                        if offered
-                    ),
-                    str(
-                        row["error"]
-                        or ("ok" if any(plugin.provides.values()) else "provides nothing")
-                    ),
+                    row["name"],
+                    f"{row['distribution']} {row['version']}",
+                    provided := _provided(row),
+                    row["error"] or ("ok" if provided else "provides nothing"),
                 ]
-                for plugin, row in zip(found, rows, strict=True)
+                for row in rows
             ],
         )
     if strict():
         click.get_current_context().exit(2 if any(row["error"] for row in rows) else 0)
+
+
+def _provided(row: dict[str, Any]) -> str:
+    from zoo.plugins import KINDS
+
+    return "; ".join(f"{kind}: {', '.join(row[kind])}" for kind in KINDS if row.get(kind))
+
+
+def _problems(plugin: Plugin) -> Iterator[str]:
+    """What nobody finds, or nobody can use, of what a third party's plugin provides."""
+    from zoo.cli import find_command
+    from zoo.errors import PluginError
+    from zoo.hub import find_pretrained
+    from zoo.plugins import find
+    from zoo.registry import find_cell, find_head, find_topology
+
+    if plugin.is_builtin:
+        return
+    lookups: dict[str, Any] = {
+        "cells": find_cell,
+        "topologies": find_topology,
+        "heads": find_head,
+        "commands": find_command,
+        "pretrained": find_pretrained,
+    }
+    for kind, offers in plugin.provides.items():
+        lookup = lookups.get(kind, partial(find, kind))
+        for name in offers:
+            try:
+                found = lookup(name)
+            except PluginError as error:
+                yield str(error)
+                continue
+            if found is None:
+                yield f"{kind} {name!r} is shadowed: the zoo reserves the name"
+            elif found[1] is not plugin:
+                yield f"{kind} {name!r} is shadowed by {found[1].distribution}"

@@ -103,9 +103,9 @@ def _write_card(recipe: Path, run: Path, data_dir: Path | None) -> None:
 
     from zoo.bench.cost import default_task, kept, report
     from zoo.evaluate import evaluate
-    from zoo.hub import load, update_metrics
+    from zoo.hub import load
     from zoo.hub.card import write_card
-    from zoo.parts import read_text, writable_part
+    from zoo.model_folder import read_text, update_metrics, writable_part
 
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     model = load(f"local-dir:{run}", device=str(device))

@@ -1,8 +1,8 @@
 """Weights that were trained with other people's code, brought in.
 
-A dialect is what knows how one code base names and shapes its tensors: a function in a module
-of its own, listed in :data:`DIALECTS` or offered by a plugin, that turns them into a config and
-tensors of ours. It is data more than code (:mod:`zoo.convert.dialect`).
+A dialect knows how one code base names and shapes its tensors: a function, offered by the hook
+``zoo_dialects``, that turns them into a config and our tensors. It is data more than code
+(:mod:`zoo.convert.dialect`).
 """
 
 from __future__ import annotations
@@ -13,22 +13,15 @@ from typing import Any
 
 import torch
 
-from zoo.convert import msrnn, openstl
-from zoo.convert.dialect import Converted, Dialect
+from zoo.convert.dialect import Converted
 from zoo.convert.reading import read_tensors
-from zoo.errors import ZooError, did_you_mean
+from zoo.errors import ConfigError, ZooError, did_you_mean
 from zoo.hub import save
-from zoo.parts import WEIGHTS
+from zoo.model_folder import WEIGHTS
 from zoo.plugins import find, names
 from zoo.registry import build
 
-__all__ = ["DIALECTS", "convert"]
-
-DIALECTS: dict[str, Dialect] = {
-    "msrnn": msrnn.translate,
-    "openstl": openstl.openstl,
-    "predrnn": openstl.predrnn,
-}
+__all__ = ["convert"]
 
 
 def convert(
@@ -43,7 +36,7 @@ def convert(
     """Write the model's folder, for `local-dir:`, that a checkpoint's tensors make.
 
     Args:
-        dialect: whose code made the checkpoint, one of :data:`DIALECTS` or a plugin's.
+        dialect: whose code made the checkpoint: msrnn, openstl, predrnn or a plugin's.
         file: .pth, .pt, .ckpt or .safetensors; no code in it is run.
         folder: a new or empty one, or that of an earlier conversion, which is overwritten.
         arch: the architecture, as for :func:`zoo.create`.
@@ -61,13 +54,11 @@ def convert(
     make that architecture (named), options that are missing or contradict the tensors, and a
     folder that holds something else.
     """
-    own = DIALECTS.get(dialect)
-    found = (own, None) if own else find("dialects", dialect)
-    if found is None:
-        known = [*DIALECTS, *names("dialects")]
-        raise ZooError(
-            f"there is no dialect {dialect!r}{did_you_mean(dialect, known)}; "
-            f"it is one of: {', '.join(known)}"
+    if (found := find("dialects", dialect)) is None:
+        known = names("dialects")
+        raise ConfigError(
+            f"no dialect is named {dialect!r}{did_you_mean(dialect, known)}; "
+            f"available: {', '.join(known)}"
         )
     folder = Path(folder)
     _check_folder(folder)

@@ -6,12 +6,12 @@ import importlib
 import inspect
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
-from zoo.errors import ZooError, did_you_mean
+from zoo.errors import DataError, ZooError, did_you_mean
 from zoo.plugins import find, names
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from zoo.data.series import SequenceDataset
 
 __all__ = [
-    "DATASETS",
     "FrameDataset",
     "RemoteFile",
     "SequenceDataset",
@@ -30,20 +29,6 @@ __all__ = [
     "find_dataset",
     "open_dataset",
 ]
-
-#: The zoo's own data sets: the module and the class of each.
-DATASETS = {
-    "mmnist": ("zoo.data.mmnist", "MovingMNIST"),
-    "kth": ("zoo.data.video", "KTH"),
-    "taxibj": ("zoo.data.traffic", "TaxiBJ"),
-    "dwd": ("zoo.data.radar", "DWD"),
-    "odim": ("zoo.data.radar", "ODIM"),
-    "knmi": ("zoo.data.radar", "KNMI"),
-    "fmi": ("zoo.data.radar", "FMI"),
-    "meteonet": ("zoo.data.radar", "MeteoNet"),
-    "video": ("zoo.data.video", "Video"),
-    "arrays": ("zoo.data.arrays", "Arrays"),
-}
 
 #: What pydantic expects, in plain words.
 PLAIN = {
@@ -76,22 +61,22 @@ def data_root() -> Path:
 
 
 def dataset_names() -> list[str]:
-    """The names of all data sets, the zoo's own first."""
-    return [*DATASETS, *names("datasets")]
+    """Return the names of all data sets, the built-in ones first."""
+    return names("datasets")
 
 
 def find_dataset(name: str) -> type[FrameDataset]:
-    """The class of a data set, the zoo's own or a plugin's; ZooError for an unknown name."""
-    if name in DATASETS:
-        module, kind = DATASETS[name]
-        found: type[FrameDataset] = getattr(importlib.import_module(module), kind)
-        return found
-    if provided := find("datasets", name):
-        plugins_own: type[FrameDataset] = provided[0]
-        return plugins_own
+    """Find a data set, built in or a plugin's, by name.
+
+    Raises:
+        DataError: if there is none of that name.
+        PluginError: if two plugins claim the name, or what is offered is not a function.
+    """
+    if found := find("datasets", name):
+        return cast("type[FrameDataset]", found[0])
     known = dataset_names()
-    raise ZooError(
-        f"no data set is named {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}"
+    raise DataError(
+        f"no data set is named {name!r}{did_you_mean(name, known)}; available: {', '.join(known)}"
     )
 
 
@@ -107,7 +92,7 @@ def open_dataset(
     """A data set of sequences (T, C, H, W), its range scaled to [0, 1], NaN where missing.
 
     Args:
-        name: of the data set: see :data:`DATASETS`, or that of a plugin's.
+        name: of the data set: see :func:`dataset_names`.
         split: "train", "valid" or "test".
         root: the folder of the data sets; :func:`data_root` by default.
         frames: T, the length of a sequence.

@@ -1,34 +1,35 @@
-"""From the name of a pretrained model to its folder, and to the model.
+"""Pretrained models by name: find them on a hub, load and save them.
 
 A pretrained model is a folder named ``<architecture>-<tag>`` with config.json and
-model.safetensors. Hubs hold them: the folders that come with the zoo, then those that
-``ZOO_HUB`` lists, each a folder of models or ``hf://org`` (:mod:`zoo.hub.places`). Loading
-runs no code from a folder and unpickles nothing.
+model.safetensors. Hubs hold such folders: the one built into the zoo, then those listed in
+``ZOO_HUB``, each a folder of models or ``hf://org`` (:mod:`zoo.hub.places`). Loading never runs
+code from a folder and never unpickles.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.atomic import atomic_path, make_folder
-from zoo.config import read_config
-from zoo.errors import NotFoundError, ZooError, did_you_mean
-from zoo.hub.measured import read_metrics, update_metrics
+from zoo.errors import ConfigError, HubError, NotFoundError, did_you_mean
 from zoo.hub.places import (
     Folder,
     Hub,
     Listed,
-    Plugins,
     UnreachableError,
-    bring,
     check_weights,
+    fetch,
     open_hub,
 )
-from zoo.parts import WEIGHTS, check_parts
+from zoo.model_folder import WEIGHTS, check_parts, read_config
+from zoo.plugins import Plugin, Pretrained, find, names
+from zoo.registry import ALIASES, MULTISCALE, architectures, build
 
 if TYPE_CHECKING:
     import torch
@@ -37,39 +38,41 @@ if TYPE_CHECKING:
 
 __all__ = [
     "builtin_folder",
+    "find_pretrained",
     "hubs",
     "known_weights",
+    "list_models",
     "load",
     "pretrained_models",
     "pull",
-    "read_metrics",
     "save",
-    "update_metrics",
 ]
 
 
 def builtin_folder() -> Path:
-    """The folder of the pretrained models that come with the zoo."""
+    """Return the folder of the built-in pretrained models."""
     package = Path(__file__).parent.parent
-    installed = package / "_cards"  # in a wheel; a checkout has them beside the package
+    installed = package / "_cards"  # in a wheel; in a checkout they are next to the package
     return installed if installed.is_dir() else package.parent / "cards"
 
 
 def hubs(hub: str | Sequence[str] | None = None) -> list[Hub]:
-    """The hubs in the order in which they are asked: the built-in models, those named, plugins'.
+    """Return the hubs in search order: the built-in models, the hubs given, plugins.
 
-    hub: as ``ZOO_HUB`` lists them, separated by commas, or a sequence; by default ZOO_HUB.
+    Args:
+        hub: hubs in the form of ``ZOO_HUB``, separated by commas, or a sequence of them; by
+            default those of ZOO_HUB.
     """
-    named = hub or os.environ.get("ZOO_HUB", "")
-    places = named.split(",") if isinstance(named, str) else named
+    given = hub or os.environ.get("ZOO_HUB", "")
+    places = given.split(",") if isinstance(given, str) else given
     others = [open_hub(place.strip()) for place in places if place.strip()]
     return [Folder(builtin_folder()), *others, Plugins()]
 
 
 def pretrained_models(hub: str | Sequence[str] | None = None) -> dict[str, Listed]:
-    """The pretrained models of all hubs by name, of each name the first; see :func:`hubs`.
+    """Return the pretrained models of all hubs by name; the first hub wins (see :func:`hubs`).
 
-    A hub that cannot be reached is warned of.
+    Hubs that cannot be reached are skipped with a warning.
     """
     models: dict[str, Listed] = {}
     for place in hubs(hub):
@@ -80,44 +83,81 @@ def pretrained_models(hub: str | Sequence[str] | None = None) -> dict[str, Liste
     return dict(sorted(models.items()))
 
 
+def list_models(pattern: str = "*", *, pretrained: bool | None = None) -> list[str]:
+    """List the names of models that match a pattern such as "ms-*".
+
+    A pattern that matches an alias also lists its architecture, and one that matches an
+    architecture also lists its pretrained models.
+
+    Args:
+        pattern: a shell-style pattern.
+        pretrained: True for pretrained models only, False for architectures only.
+    """
+    aliased = {target for alias, target in ALIASES.items() if fnmatchcase(alias, pattern)}
+
+    def matches(architecture: str) -> bool:
+        return architecture in aliased or fnmatchcase(architecture, pattern)
+
+    models: set[str] = set()
+    if pretrained is not True:
+        models |= set(filter(matches, architectures()))
+    if pretrained is not False:
+        models |= {
+            name
+            for name, model in pretrained_models().items()
+            if fnmatchcase(name, pattern) or matches(model.architecture)
+        }
+    return sorted(models)
+
+
 def pull(
     ref: str, pretrained: bool | str = True, *, hub: str | Sequence[str] | None = None
 ) -> Path:
-    """Bring a pretrained model here and return its folder.
+    """Download a pretrained model if necessary, and return its folder.
 
     Args:
         ref: the name of a pretrained model ("mslstm-mmnist"), or of an architecture or
             alias ("mslstm": its first pretrained model); ``local-dir:PATH``; or
             ``hf-hub:org/name`` or ``hf-hub:org/name@revision`` on the Hugging Face Hub.
-        pretrained: with the name of an architecture, which of its models: its tag.
+        pretrained: the tag of the model, if `ref` is the name of an architecture.
         hub: where to look for a name, see :func:`hubs`.
 
-    A name whose weights are known (``SHA256SUMS`` beside the built-in models, or a plugin's
-    table) means these weights and no others. Raises ZooError where there is no such model, it
-    cannot be had, or its weights differ.
+    Raises:
+        NotFoundError: if no hub has the model.
+        HubError: if it cannot be downloaded, or its weights are not those known by its name:
+            from ``SHA256SUMS`` of the built-in models, or from the plugin that lists it.
     """
     if ref.startswith(("local-dir:", "hf-hub:", "hf://")):
-        return bring(ref)
+        return fetch(ref)
     wanted = ref if pretrained is True else f"{ref}-{pretrained}"
-    names: set[str] = set()
+    listed: set[str] = set()
     unreachable = []
     for place in hubs(hub):
         try:
-            if found := place.pull(wanted):
-                return _checked(wanted.partition("@")[0], found)
+            if folder := place.pull(wanted):
+                return _checked(wanted.partition("@")[0], folder)
             models = place.models()
-            names |= {model.name for model in models}
+            listed |= {model.name for model in models}
             name = _find(wanted, models, any_tag=pretrained is True)
-            if name and (found := place.pull(name)):
-                return _checked(name, found)
+            if name and (folder := place.pull(name)):
+                return _checked(name, folder)
         except UnreachableError as error:
             unreachable.append(str(error))
     if os.path.isdir(ref):
-        raise ZooError(f"no model is named {ref!r}; the folder of that name is local-dir:{ref}")
-    also = "".join(f"; {error}" for error in unreachable)
-    raise (ZooError if unreachable else NotFoundError)(
-        f"there are no weights for {wanted!r}{did_you_mean(wanted, names)}{also}; see: zoo list"
-    )
+        raise HubError(f"no model is named {ref!r}; for the folder of that name: local-dir:{ref}")
+    if unreachable:
+        raise HubError(
+            f"no weights found for {wanted!r}{did_you_mean(wanted, listed)}; "
+            f"{'; '.join(unreachable)}; see: zoo list"
+        )
+    untrained = architectures()
+    if ALIASES.get(wanted, wanted) in untrained:
+        raise NotFoundError(
+            f"the architecture {wanted!r} has no pretrained model{did_you_mean(wanted, listed)}; "
+            f"see: zoo list --pretrained; untrained: zoo.create({wanted!r})"
+        )
+    near = did_you_mean(wanted, {*listed, *untrained, *ALIASES})
+    raise NotFoundError(f"no model is named {wanted!r}{near}; see: zoo list")
 
 
 def load(
@@ -128,40 +168,47 @@ def load(
     device: str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> Forecaster:
-    """A pretrained model, ready to forecast.
+    """Load a pretrained model, ready to forecast.
 
     Args:
-        ref, pretrained, hub: as for :func:`pull`.
-        device: where to put it.
-        dtype: what to compute in; by default float32, or float64 if it was saved so.
+        ref: the model, as for :func:`pull`.
+        pretrained: as for :func:`pull`.
+        hub: as for :func:`pull`.
+        device: the device to put it on.
+        dtype: the precision; by default float32, or float64 if it was saved so.
 
-    Raises ZooError for an unknown reference, an invalid config, weights that do not fit it,
-    and a plugin that is not installed.
+    Raises:
+        ZooError: for an unknown model, an invalid config, weights that do not fit it, a plugin
+            that is not installed, and an unknown device.
     """
     if not pretrained:
-        raise ZooError(f"zoo.load gives pretrained models; without weights: zoo.create({ref!r})")
+        raise ConfigError(
+            f"zoo.load returns pretrained models; for an untrained one: zoo.create({ref!r})"
+        )
     folder = pull(ref, pretrained, hub=hub)
     check_parts(folder, [folder / "config.json", folder / WEIGHTS])
     config = read_config(folder)
     import torch
 
-    from zoo.registry import build
     from zoo.weights import fit_weights, load_weights
 
-    with torch.device("meta"):  # no config takes memory that its weights do not fill
+    with torch.device("meta"):  # a config alone must not allocate memory; weights may
         stored = fit_weights(build(config).network, folder / WEIGHTS)
     model = build(config).to(dtype or stored)
     load_weights(model.network, folder / WEIGHTS)
     try:
         return model.eval().to(device)
-    except (RuntimeError, AssertionError) as error:  # torch's two words for "no such device"
-        raise ZooError(f"the device {device!r} cannot be used: {error}") from None
+    except (RuntimeError, AssertionError) as error:  # torch raises either for unknown devices
+        raise ConfigError(f"the device {device!r} is not available: {error}") from None
 
 
 def save(model: Forecaster, folder: str | Path) -> Path:
     """Write a model's config.json and model.safetensors to a folder, and return it.
 
-    Each file appears whole or not at all. Raises ZooError where they cannot be written.
+    Each file is written atomically.
+
+    Raises:
+        ZooError: if they cannot be written.
     """
     from zoo.weights import save_weights
 
@@ -172,17 +219,74 @@ def save(model: Forecaster, folder: str | Path) -> Path:
     return folder
 
 
+def known_weights() -> dict[str, str]:
+    """Return the sha256 of the weights of the zoo's own models, wherever they come from."""
+    path = builtin_folder() / "SHA256SUMS"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    sums = (line.split() for line in lines)
+    return {file.partition("/")[0]: sha256 for sha256, file in sums}
+
+
+def find_pretrained(name: str) -> tuple[Pretrained, Plugin] | None:
+    """Find the pretrained model of that name that a plugin lists, and the plugin.
+
+    The names of the zoo's own models belong to no plugin.
+
+    Raises:
+        PluginError: if two plugins claim the name, or what is offered is not a zoo.Pretrained.
+    """
+    if name in known_weights():
+        return None
+    expected = "a zoo.Pretrained with a ref and 64 hexadecimal digits of sha256"
+    return find("pretrained", name, _is_pretrained, expected)
+
+
+class Plugins(Hub):
+    """The models that installed plugins list. Each names the place of its weights."""
+
+    def models(self) -> list[Listed]:
+        """The models of all plugins."""
+        own = known_weights()
+        return [
+            Listed(name, _architecture(name), "", "plugins")
+            for name in names("pretrained")
+            if name not in own
+        ]
+
+    def pull(self, name: str) -> Path | None:
+        """Download a model, and check its weights against the plugin's checksum."""
+        if (found := find_pretrained(name)) is None:
+            return None
+        model, plugin = found
+        folder = fetch(model.ref)
+        check_weights(folder, name, model.sha256, plugin.source)
+        return folder
+
+
+def _is_pretrained(value: Any) -> bool:
+    return (
+        isinstance(value, Pretrained)
+        and isinstance(value.ref, str)
+        and isinstance(value.sha256, str)
+        and re.fullmatch("[0-9a-f]{64}", value.sha256) is not None
+    )
+
+
+def _architecture(name: str) -> str:
+    """The architecture in the name of a pretrained model, ``<architecture>-<tag>``."""
+    cell, *rest = name.split("-")
+    return f"{cell}-{rest[0]}" if cell == MULTISCALE and rest else cell
+
+
 def _find(wanted: str, models: list[Listed], *, any_tag: bool) -> str | None:
     """The model that a name means by another name of its architecture, or without its tag."""
-    from zoo.registry import ALIASES
-
-    names = {model.name for model in models}
+    listed = {model.name for model in models}
     for architecture in {*ALIASES, *ALIASES.values()}:
         if wanted.startswith(f"{architecture}-"):
             target = ALIASES.get(architecture, architecture)
             tag = wanted[len(architecture) + 1 :]
             for alias in (target, *(a for a, t in ALIASES.items() if t == target)):
-                if f"{alias}-{tag}" in names:
+                if f"{alias}-{tag}" in listed:
                     return f"{alias}-{tag}"
     architecture = ALIASES.get(wanted, wanted)
     first = (model.name for model in models if model.architecture == architecture)
@@ -190,15 +294,7 @@ def _find(wanted: str, models: list[Listed], *, any_tag: bool) -> str | None:
 
 
 def _checked(name: str, folder: Path) -> Path:
-    """The folder, unless the weights that are known by this name are others."""
+    """The folder, if its weights are those known by this name."""
     if sha256 := known_weights().get(name):
         check_weights(folder, name, sha256, "SHA256SUMS")
     return folder
-
-
-def known_weights() -> dict[str, str]:
-    """The sha256 of the weights of the zoo's own models, wherever they are pulled from."""
-    path = builtin_folder() / "SHA256SUMS"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    sums = (line.split() for line in lines)
-    return {file.partition("/")[0]: sha256 for sha256, file in sums}

@@ -16,12 +16,11 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from zoo.atomic import atomic_path
-from zoo.bench.published import TABLES
-from zoo.config import Config, read_config
+from zoo.config import Config
 from zoo.errors import ZooError
-from zoo.hub import read_metrics
 from zoo.hub.places import LIBRARY, NAME
-from zoo.parts import read_text, writable_part
+from zoo.model_folder import read_config, read_metrics, read_text, writable_part
+from zoo.published import TABLES
 
 if sys.version_info >= (3, 11):
     import tomllib

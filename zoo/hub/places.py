@@ -1,4 +1,4 @@
-"""Hubs: the places that hold models by name, a folder of them or an account on the Hub."""
+"""Hubs, which hold models by name: folders of models, and accounts on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ import re
 import shutil
 import sys
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from zoo.atomic import atomic_folder, make_folder
-from zoo.config import read_config
-from zoo.errors import ZooError
-from zoo.parts import PARTS, WEIGHTS, check_parts, lacking, parts_of
-from zoo.plugins import find, names
+from zoo.errors import ConfigError, HubError, NotFoundError, ZooError
+from zoo.model_folder import (
+    PARTS,
+    WEIGHTS,
+    check_parts,
+    missing_files,
+    parts_of,
+    read_config,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -30,28 +36,27 @@ __all__ = [
     "Hub",
     "HuggingFace",
     "Listed",
-    "Plugins",
     "UnreachableError",
-    "bring",
     "check_name",
     "check_weights",
+    "fetch",
     "open_hub",
     "search",
 ]
 
-#: By this tag the models of the zoo are found on the Hub.
+#: The tag of the zoo's models on the Hub.
 LIBRARY = "spatiotemporal-zoo"
 
-#: A name of a model: it can be part of a path or an address, and lead nowhere else.
+#: The name of a model. It is safe as a part of a path or an address.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 
-class UnreachableError(ZooError):
-    """A hub cannot be asked, or does not give what it has; another may."""
+class UnreachableError(HubError):
+    """The hub is unreachable or its copy is unusable; other hubs may have the model."""
 
 
 class Listed(NamedTuple):
-    """A model at a hub: its name, architecture and data set, and the hub ("" if unknown)."""
+    """A model of a hub: its name, architecture and data set, and the hub ("" if unknown)."""
 
     name: str
     architecture: str
@@ -59,64 +64,66 @@ class Listed(NamedTuple):
     hub: str
 
 
-class Hub(Protocol):
+class Hub(ABC):
     """A place that holds models by name."""
 
+    @abstractmethod
     def models(self) -> list[Listed]:
-        """The models that are there, by name."""
+        """List its models."""
 
+    @abstractmethod
     def pull(self, name: str) -> Path | None:
-        """Bring a model here and return its folder, or None where it is not there."""
+        """Return a model's folder, downloaded if necessary; None if the hub does not have it."""
 
     def publish(self, folder: Path, name: str, files: list[Path]) -> str:
-        """Put files of a model's folder there, all or none, and return the address."""
-        raise ZooError("nothing can be published in this hub; name a folder, or hf://org")
+        """Copy files of a model folder to the hub, all or none, and return the address."""
+        raise HubError("this hub is read-only; publish to a folder or to hf://org")
 
 
 def open_hub(place: str) -> Hub:
-    """The hub that is written ``hf://org``, or as the path of a folder of models."""
+    """Return the hub at a place: ``hf://org``, or the path of a folder of models."""
     organisation = place.removeprefix("hf://").rstrip("/")
     if not place.startswith("hf://"):
         return Folder(Path(os.path.expanduser(place)))
     if not NAME.fullmatch(organisation):
-        raise ZooError(f"the hub {place!r} is no account on the Hugging Face Hub: hf://org")
+        raise ConfigError(f"{place!r} is not an account on the Hugging Face Hub; expected hf://org")
     return HuggingFace(organisation)
 
 
 class Folder(Hub):
-    """A hub that is a folder with a folder for each model; nothing in it is copied."""
+    """A folder with a folder for each model. Models are used in place."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def models(self) -> list[Listed]:
-        """The folders that hold a config and weights; one with a bad config is warned of."""
+        """List the folders that hold a config and weights; warn of invalid configs."""
         if not os.path.isdir(self.path):
-            raise UnreachableError(f"the hub {self.path} is no folder")
+            raise UnreachableError(f"the hub {self.path} is not a folder")
         folders = sorted(weights.parent for weights in self.path.glob(f"*/{WEIGHTS}"))
         return [model for f in folders for model in _listing(f, f.name, str(self.path))]
 
     def pull(self, name: str) -> Path | None:
-        """The model's folder, where it is."""
+        """Return the model's folder, if it is complete."""
         folder = self.path / name
-        return folder if NAME.fullmatch(name) and not lacking(folder) else None
+        return folder if NAME.fullmatch(name) and not missing_files(folder) else None
 
     def publish(self, folder: Path, name: str, files: list[Path]) -> str:
-        """Copy the files; a model of that name is replaced at once, or stays as it is.
+        """Copy the files; a model of the same name is replaced atomically.
 
-        Raises ZooError where anything else stands there than a model that was published.
+        Raises:
+            HubError: if the target holds anything but a published model.
         """
         check_name(name)
         target = make_folder(self.path) / name
-        there, source = target.resolve(), folder.resolve()
-        if there == source:
-            raise ZooError(f"{folder} is the place itself; it is published already")
-        if there in source.parents or source in there.parents:
-            raise ZooError(f"{target} and {folder} lie in one another; choose another hub or name")
+        destination, source = target.resolve(), folder.resolve()
+        if destination == source:
+            raise HubError(f"{folder} is already published: it is the model's folder in this hub")
+        if destination in source.parents or source in destination.parents:
+            raise HubError(f"{target} and {folder} are nested; choose another hub or name")
         if target.is_dir() and {*target.iterdir()} - {*parts_of(target)}:
-            raise ZooError(
-                f"{target} is there and holds more than a model; choose another name, or take it "
-                "away"
+            raise HubError(
+                f"{target} exists and holds more than a model; choose another name, or delete it"
             )
         with atomic_folder(target) as temporary:
             for file in files:
@@ -125,13 +132,13 @@ class Folder(Hub):
 
 
 class HuggingFace(Hub):
-    """A hub that is an account on the Hugging Face Hub, or on the server of ``HF_ENDPOINT``."""
+    """An account on the Hugging Face Hub, or on the server at ``HF_ENDPOINT``."""
 
     def __init__(self, organisation: str) -> None:
         self.organisation = organisation
 
     def models(self) -> list[Listed]:
-        """The account's repositories that bear the zoo's tag; offline, those in the cache."""
+        """List the account's repositories with the zoo's tag; offline, those in the cache."""
         from huggingface_hub import constants
 
         try:
@@ -140,35 +147,35 @@ class HuggingFace(Hub):
             if not (cached := self._cached()):
                 raise error from None
             if not constants.HF_HUB_OFFLINE:
-                warnings.warn(f"{error}; listed is what is in the cache", stacklevel=2)
+                warnings.warn(f"{error}; listing cached models only", stacklevel=2)
             return cached
 
     def pull(self, name: str) -> Path | None:
-        """Bring ``name`` or ``name@revision`` to the client's cache."""
+        """Download ``name`` or ``name@revision`` to the client's cache."""
         if not NAME.fullmatch(name.partition("@")[0]):
             return None
         try:
             return _snapshot(f"{self.organisation}/{name}")
-        except _NotThereError:
+        except NotFoundError:
             return None
 
     def publish(self, folder: Path, name: str, files: list[Path]) -> str:
-        """Make the repository if need be, and put the files there in one commit.
+        """Create the repository if necessary, and upload the files in one commit.
 
-        Other files that are there stay.
+        Other files in the repository stay.
         """
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError
 
         api, repository = HfApi(), f"{self.organisation}/{name}"
-        with _told(f"hf-hub:{repository}", "published"):
+        with _translate_errors("publish", f"hf-hub:{repository}"):
             try:
                 api.create_repo(repository)
                 new = True
             except HfHubHTTPError as error:
                 if error.response is None or error.response.status_code != 409:
                     raise
-                new = False  # 409: it is there already
+                new = False  # 409: it already exists
             try:
                 commit = api.upload_folder(
                     repo_id=repository,
@@ -177,9 +184,9 @@ class HuggingFace(Hub):
                     commit_message=f"Publish {name}",
                 )
             except BaseException:
-                # What went wrong is told, whatever becomes of this.
+                # Clean up; the original error is raised, whether or not this succeeds.
                 with suppress(Exception):
-                    # The Hub itself puts .gitattributes there, and nobody anything else.
+                    # The Hub itself adds .gitattributes.
                     if new and set(api.list_repo_files(repository)) <= {".gitattributes"}:
                         api.delete_repo(repository)
                 raise
@@ -193,101 +200,76 @@ class HuggingFace(Hub):
         except CacheNotFound:
             return []
         listed = []
-        for repository in sorted(repositories, key=lambda one: one.repo_id):
+        for repository in sorted(repositories, key=lambda repository: repository.repo_id):
             organisation, _, name = repository.repo_id.rpartition("/")
             if repository.repo_type != "model" or organisation != self.organisation:
                 continue
-            newest = max(repository.revisions, key=lambda one: one.last_modified, default=None)
-            if newest and not lacking(newest.snapshot_path):
+            newest = max(
+                repository.revisions, key=lambda revision: revision.last_modified, default=None
+            )
+            if newest and not missing_files(newest.snapshot_path):
                 listed += _listing(newest.snapshot_path, name, f"hf://{organisation}")
         return listed
 
 
-class Plugins(Hub):
-    """The models that installed plugins know; each says where its weights are."""
+def fetch(ref: str) -> Path:
+    """Return the folder of ``local-dir:PATH`` or ``hf-hub:org/name@revision``, downloaded.
 
-    def models(self) -> list[Listed]:
-        """What they offer, of every plugin."""
-        listed = []
-        for name in names("pretrained"):
-            cell, *rest = name.split("-")
-            architecture = f"{cell}-{rest[0]}" if cell == "ms" and rest else cell
-            listed.append(Listed(name, architecture, "", "plugins"))
-        return listed
-
-    def pull(self, name: str) -> Path | None:
-        """Bring a model from where its plugin says, if the weights are those that it knows."""
-        if (found := find("pretrained", name)) is None:
-            return None
-        model, plugin = found
-        folder = bring(model.ref)
-        check_weights(folder, name, model.sha256, plugin.source)
-        return folder
-
-
-class _NotThereError(ZooError):
-    """There is no such repository."""
-
-
-def bring(ref: str) -> Path:
-    """The folder that ``local-dir:PATH`` or ``hf-hub:org/name@revision`` means, brought here.
-
-    Raises ZooError where there is none.
+    Raises:
+        HubError: if there is none, or it is not a complete model.
     """
     if ref.startswith("local-dir:"):
         folder = Path(os.path.expanduser(ref.removeprefix("local-dir:")))  # may have no such ~user
         if not os.path.isdir(folder):
-            raise ZooError(f"there is no folder {folder}; give local-dir: the folder of a model")
-        if missing := lacking(folder):
-            raise ZooError(f"{folder} is no whole model: it has no {' and no '.join(missing)}")
+            raise NotFoundError(f"folder {folder} not found; expected local-dir:FOLDER of a model")
+        if missing := missing_files(folder):
+            raise HubError(f"{folder} is not a complete model: missing {', '.join(missing)}")
         return folder
     return _snapshot(ref.removeprefix("hf-hub:").removeprefix("hf://"))
 
 
 def _snapshot(path: str) -> Path:
-    """The folder of ``org/name`` or ``org/name@revision``, brought to the client's cache.
-
-    Raises ZooError where it is not there, cannot be had, or is no model of the zoo.
-    """
+    """Download ``org/name`` or ``org/name@revision`` to the client's cache."""
     from huggingface_hub import snapshot_download
 
     repository, _, revision = path.partition("@")
-    with _told(f"hf-hub:{path}", "had"):
+    with _translate_errors("download", f"hf-hub:{path}"):
         folder = Path(
             snapshot_download(repository, revision=revision or None, allow_patterns=PARTS)
         )
-    if missing := lacking(folder):
+    if missing := missing_files(folder):
         raise UnreachableError(
-            f"hf-hub:{path} is no whole model of the zoo: it has no {' and no '.join(missing)}; "
-            "pull it again, with a network, or another"
+            f"hf-hub:{path} is not a complete model of the zoo: missing {', '.join(missing)}; "
+            "pull it again while online, or choose another"
         )
     return folder
 
 
 def search(text: str, author: str | None = None) -> list[Listed]:
-    """The models on the Hugging Face Hub that bear the zoo's tag and match a text.
+    """List the models on the Hugging Face Hub that have the zoo's tag and match a text.
 
-    Raises UnreachableError where the Hub does not answer.
+    Raises:
+        UnreachableError: if the Hub does not answer.
     """
     from huggingface_hub import HfApi
 
-    with _told("the Hugging Face Hub", "searched"):
+    with _translate_errors("search", "the Hugging Face Hub"):
         found = list(HfApi().list_models(filter=LIBRARY, search=text or None, author=author))
     return sorted(map(_listed, found))
 
 
 def _listing(folder: Path, name: str, hub: str) -> list[Listed]:
-    """What the config in a model's folder tells; nothing, with a warning, where it is bad."""
+    """The model in a folder as a list; empty, with a warning, if its config is invalid."""
     try:
         config = read_config(folder)
     except ZooError as error:
-        warnings.warn(f"{folder} is left out: {error}", stacklevel=3)
+        warnings.warn(f"{folder} is skipped: {error}", stacklevel=3)
         return []
     return [Listed(name, config.architecture, config.data.name or "", hub)]
 
 
 def _listed(model: ModelInfo) -> Listed:
-    """What the tags of a repository tell, which its card has put there."""
+    """A repository's model, from the tags that its card has set."""
     tags = dict(tag.split(":", 1) for tag in model.tags or [] if ":" in tag)
     organisation, _, name = model.id.rpartition("/")
     return Listed(
@@ -296,25 +278,27 @@ def _listed(model: ModelInfo) -> Listed:
 
 
 def check_name(name: str) -> None:
-    """Raise ZooError for what is no name of a model."""
+    """Raise ConfigError if a model cannot have that name."""
     if not NAME.fullmatch(name):
-        raise ZooError(f"{name!r} is no name of a model: letters, digits, '.', '_' and '-'")
+        raise ConfigError(
+            f"{name!r} is not a valid model name; use letters, digits, '.', '_' and '-'"
+        )
 
 
-def check_weights(folder: Path, name: str, sha256: str, told_by: str) -> None:
-    """Raise ZooError if a model's weights are not those that are known by its name."""
+def check_weights(folder: Path, name: str, sha256: str, source: str) -> None:
+    """Raise HubError if a model's weights do not have the checksum that a source states."""
     check_parts(folder, [folder / WEIGHTS])
-    found = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-    if found != sha256:
-        raise ZooError(
-            f"{folder / WEIGHTS} is not {name}: it has sha256 {found[:12]}…, {told_by} says "
-            f"{sha256[:12]}…; pull it again, or if you want these: local-dir:{folder}"
+    actual = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    if actual != sha256:
+        raise HubError(
+            f"{folder / WEIGHTS} is not {name}: its sha256 is {actual[:12]}…, {source} states "
+            f"{sha256[:12]}…; pull it again, or to use it anyway: local-dir:{folder}"
         )
 
 
 @contextmanager
-def _told(what: str, done: str) -> Iterator[None]:
-    """Whatever the client of the Hub raises, as a ZooError of one line."""
+def _translate_errors(action: str, target: str) -> Iterator[None]:
+    """Raise what the client of the Hub raises as a HubError of one line."""
     from huggingface_hub import errors
     from huggingface_hub.utils import disable_progress_bars
 
@@ -323,30 +307,32 @@ def _told(what: str, done: str) -> Iterator[None]:
     try:
         yield
     except errors.HFValidationError as error:
-        raise ZooError(f"{what} is no name of a repository (hf-hub:org/name): {error}") from None
+        raise ConfigError(
+            f"{target} is not a valid repository name (hf-hub:org/name): {error}"
+        ) from None
     except errors.RepositoryNotFoundError:
-        raise _NotThereError(
-            f"{what} is not there, or not for you to see; check the name, or log in: hf auth login"
+        raise NotFoundError(
+            f"{target} not found, or private; check the name, or log in: hf auth login"
         ) from None
     except errors.LocalEntryNotFoundError as error:
         raise UnreachableError(
-            f"{what} is not in the cache and the Hub cannot be reached; "
+            f"{target} is not in the cache and the Hub is unreachable; "
             "check the network, or unset HF_HUB_OFFLINE"
         ) from error
     except errors.LocalTokenNotFoundError:
-        raise ZooError(f"{what} needs a token; log in: hf auth login, or set HF_TOKEN") from None
+        raise HubError(f"{target} needs a token; log in: hf auth login, or set HF_TOKEN") from None
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else None
         if status in (401, 403):
             raise UnreachableError(
-                f"{what} cannot be {done} with this token ({status}); log in to an account that "
-                "may: hf auth login, or set HF_TOKEN"
+                f"cannot {action} {target}: permission denied ({status}); log in to an account "
+                "with access: hf auth login, or set HF_TOKEN"
             ) from None
         reason = str(error).strip().splitlines()[-1]
-        raise ZooError(f"{what} cannot be {done}: {reason}") from None
+        raise HubError(f"cannot {action} {target}: {reason}") from None
     except ZooError:
         raise
-    except Exception as error:  # of the network, of the disk, of what the client stands on
+    except Exception as error:  # of the network, the disk, or a dependency of the client
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        kind = ZooError if isinstance(error, OSError) and error.errno else UnreachableError
-        raise kind(f"{what} cannot be {done} ({reason}); try again") from error
+        kind = HubError if isinstance(error, OSError) and error.errno else UnreachableError
+        raise kind(f"cannot {action} {target} ({reason}); try again") from error

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from zoo.config import read_config
 from zoo.errors import ZooError
-from zoo.hub import known_weights, read_metrics
+from zoo.hub import known_weights
 from zoo.hub.card import UNWRITTEN, card_results, read_card, read_recipe, write_card
 from zoo.hub.places import NAME, Hub, HuggingFace, check_name, open_hub
-from zoo.parts import WEIGHTS, check_parts, parts_of
+from zoo.model_folder import WEIGHTS, check_parts, parts_of, read_config, read_metrics
 
 __all__ = ["publish", "what_is_missing"]
 

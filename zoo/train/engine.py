@@ -30,8 +30,8 @@ from torch.utils.data import DataLoader
 
 from zoo.errors import ZooError
 from zoo.forecast import Forecaster
-from zoo.hub import read_metrics, save, update_metrics
-from zoo.parts import WEIGHTS, lacking
+from zoo.hub import save
+from zoo.model_folder import WEIGHTS, missing_files, read_metrics, update_metrics
 from zoo.progress import progress_bar
 from zoo.train.augment import augment
 from zoo.train.checkpoints import Checkpoints, verify
@@ -443,7 +443,7 @@ def _finished(run: Path, steps: int, select: str) -> Outcome | None:
     """What became of a run that has all its steps and left its model; None of any other."""
     try:
         told = read_metrics(run)["training"]
-        if lacking(run) or (told["steps"], told.get("select", "last")) != (steps, select):
+        if missing_files(run) or (told["steps"], told.get("select", "last")) != (steps, select):
             return None
         best = told.get("validation", {})
         return Outcome(

@@ -13,13 +13,13 @@ from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
-from zoo.config import Config, Data, read_config
+from zoo.config import Config, Data
 from zoo.errors import ZooError, did_you_mean, shorten
 from zoo.forecast import Forecaster
 from zoo.head import FrameHead
 from zoo.hub import load, pull
-from zoo.plugins import find_head
-from zoo.registry import CREATE_FIELDS, build, create
+from zoo.model_folder import read_config
+from zoo.registry import CREATE_FIELDS, build, create, find_head
 from zoo.train.recipe import Recipe, TrainRecipe
 
 __all__ = ["create_model", "create_optimizer", "create_schedule", "resolve"]
