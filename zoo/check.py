@@ -135,7 +135,7 @@ class _Recorder:
     def _subject(self, item: pytest.Function) -> str:
         parameters = item.callspec.params
         if self.kind == "cell":
-            return parameters["architecture"] + self.name  # the prefix: "" or "ms-"
+            return f"{parameters['architecture']}{self.name}"  # the prefix: "" or "ms-"
         return f"{self.name}, patch {parameters['patch']}"
 
 
