@@ -49,7 +49,8 @@ class AdvectHead(zoo.Head):
 
     def forward(self, features: Tensor, frame: Tensor) -> Tensor:
         """One step of the equations above."""
-        motion = self.motion(features).float()
+        motion = self.motion(features)
+        motion = motion.to(torch.promote_types(motion.dtype, torch.float32))
         motion = F.interpolate(motion, scale_factor=self.patch, mode="bilinear")
         flow = rearrange(self.reach * motion.tanh(), "b (k uv) h w -> b k uv h w", uv=2)
         moved = zoo.warp(frame, -flow, align_corners=True, padding="border")

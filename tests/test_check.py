@@ -1,87 +1,159 @@
-"""zoo check tells in words whether a cell keeps the contract; zoo new writes a project."""
+"""zoo check reports which laws of the contract a cell or head breaks; zoo new writes a project."""
 
 import json
 import os
 import sys
 
 import pytest
-from click.testing import CliRunner
-from test_plugins import CELL
 
-from zoo.check import _Recorder, check_cell
-from zoo.cli import zoo as command
-from zoo.errors import ZooError
-from zoo.testing import CellContract
+from zoo.check import _Recorder, check_contract
+from zoo.errors import PluginError
+from zoo.testing import CellContract, HeadContract
 
-LAWS = [name for name in dir(CellContract) if name.startswith("test_")]
+CELL = """
+import torch
+import zoo
+
+class Mean(zoo.RecurrentCell):
+    def __init__(self, in_channels, channels, rate=0.5):
+        super().__init__(in_channels, channels)
+        self.mix = torch.nn.Conv2d(in_channels, channels, 1)
+        self.rate = rate
+
+    def init_state(self, x):
+        return self.zeros(x)
+
+    def forward(self, x, state):
+        state = self.rate * state + self.mix(x)
+        return zoo.Step(state, state)
+
+@zoo.hookimpl
+def zoo_cells():
+    return {"mean": Mean}
+"""
+
+HEAD = """
+import torch
+from torch import nn
+import zoo
+
+class Paint(zoo.Head):
+    starts_from_frame = False
+
+    def __init__(self, in_channels, channels, patch=1, slope=1.0):
+        super().__init__(in_channels, channels, patch)
+        self.conv = nn.Conv2d(in_channels, channels * patch**2, 1)
+        self.slope = slope
+
+    def forward(self, features, frame):
+        return self.slope * self.to_pixels(self.conv(features))
+
+@zoo.hookimpl
+def zoo_heads():
+    return {"paint": Paint}
+"""
 
 
-def run(*arguments):
-    return CliRunner().invoke(command, list(map(str, arguments)))
+def laws(contract):
+    return [name for name in dir(contract) if name.startswith("test_")]
 
 
-def test_a_sound_cell_passes_whatever_the_surroundings(monkeypatch):
+@pytest.mark.slow
+def test_sound_cell_passes_regardless_of_the_environment(cli, monkeypatch):
     monkeypatch.setenv("PYTEST_ADDOPTS", "-k saved")
     monkeypatch.setenv("PYTEST_PLUGINS", "nothing_of_this_name")
-    ran = run("check", "convlstm", "--json")
-    assert ran.exit_code == 0, ran.output
-    told = json.loads(ran.stdout)
-    assert told["passed"]
-    assert {check["architecture"] for check in told["checks"]} == {"convlstm", "ms-convlstm"}
-    assert len({check["law"] for check in told["checks"]}) == len(LAWS) >= 18
+    report = json.loads(cli.succeed("check", "convlstm", "--json"))
+    assert report["cell"] == "convlstm"
+    assert report["passed"]
+    assert {check["architecture"] for check in report["checks"]} == {"convlstm", "ms-convlstm"}
+    assert len({check["law"] for check in report["checks"]}) == len(laws(CellContract)) >= 18
     assert os.environ["PYTEST_ADDOPTS"] == "-k saved"
-    costs = {cost["name"]: cost for cost in told["cost"]}
+    costs = {cost["name"]: cost for cost in report["cost"]}
     assert round(costs["convlstm"]["macs"] / 1e9, 2) == 34.43
     assert round(costs["ms-convlstm"]["macs"] / 1e9, 2) == 15.07
 
 
-def test_a_cell_that_breaks_a_law_is_told_in_words(install_plugin):
-    """It keeps a count of its own, so that steps are no longer the rollout."""
+@pytest.mark.slow
+def test_sound_head_passes_every_law(cli, install_plugin):
+    install_plugin("zoo-paint", HEAD, entry="paint")
+    report = json.loads(cli.succeed("check", "paint", "--json"))
+    assert report["head"] == "paint"
+    assert report["passed"]
+    assert {check["architecture"] for check in report["checks"]} == {
+        "paint, patch 1",
+        "paint, patch 2",
+    }
+    assert len({check["law"] for check in report["checks"]}) == len(laws(HeadContract)) >= 14
+    assert report["cost"] == []
+
+
+@pytest.mark.slow
+def test_broken_head_fails_and_the_law_is_named(cli, install_plugin):
+    """The head claims to start from the frame, but redraws it."""
+    install_plugin("zoo-paint", HEAD.replace("frame = False", "frame = True"), entry="paint")
+    result = cli("check", "paint")
+    assert result.exit_code == 1, result.output
+    lines = result.output.splitlines()
+    (failure,) = [i for i, line in enumerate(lines) if line.startswith("FAILS")]
+    assert lines[failure] == f"FAILS   {law(HeadContract.test_a_static_scene_stays_static)}"
+    assert lines[failure + 1].startswith("        paint, patch 1: AssertionError")
+    assert lines[failure + 2].startswith("        paint, patch 2: AssertionError")
+    assert lines[-1].startswith("paint breaks 1 ")
+
+
+def law(test):
+    return test.__doc__.splitlines()[0]
+
+
+@pytest.mark.slow
+def test_broken_cell_fails_and_the_law_is_named(cli, install_plugin):
+    """The cell keeps a count of its own, so that steps do not equal the rollout."""
     counting = CELL.replace(
         "state = self.rate * state", "self.rate += 0.1; state = self.rate * state"
     )
     install_plugin("zoo-mean", counting)
-    ran = run("check", "mean")
-    assert ran.exit_code == 1, ran.output
-    assert "FAILS   The state handed back is all there is" in ran.output
-    assert "        mean: AssertionError" in ran.output
-    assert "        ms-mean: AssertionError" in ran.output
-    assert "passes  The first state is a pytree of zeros" in ran.output
-    assert "mean breaks " in ran.output.splitlines()[-1]
-    assert "Traceback" not in ran.output
+    result = cli("check", "mean")
+    assert result.exit_code == 1, result.output
+    assert f"FAILS   {law(CellContract.test_steps_equal_the_rollout)}" in result.output
+    assert "        mean: AssertionError" in result.output
+    assert "        ms-mean: AssertionError" in result.output
+    assert f"passes  {law(CellContract.test_state_starts_at_zero)}" in result.output
+    assert "mean breaks " in result.output.splitlines()[-1]
+    assert "Traceback" not in result.output
 
 
-def test_a_part_of_the_checks_is_no_verdict(monkeypatch):
-    """A plugin of pytest that leaves some out, as those that choose by what has changed do."""
+@pytest.mark.slow
+def test_deselected_checks_are_an_error(monkeypatch):
+    """Some pytest plugins run only the tests that a change affects."""
 
     def choose(self, items):
         del items[2:]
 
     monkeypatch.setattr(_Recorder, "pytest_collection_modifyitems", choose, raising=False)
-    with pytest.raises(ZooError, match=r"of the checks of 'convlstm' were not run, such as test_"):
-        check_cell("convlstm")
+    with pytest.raises(PluginError, match=r"'convlstm'.* test_"):
+        check_contract("convlstm")
 
 
-def test_a_check_that_is_skipped_is_not_kept(install_plugin):
+@pytest.mark.slow
+def test_skipped_check_counts_as_failed(cli, install_plugin):
     skipping = CELL.replace("state = self.rate", "__import__('pytest').skip(); state = self.rate")
     install_plugin("zoo-mean", skipping)
-    ran = run("check", "mean")
-    assert ran.exit_code == 1, ran.output
-    assert "FAILS   Any number of frames" in ran.output
+    result = cli("check", "mean")
+    assert result.exit_code == 1, result.output
+    assert f"FAILS   {law(CellContract.test_any_number_of_frames)}" in result.output
 
 
-def test_a_cell_that_is_not_installed():
-    ran = run("check", "convlst")
-    assert ran.exit_code == 2
-    assert "no installed plugin provides the cell 'convlst' (did you mean convlstm" in ran.output
+@pytest.mark.parametrize(("name", "near"), [("convlst", "convlstm"), ("advec", "advect")])
+def test_unknown_name_suggests_the_nearest(cli, name, near):
+    message = cli.fail("check", name)
+    assert repr(name) in message
+    assert near in message
 
 
-def test_without_pytest(monkeypatch):
+def test_missing_pytest_is_an_error(cli, monkeypatch):
     monkeypatch.setitem(sys.modules, "pytest", None)
     monkeypatch.delitem(sys.modules, "zoo.check", raising=False)
-    ran = run("check", "convlstm")
-    assert ran.exit_code == 2
-    assert "pip install pytest" in ran.output
+    assert "pip install pytest" in cli.fail("check", "convlstm")
 
 
 @pytest.fixture
@@ -90,9 +162,8 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_new_project(here):
-    ran = run("new", "zoo-rain-cell")
-    assert ran.exit_code == 0, ran.output
+def test_new_project_has_all_files_under_the_new_name(cli, here):
+    cli.succeed("new", "zoo-rain-cell")
     files = {path.relative_to(here).as_posix() for path in here.rglob("*") if path.is_file()}
     assert files == {
         "zoo-rain-cell/.github/workflows/tests.yml",
@@ -107,33 +178,33 @@ def test_a_new_project(here):
     text = "".join((here / file).read_text() for file in files)
     assert "mycell" not in text.lower()
     assert "class RainCell(zoo.RecurrentCell)" in text
-    assert run("new", "my-cell", "-o", "elsewhere").exit_code == 0
+
+
+def test_new_project_in_another_folder(cli, here):
+    cli.succeed("new", "my-cell", "-o", "elsewhere")
     assert (here / "elsewhere" / "zoo_my_cell.py").is_file()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "named"),
     [
-        (["Zoo-Mine"], "is no name for a plugin"),
-        (["../mine"], "is no name for a plugin"),
-        (["zoo"], "is no name for a plugin"),
-        (["zoo-"], "is no name for a plugin"),
-        (["3d"], "is no name for a plugin"),
-        (["zoo-3d"], "gives the cell a class 3d, which Python does not take"),
-        (["zoo-none"], "gives the cell a class None"),
-        (["spatiotemporal-zoo"], "the distribution spatiotemporal-zoo is installed"),
-        (["zoo-" + "a" * 300], "could not be written"),
-        (["zoo-convlstm"], "the name 'convlstm' is taken, by spatiotemporal-zoo"),
-        (["zoo-mslstm"], "the name 'mslstm' is taken"),
-        (["zoo-ms"], "the name 'ms' is taken"),
-        (["zoo-mine", "-o", "there"], "there exists already"),
-        (["zoo-mine", "-o", "no/where"], "is not a folder"),
+        (["Zoo-Mine"], "'Zoo-Mine'"),
+        (["../mine"], "'../mine'"),
+        (["zoo"], "'zoo'"),
+        (["zoo-"], "'zoo-'"),
+        (["3d"], "'3d'"),
+        (["zoo-3d"], "class 3d"),
+        (["zoo-none"], "class None"),
+        (["spatiotemporal-zoo"], "spatiotemporal-zoo"),
+        (["zoo-" + "a" * 300], "a" * 300),
+        (["zoo-convlstm"], "'convlstm' is taken"),
+        (["zoo-mslstm"], "'mslstm' is taken"),
+        (["zoo-ms"], "'ms' is taken"),
+        (["zoo-mine", "-o", "there"], "there"),
+        (["zoo-mine", "-o", "no/where"], "no/where"),
     ],
 )
-def test_a_project_that_cannot_be_made(here, arguments, said):
+def test_unusable_name_or_folder_is_an_error_and_writes_nothing(cli, here, arguments, named):
     (here / "there").mkdir()
-    ran = run("new", *arguments)
-    assert ran.exit_code == 2
-    assert said in ran.output
-    assert ran.output.count("\n") == 1
+    assert named in cli.fail("new", *arguments)
     assert [path.name for path in here.iterdir()] == ["there"]

@@ -1,4 +1,4 @@
-"""Every installed cell keeps the contract, and cells that break it are caught."""
+"""All installed cells and heads keep their contracts, and the suites catch those that do not."""
 
 import inspect
 from typing import ClassVar
@@ -8,27 +8,47 @@ import torch
 from torch import nn
 
 import zoo
+from zoo.errors import ConfigError, ZooError
 from zoo.network import Network
-from zoo.registry import architectures
-from zoo.testing import CellContract
+from zoo.registry import architectures, heads, topologies
+from zoo.testing import CellContract, HeadContract
 from zoo.topology import mirror, stack
 
 #: Options that make a check faster and no weaker.
 OPTIONS = {"preciplstm": {"window": 5}}
 
+#: The cells and heads that are tested without the slow ones, too.
+QUICK = {"convlstm", "ms-predrnn", "change"}
+
+
+def mostly_slow(names):
+    """Parameters, of which all but the quick ones are marked slow."""
+    return [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in names]
+
 
 class TestEveryCell(CellContract):
-    @pytest.fixture(params=architectures())
+    @pytest.fixture(params=mostly_slow(architectures()))
     def architecture(self, request):
         return request.param
 
-    def create(self, architecture, **sizes):
+    def create(self, architecture, **arguments):
         options = OPTIONS.get(architecture.removeprefix("ms-"), {})
-        return super().create(architecture, **options, **sizes)
+        return super().create(architecture, **options, **arguments)
 
 
+class TestEveryHead(HeadContract):
+    @pytest.fixture(autouse=True, params=mostly_slow(heads()))
+    def choose_head(self, request):
+        self.head = request.param
+
+    @pytest.mark.slow
+    def test_a_static_scene_stays_static(self, architecture, patch):
+        super().test_a_static_scene_stays_static(architecture, patch)
+
+
+@pytest.mark.slow
 class TestPublishedOptions(CellContract):
-    """What other published networks add to their cells: norms, no bias, a forget bias, patches."""
+    """Options of other published networks: normalization, no bias, a forget bias, patches."""
 
     options: ClassVar = {
         "norm": True,
@@ -57,53 +77,63 @@ class TestPublishedOptions(CellContract):
         return model
 
     def test_any_size(self, architecture):
-        """The weights of normalisation are for one size, which may be one that is padded."""
+        """Weights of layer normalization are for one size, padded or not."""
         for size, patch, channels in (((9, 14), 4, 3), ((5, 6), 1, 1)):
             sizes = {"size": size, "patch": patch, "in_channels": channels}
             model = self.create(architecture, **sizes)
             assert model(torch.rand(2, 2, channels, *size), 2).shape == (2, 3, channels, *size)
             other = torch.rand(2, 2, channels, size[0] + 1, size[1])
-            with pytest.raises(zoo.ZooError, match=f"frames are {size[0] + 1}×{size[1]}; .*"):
+            with pytest.raises(ZooError, match=f"{size[0] + 1}×{size[1]}.* {size[0]}×{size[1]}"):
                 model(other, 2)
 
-    def test_the_frames_must_be_known(self, architecture):
-        with pytest.raises(zoo.ZooError, match=r"size=\[HEIGHT, WIDTH\]"):
+    def test_normalization_needs_the_size_of_the_frames(self, architecture):
+        with pytest.raises(ConfigError, match=r"size="):
             self.create(architecture, size=None)
 
-    def test_without_normalisation(self, architecture):
+    def test_any_size_without_normalization(self, architecture):
         model = self.create(architecture, norm=False, size=None)
         assert model(torch.rand(1, 2, 1, 9, 14), 1).shape == (1, 2, 1, 9, 14)
         assert not any(name.endswith("bias") for name, _ in model.named_parameters())
 
 
-#: The laws that take long, which a stack and a mirror keep for every cell (above).
-SLOW = {"compiles", "exports", "gradients_are_right"}
-SLOW |= {"any_number_of_frames", "input_may_be_wider_than_the_layer"}
-LAWS = sorted({name[5:] for name in dir(CellContract) if name.startswith("test_")} - SLOW)
+#: Laws that take long or do not depend on the topology; above they are checked in two.
+ELSEWHERE = {"compiles", "exports", "gradients_are_right"}
+ELSEWHERE |= {"any_number_of_frames", "input_may_be_wider_than_the_layer"}
+LAWS = sorted({name[5:] for name in dir(CellContract) if name.startswith("test_")} - ELSEWHERE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("topology", ["noskip", "unet3plus", "full"])
 @pytest.mark.parametrize("cell", [name for name in architectures() if "-" not in name])
-def test_every_topology(cell, topology, law, tmp_path):
+def test_every_cell_keeps_the_contract_in_every_topology(cell, topology, law, tmp_path):
     class Contract(CellContract):
         options = {"layers": 5, **OPTIONS.get(cell, {})}  # noqa: RUF012
 
     check(f"{topology}-{cell}", law, Contract(), layers=5, tmp_path=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", ["compiles", "exports", "gradients_are_right"])
 @pytest.mark.parametrize("topology", ["noskip", "unet3plus", "full"])
-def test_every_topology_compiles_and_learns(topology, law):
-    # Of all cells the one that asks for most: memory, below, its place, a grid of its own.
+def test_every_topology_compiles_exports_and_has_right_gradients(topology, law):
+    # motionrnn asks for most: memory, below, its place, and a grid of its own.
     check(f"{topology}-motionrnn", law, CellContract())
 
 
-def check(architecture, law, contract, layers=3, **offered):
+@pytest.mark.parametrize("head", heads())
+@pytest.mark.parametrize("topology", topologies())
+def test_every_head_works_with_every_topology(head, topology):
+    model = zoo.create(f"{topology}-predrnn", hidden=2, layers=5, patch=2, in_channels=3, head=head)
+    assert model(torch.rand(1, 2, 3, 9, 14), 2).shape == (1, 3, 3, 9, 14)
+
+
+def check(architecture, law, contract, layers=3, patch=1, **offered):
     """Run one check of a contract."""
     test = getattr(contract, f"test_{law}")
-    offered |= {"architecture": architecture, "size": (15, 22), "channels": 1, "patch": 1}
-    offered |= {"layers": layers, "model": contract.create(architecture, layers=layers)}
+    model = contract.create(architecture, layers=layers, patch=patch)
+    offered |= {"architecture": architecture, "size": (15, 22), "channels": 1, "patch": patch}
+    offered |= {"layers": layers, "model": model}
     test(**{name: offered[name] for name in inspect.signature(test).parameters})
 
 
@@ -224,15 +254,113 @@ class AlwaysHasALoss(Sound):
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_a_cell_that_breaks_a_law_is_caught(cell, law, topology):
+def test_cell_that_breaks_a_law_is_caught(cell, law, topology):
     class Contract(CellContract):
         def create(self, architecture, layers=3, **sizes):
             torch.manual_seed(0)
-            network = Network(made_of, topology, hidden=2, **sizes)
+            network = Network(cell_class, topology, hidden=2, **sizes)
             return zoo.Forecaster(network, zoo.Config(cell="toy", **sizes)).eval()
 
-    made_of = Sound
+    cell_class = Sound
     check("toy", law, Contract())
-    made_of = cell
+    cell_class = cell
     with pytest.raises((AssertionError, RuntimeError)):
         check("toy", law, Contract())
+
+
+class SoundHead(zoo.Head):
+    """A simple head that keeps the contract, for the others to break."""
+
+    def __init__(self, in_channels, channels, patch=1):
+        super().__init__(in_channels, channels, patch)
+        self.conv = nn.Conv2d(in_channels, channels * patch**2, 1)
+
+    def forward(self, features, frame):
+        return frame + 0.1 * self.to_pixels(self.conv(features))
+
+
+class CountsSteps(SoundHead):
+    count = 0
+
+    def forward(self, features, frame):
+        self.count += 1
+        return super().forward(features, frame * self.count)
+
+
+class FillsFloat32Only(SoundHead):
+    def forward(self, features, frame):
+        return super().forward(features.float(), frame)
+
+
+class MixesSamples(SoundHead):
+    def forward(self, features, frame):
+        return super().forward(features, frame + frame.mean(dim=0))
+
+
+class DropsOut(SoundHead):
+    def forward(self, features, frame):
+        return super().forward(nn.functional.dropout(features, 1e-9), frame)
+
+
+class RoundsInBfloat16(SoundHead):
+    def forward(self, features, frame):
+        return frame + self.to_pixels(self.conv(features) + 1000) - 1000
+
+
+class MakesCpuTensors(SoundHead):
+    def forward(self, features, frame):
+        return super().forward(features, frame) + torch.zeros(frame.shape)
+
+
+class BranchesOnData(SoundHead):
+    def forward(self, features, frame):
+        return super().forward(features if features.mean() > 0 else -features, frame)
+
+
+class ForgetsPatches(SoundHead):
+    def forward(self, features, frame):
+        return nn.functional.interpolate(self.conv(features)[:, : self.channels], frame.shape[-2:])
+
+
+class DividesByZero(SoundHead):
+    def forward(self, features, frame):
+        return super().forward(features, frame) / (frame - frame[..., -1:])
+
+
+class RedrawsTheFrame(SoundHead):
+    def forward(self, features, frame):
+        return self.to_pixels(self.conv(features))
+
+
+@pytest.mark.parametrize(
+    ("head", "law"),
+    [
+        (CountsSteps, "steps_equal_the_rollout"),
+        (CountsSteps, "stream_equals_the_rollout"),
+        (MixesSamples, "a_batch_equals_its_samples"),
+        (DropsOut, "same_seed_same_result"),
+        (ForgetsPatches, "no_parameter_is_dead"),
+        (FillsFloat32Only, "gradients_are_right"),
+        (RoundsInBfloat16, "bfloat16_is_close"),
+        (MakesCpuTensors, "any_device"),
+        (BranchesOnData, "compiles"),
+        (BranchesOnData, "exports"),
+        (DividesByZero, "any_size"),
+        (DividesByZero, "padding_is_cropped"),
+        pytest.param(RedrawsTheFrame, "a_static_scene_stays_static", marks=pytest.mark.slow),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_head_that_breaks_a_law_is_caught(head, law):
+    class Contract(HeadContract):
+        def create(self, architecture, layers=3, **sizes):
+            torch.manual_seed(0)
+            cell = type(zoo.create("convlstm", hidden=1, layers=2).network.layers[0])
+            network = Network(cell, mirror(3), hidden=2, head=head_class, **sizes)
+            return zoo.Forecaster(network, zoo.Config(cell="toy", **sizes)).eval()
+
+    head_class = SoundHead
+    check("toy", law, Contract(), patch=2)
+    head_class = head
+    with pytest.raises((AssertionError, RuntimeError)):
+        check("toy", law, Contract(), patch=2)

@@ -1,4 +1,4 @@
-"""Outputs of the published code, reproduced from its own weights."""
+"""The zoo reproduces the outputs of published code with its weights."""
 
 import os
 from pathlib import Path
@@ -22,11 +22,11 @@ FILES = {
 
 
 def find(name):
-    """Here are two of the files; the others are where ZOO_GOLDEN says."""
+    """Return the path of a reference file, from tests/golden or the folder in ZOO_GOLDEN."""
     path = Path(__file__).parent / "golden" / f"{name}.safetensors"
     if not path.exists():
         if "ZOO_GOLDEN" not in os.environ:
-            pytest.skip("ZOO_GOLDEN names no folder of reference outputs")
+            pytest.skip("set ZOO_GOLDEN to the folder of reference outputs")
         path = Path(os.environ["ZOO_GOLDEN"]) / "msrnn" / path.name
     return path
 

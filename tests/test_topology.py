@@ -1,4 +1,4 @@
-"""How layers are stacked, and what travels between them."""
+"""How layers are stacked, and what passes between them."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import zoo
-from zoo.errors import ZooError
+from zoo.errors import ConfigError
 from zoo.network import Network
 from zoo.topology import DOWN, UP, Topology, full, mirror, noskip, resampler, stack, unet3plus
 
@@ -19,25 +19,25 @@ def mirrors(draw):
     return layers, halvings, mirror(layers, halvings)
 
 
-def test_the_published_mirror():
+def test_mirror_of_six_layers_is_the_published_one():
     assert mirror(6) == Topology(
         scales=(1, 2, 4, 4, 2, 1), inputs=((), (0,), (1,), (2,), (3, 1), (4, 0))
     )
     assert mirror(6).factor == 4
 
 
-def test_the_published_stack():
+def test_stack_of_six_layers_is_the_published_one():
     assert stack(6) == Topology(scales=(1,) * 6, inputs=((), (0,), (1,), (2,), (3,), (4,)))
     assert stack(6).factor == 1
 
 
 @pytest.mark.parametrize(("layers", "halvings"), [(2, 0), (3, 1), (4, 1), (5, 2), (6, 2), (9, 2)])
-def test_halvings_by_default(layers, halvings):
+def test_default_halvings(layers, halvings):
     assert mirror(layers) == mirror(layers, halvings)
 
 
 @given(mirrors())
-def test_a_mirror_is_symmetric(case):
+def test_mirror_is_symmetric_and_halves_at_most_once_per_layer(case):
     layers, halvings, topology = case
     assert len(topology.scales) == layers
     assert topology.scales == topology.scales[::-1]
@@ -47,7 +47,7 @@ def test_a_mirror_is_symmetric(case):
 
 
 @given(mirrors())
-def test_skips_join_layers_of_one_scale(case):
+def test_mirror_skips_connect_mirrored_layers_of_one_scale(case):
     _, halvings, topology = case
     skips = []
     for j, (first, *rest) in enumerate(topology.inputs[1:], start=1):
@@ -60,18 +60,20 @@ def test_skips_join_layers_of_one_scale(case):
 
 
 @given(st.integers(2, 40), st.integers(-3, 40))
-def test_a_mirror_has_room_for_its_halvings(layers, halvings):
+def test_halvings_that_the_depth_does_not_allow_are_an_error(layers, halvings):
     if halvings >= 0 and layers >= 2 * halvings + 1:
         mirror(layers, halvings)
     else:
-        with pytest.raises(ZooError, match=f"{layers} layers allow 0 to {(layers - 1) // 2} "):
+        with pytest.raises(
+            ConfigError, match=rf"\b{layers} .*\b0 to {(layers - 1) // 2}\b.*{halvings}\b"
+        ):
             mirror(layers, halvings)
 
 
 @pytest.mark.parametrize("layers", [1, 0, -1])
 @pytest.mark.parametrize("make", [stack, mirror, noskip, unet3plus, full])
-def test_a_network_has_two_layers(make, layers):
-    with pytest.raises(ZooError, match="at least 2 layers"):
+def test_less_than_two_layers_is_an_error(make, layers):
+    with pytest.raises(ConfigError, match=rf"2 layers.*{layers}\b"):
         make(layers)
 
 
@@ -89,7 +91,7 @@ def test_a_network_has_two_layers(make, layers):
         ((1, 2, 3, 1), ((), (0,), (1,), (2,))),
     ],
 )
-def test_what_is_no_topology(scales, inputs):
+def test_invalid_topology_is_an_error(scales, inputs):
     with pytest.raises(ValueError, match=r"layer|scales"):
         Topology(scales, inputs)
 
@@ -98,30 +100,30 @@ def resample(x, source, target, down="max", up="bilinear"):
     return resampler(x.shape[1], source, target, down=down, up=up)(x)
 
 
-def test_resampling():
+def test_resampling_is_that_of_the_published_code():
     x = torch.arange(16.0).reshape(1, 1, 4, 4)
     assert resample(x, 1, 2).flatten().tolist() == [5, 7, 13, 15]
     assert resample(x, 1, 2, down="average").flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
     assert resample(x, 1, 4).flatten().tolist() == [15]
     assert resample(x, 2, 1, up="nearest")[0, 0, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
-    # Positions are those of pixel centres: the published align_corners=False.
+    # Pixel centers, not corners, are aligned: the published align_corners=False.
     assert resample(x, 2, 1)[0, 0, 0].tolist() == [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]
     assert resample(x, 2, 2) is x
 
 
 @pytest.mark.parametrize("down", DOWN)
 @pytest.mark.parametrize("up", UP)
-def test_resampling_changes_size_alone(down, up):
+def test_resampling_keeps_constant_maps_constant(down, up):
     x = torch.full((2, 3, 4, 8), 0.5)
     coarse, fine = resample(x, 1, 4, down=down), resample(x, 4, 1, up=up)
     assert coarse.shape == (2, 3, 1, 2)
     assert fine.shape == (2, 3, 16, 32)
     for resampled, way in ((coarse, down), (fine, up)):
-        if way != "conv":  # what is constant stays so where no weights are learned
+        if way != "conv":  # whose weights are learned
             assert torch.equal(resampled, torch.full_like(resampled, 0.5))
 
 
-def test_the_published_ways_between_six_layers():
+def test_published_variants_of_six_layers():
     scales = (1, 2, 4, 4, 2, 1)
     assert noskip(6) == Topology(scales, ((), (0,), (1,), (2,), (3,), (4,)))
     assert unet3plus(6) == Topology(scales, ((), (0,), (1,), (2, 1, 0), (3, 1, 0), (4, 3, 0)))
@@ -129,7 +131,7 @@ def test_the_published_ways_between_six_layers():
 
 
 @given(st.integers(2, 12), st.data())
-def test_every_layer_is_read(layers, data):
+def test_every_layer_is_the_input_of_another(layers, data):
     halvings = data.draw(st.integers(0, (layers - 1) // 2))
     for make in (mirror, noskip, unet3plus, full):
         topology = make(layers, halvings)
@@ -139,7 +141,7 @@ def test_every_layer_is_read(layers, data):
 
 
 class Recorder(zoo.RecurrentCell):
-    """Hands its input on, adds 1 to the memory, and keeps the first pixel of all it saw."""
+    """Outputs its input, adds 1 to the memory, and records the first pixel of its arguments."""
 
     seen = []  # noqa: RUF012
 
@@ -159,7 +161,7 @@ class Recorder(zoo.RecurrentCell):
 
 
 def run(topology, steps):
-    """What every layer saw, step by step, when frame t is t + 1 everywhere."""
+    """Return the outputs and each step's records of all layers; frame t is t + 1 everywhere."""
     Recorder.seen = []
     network = Network(Recorder, topology, hidden=1)
     for convolution in (network.embed, network.head):
@@ -175,14 +177,14 @@ def run(topology, steps):
     return outputs, [Recorder.seen[t * depth : (t + 1) * depth] for t in range(steps)]
 
 
-def test_a_stack_hands_on_inputs_memory_and_below():
+def test_stack_passes_on_outputs_memory_and_below():
     outputs, (first, second) = run(stack(3), 2)
     assert outputs == [1, 2]
     assert first == [(0, 1, 0, None), (1, 1, 1, 0), (2, 1, 2, 0)]
     assert second == [(0, 2, 3, None), (1, 2, 4, 1), (2, 2, 5, 1)]
 
 
-def test_a_mirror_adds_skips_to_the_input_alone():
+def test_mirror_adds_skips_to_inputs_but_not_to_memory_or_below():
     outputs, (first, second) = run(mirror(6), 2)
     assert outputs == [3, 6]
     assert [x for _, x, _, _ in first] == [1, 1, 1, 1, 2, 3]
@@ -190,12 +192,25 @@ def test_a_mirror_adds_skips_to_the_input_alone():
     assert [below for _, _, _, below in second] == [None, 1, 1, 1, 1, 2]
 
 
-def test_hidden_sizes_that_do_not_fit():
-    cell = type(zoo.create("convlstm", layers=2, hidden=1).network.layers[0])
-    with pytest.raises(ZooError, match="2 numbers for 3 layers"):
-        Network(cell, stack(3), hidden=[4, 4])
-    with pytest.raises(ZooError, match="layer 2 adds"):
-        Network(cell, mirror(3), hidden=[4, 4 + 1, 4])
-    with pytest.raises(ZooError, match="memory of Recorder"):
+@pytest.fixture
+def convlstm():
+    return type(zoo.create("convlstm", layers=2, hidden=1).network.layers[0])
+
+
+def test_one_hidden_size_per_layer_is_required(convlstm):
+    with pytest.raises(ConfigError, match=r"\b2 .*\b3 layers"):
+        Network(convlstm, stack(3), hidden=[4, 4])
+
+
+def test_added_outputs_need_equal_hidden_sizes(convlstm):
+    with pytest.raises(ConfigError, match=r"layer 2 .*\[5, 4\]"):
+        Network(convlstm, mirror(3), hidden=[4, 5, 4])
+
+
+def test_memory_needs_equal_hidden_sizes():
+    with pytest.raises(ConfigError, match=r"Recorder.*\[4, 5\]"):
         Network(Recorder, stack(2), hidden=[4, 5])
-    assert Network(cell, mirror(3), hidden=[4, 4, 5]).head.in_channels == 5
+
+
+def test_head_reads_the_hidden_size_of_the_top_layer(convlstm):
+    assert Network(convlstm, mirror(3), hidden=[4, 4, 5]).head.in_channels == 5

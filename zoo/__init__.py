@@ -15,13 +15,12 @@ from zoo.plugins import DISTRIBUTION, Pretrained, hookimpl
 if TYPE_CHECKING:
     from zoo.cell import Place, RecurrentCell, Step
     from zoo.config import Config, Data
-    from zoo.convolving import convolution
     from zoo.forecast import Forecaster
     from zoo.head import Head
     from zoo.hub import list_models, load, pull, save
+    from zoo.ops import convolution, warp
     from zoo.registry import create
     from zoo.topology import Topology
-    from zoo.warping import warp
 
 __all__ = [
     "Config",
@@ -55,13 +54,13 @@ _HOMES = {
     "RecurrentCell": "zoo.cell",
     "Step": "zoo.cell",
     "Topology": "zoo.topology",
-    "convolution": "zoo.convolving",
+    "convolution": "zoo.ops",
     "create": "zoo.registry",
     "list_models": "zoo.hub",
     "load": "zoo.hub",
     "pull": "zoo.hub",
     "save": "zoo.hub",
-    "warp": "zoo.warping",
+    "warp": "zoo.ops",
 }
 
 

@@ -1,78 +1,146 @@
-"""Files and folders that appear whole or not at all."""
+"""Atomic writes: a file or folder appears complete or not at all, even after a power cut."""
 
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
-from zoo.errors import ZooError
+from zoo.errors import ConfigError, ZooError
 
 __all__ = ["atomic_folder", "atomic_path", "make_folder"]
+
+#: Seconds after which a temporary file or folder is certainly left over from a killed process.
+STALE = 24 * 60 * 60
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, and make it `path` when the block succeeds.
+    """Yield a temporary path next to `path` and rename it to `path` if the block succeeds.
 
-    The temporary path has the suffix of `path` and does not exist yet. When the block
-    raises, it is removed and an existing `path` stays as it was. A symbolic link is followed.
-    The block should only write: an OSError in it is told as a ZooError about `path`.
+    The temporary path has the suffix of `path` and does not exist yet. If the block raises, the
+    temporary file is removed and an existing `path` is unchanged. Symbolic links are followed.
+
+    Args:
+        path: The file to write.
+
+    Raises:
+        ZooError: If `path` cannot be written. An OSError raised by the block counts as that, so
+            the block should only write.
     """
-    target, temporary = _beside(path)
+    target, temporary = _temporary_for(path)
     try:
         with _writing(path):
             yield temporary
+            _sync(temporary)
             os.replace(temporary, target)
+            _sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+    _remove_leftovers(target)
 
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`, and make it `path` when the block succeeds.
+    """Yield an empty temporary folder next to `path` and rename it if the block succeeds.
 
-    It replaces an existing folder with all that is in it; when the block raises, that
-    folder stays as it was. A symbolic link is followed. The block should only write: an
-    OSError in it is told as a ZooError about `path`.
+    An existing folder at `path` is replaced with all its contents; if the block raises, it is
+    unchanged. Symbolic links are followed.
+
+    Args:
+        path: The folder to write.
+
+    Raises:
+        ZooError: If `path` is a file or cannot be written. An OSError raised by the block counts
+            as that, so the block should only write.
     """
-    target, temporary = _beside(path)
-    aside = temporary.with_name(f"{temporary.name}-old")
+    target, temporary = _temporary_for(path)
+    replaced = temporary.with_name(f"{temporary.name}-old")
     if os.path.isfile(target):
-        raise ZooError(f"{path}: is a file, expected a folder or a new name; choose another name")
+        raise ConfigError(f"{path} is a file; expected a folder or a new name")
     try:
         with _writing(path):
             temporary.mkdir()
             yield temporary
-            # Two renames: no system replaces a full folder in one.
+            _sync_tree(temporary)
+            # Two renames, because a folder that is not empty cannot be replaced in one.
             if target.exists():
-                target.rename(aside)
+                os.replace(target, replaced)
             try:
-                temporary.rename(target)
+                os.replace(temporary, target)
             except BaseException:
-                if aside.exists():
-                    aside.rename(target)
+                if replaced.exists():
+                    os.replace(replaced, target)
                 raise
-        shutil.rmtree(aside, ignore_errors=True)
+            _sync(target.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    _remove_leftovers(target)
 
 
 def make_folder(path: str | Path) -> Path:
-    """Make a folder with its parents, if it is not there; ZooError where it cannot be."""
+    """Create a folder and its parents, if they do not exist yet.
+
+    Raises:
+        ZooError: If the folder cannot be created.
+    """
     with _writing(path):
         Path(path).mkdir(parents=True, exist_ok=True)
     return Path(path)
 
 
-def _beside(path: str | Path) -> tuple[Path, Path]:
-    """Return the true target and a new hidden name in its folder, which must exist."""
+def _temporary_for(path: str | Path) -> tuple[Path, Path]:
+    """Return the target with links resolved, and a new hidden name in its existing folder."""
     target = Path(os.path.realpath(path))
     if not os.path.isdir(target.parent):
-        raise ZooError(f"{path}: {Path(path).parent} is not a folder; mkdir -p {Path(path).parent}")
-    # Not from tempfile: its files are readable by their owner alone, and would stay so.
-    return target, target.with_name(f".{uuid.uuid4().hex[:12]}{target.suffix}")
+        parent = Path(path).parent
+        raise ConfigError(f"{path}: {parent} is not a folder; create it: mkdir -p {parent}")
+    # Not the tempfile module: its files stay readable by their owner only.
+    return target, target.with_name(f".{_prefix(target)}{uuid.uuid4().hex[:6]}{target.suffix}")
+
+
+def _prefix(target: Path) -> str:
+    """Return what the names of all temporary paths of a target begin with, after the dot."""
+    return sha256(os.fsencode(target.name)).hexdigest()[:6]
+
+
+def _sync(path: Path) -> None:
+    """Force a file's contents, or a folder's list of entries, to the disk."""
+    if os.name == "nt":  # cannot open folders, nor sync what is open for reading
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_tree(folder: Path) -> None:
+    """Force a folder with all its files and subfolders to the disk."""
+    for parent, folders, files in os.walk(folder, topdown=False):
+        for name in [*files, *folders]:
+            path = Path(parent, name)
+            if not path.is_symlink():
+                _sync(path)
+    _sync(folder)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what killed processes left behind when they wrote the same target."""
+    for path in target.parent.glob(f".{_prefix(target)}*"):
+        try:
+            if time.time() - path.lstat().st_mtime < STALE:
+                continue  # another process may be writing it
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        except OSError:  # it is gone, or not ours
+            continue
 
 
 @contextmanager
@@ -82,5 +150,5 @@ def _writing(path: str | Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or error
         raise ZooError(
-            f"{path}: could not be written ({reason}); choose a place that is writable"
+            f"{path}: could not be written ({reason}); choose a writable place"
         ) from error

@@ -1,8 +1,8 @@
 """The contract of a recurrent cell: one layer of a network, one step in time.
 
-A cell asks for what it needs by naming it, as a pluggy hook does: an argument that its
-``__init__`` or its ``forward`` does not name is not passed. ConvLSTM names none of them;
-all of them together serve every cell of the MS-RNN and MS-LSTM papers.
+A cell requests what it needs by naming it, as a pluggy hook does: optional arguments are only
+passed if its ``__init__`` or ``forward`` names them. ConvLSTM names none; together they are
+enough for every cell of the MS-RNN and MS-LSTM papers.
 """
 
 from __future__ import annotations
@@ -15,13 +15,18 @@ from torch import Tensor, nn
 
 __all__ = ["Place", "RecurrentCell", "State", "Step"]
 
-#: What a cell keeps from step to step: any pytree of tensors whose first axis is the batch.
+#: The state that a cell carries from step to step: any pytree of tensors with a batch axis first.
 State = Any
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a layer stands in its network: `index` 0 is the bottom of `depth` layers."""
+    """The position of a layer in its network.
+
+    Attributes:
+        index: Number of the layer, 0 for the bottom one.
+        depth: Number of layers in the network.
+    """
 
     index: int
     depth: int
@@ -38,15 +43,16 @@ class Place:
 
 
 class Step(NamedTuple):
-    """What a cell hands on after one step.
+    """The result of one step of a cell.
 
-    output: (B, channels, H, W), the input of the layers above.
-    state: what this layer is given back at the next step.
-    memory: (B, channels, H, W), for cells that name `memory`: it rises to the next layer,
-        and from the top layer to the bottom layer of the next step. Below the top it may be
-        a pytree of several such tensors.
-    loss: (B,), an auxiliary loss of each sample, weighted as it is to enter the training
-        loss; cells that have one return it when ``self.training`` and None otherwise.
+    Attributes:
+        output: (B, channels, H, W), the input of the layers above.
+        state: Passed to this layer's next step.
+        memory: (B, channels, H, W), for cells that name `memory`. It is passed to the next layer,
+            and from the top layer to the bottom layer's next step. Below the top it may be a
+            pytree of several such tensors.
+        loss: (B,), an auxiliary loss per sample, with its weight included, which is added to the
+            training loss. None unless ``self.training``, and for cells without one.
     """
 
     output: Tensor
@@ -58,25 +64,32 @@ class Step(NamedTuple):
 class RecurrentCell(nn.Module):
     """One layer of a recurrent network, advanced by one step in time.
 
-    A subclass implements :meth:`init_state` and ``forward(x, state, ...) -> Step``, where x
-    is (B, in_channels, H, W) of any height and width, and any of these may follow by name:
+    A subclass implements :meth:`init_state` and ``forward(x, state, ...) -> Step``, where ``x``
+    is (B, in_channels, H, W) of any height and width. ``forward`` may also name:
 
-    * ``memory``: (B, channels, H, W), the memory that has risen from the layer below, on
-      this layer's grid; zero at the first step.
+    * ``memory``: (B, channels, H, W), the memory of the layer below, on this layer's grid; zero
+      at the first step.
     * ``below``: the output of the layer below one step ago, on this layer's grid and without
       skip connections; zero at the first step, None in the bottom layer.
-    * ``shared``: the module that :meth:`make_shared` made for all layers of the network.
+    * ``shared``: the module that :meth:`make_shared` returned for all layers of the network.
 
-    ``__init__`` takes ``in_channels`` and ``channels``, and if it names them ``place``
-    (:class:`Place`) and ``size``, the (height, width) of its grid where the network is made for
-    frames of one size, else None. Its other arguments are the cell's options: they need defaults
-    that JSON can hold, and become arguments of :func:`zoo.create`.
+    ``__init__`` takes ``in_channels`` and ``channels``. It may also name ``place`` (a
+    :class:`Place`) and ``size``: the (height, width) of the layer's grid if the network accepts
+    frames of one size only, else None. All other arguments are options: they need defaults that
+    JSON can represent, and become arguments of :func:`zoo.create`.
 
-    A cell moves nothing between devices, draws no random numbers and has no control flow
-    that depends on data, so that it runs under torch.compile and torch.export.
+    A cell moves nothing between devices, draws no random numbers and has no data-dependent
+    control flow, so that it runs under torch.compile and torch.export.
+
+    Args:
+        in_channels: Channels of the input.
+        channels: Channels of the output.
+
+    Attributes:
+        asks_for: The optional arguments that ``forward`` names.
     """
 
-    asks_for: ClassVar[tuple[str, ...]] = ()  # which of the above `forward` names
+    asks_for: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -96,22 +109,22 @@ class RecurrentCell(nn.Module):
             cls.asks_for = tuple(names[2:])
 
     def init_state(self, x: Tensor) -> State:
-        """The state before the first step, for inputs like `x` (whose values do not matter)."""
+        """Return the state before the first step, for inputs with the shape and type of `x`."""
         raise NotImplementedError(f"{type(self).__name__} does not implement init_state(x)")
 
     def zeros(self, x: Tensor) -> Tensor:
-        """Zeros of shape (B, channels, H, W), for inputs like `x`."""
+        """Return zeros (B, channels, H, W) with the device and dtype of `x`."""
         batch, _, height, width = x.shape
         return x.new_zeros(batch, self.channels, height, width)
 
     @classmethod
     def make_shared(cls, channels: int, **options: Any) -> nn.Module | None:
-        """A module that all layers of a network share, for cells that name `shared`."""
+        """Return a module for all layers of a network to share, for cells that name `shared`."""
         return None
 
     @classmethod
     def options(cls) -> dict[str, Any]:
-        """The cell's own options and their defaults, read from its ``__init__``."""
+        """Return the cell's own options with their defaults, read from its ``__init__``."""
         return {
             name: parameter.default
             for name, parameter in inspect.signature(cls).parameters.items()
@@ -127,8 +140,8 @@ class RecurrentCell(nn.Module):
         size: tuple[int, int] | None = None,
         **options: Any,
     ) -> RecurrentCell:
-        """Make one layer, telling it its place and size if its ``__init__`` asks for them."""
-        asked = inspect.signature(cls).parameters
-        told = {"place": place, "size": size}
-        options |= {name: value for name, value in told.items() if name in asked}
+        """Construct one layer, passing its place and size only if its ``__init__`` names them."""
+        named = inspect.signature(cls).parameters
+        offered = {"place": place, "size": size}
+        options |= {name: value for name, value in offered.items() if name in named}
         return cls(in_channels, channels, **options)

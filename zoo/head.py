@@ -1,7 +1,7 @@
-"""The contract of a head: how a network makes the next frame from its top layer.
+"""The contract of a head: how a network produces the next frame from its top layer.
 
-A head sees the output of the top layer and the frame that was just read. It keeps no state and
-knows nothing of time or training.
+A head sees the output of the top layer and the current frame. It keeps no state and is
+independent of time and training.
 """
 
 from __future__ import annotations
@@ -17,24 +17,30 @@ __all__ = ["FrameHead", "Head"]
 
 
 class Head(nn.Module):
-    """Turns the top layer's output and the frame just read into the next frame.
+    """Produces the next frame from the top layer's output and the current frame.
 
-    A subclass implements ``forward(features, frame)``, where features is (B, in_channels, H, W),
-    frame is (B, channels, patch · H, patch · W), scaled to [0, 1], and the next frame has the
-    shape of ``frame``. A frame size that the network does not divide arrives padded and is
-    cropped afterwards.
+    A subclass implements ``forward(features, frame)``, where ``features`` is
+    (B, in_channels, H, W) and ``frame`` is (B, channels, patch · H, patch · W), scaled to [0, 1].
+    It returns the next frame, in the shape of ``frame``. The network pads frames that it cannot
+    divide before the head sees them, and crops the result.
 
-    ``__init__`` takes ``in_channels``, ``channels`` and ``patch``, and ``bias`` if it names it:
-    whether the network's first and last convolutions have one. Its other arguments are options;
-    they need defaults that JSON can hold, and are passed as ``head_options`` of
-    :func:`zoo.create`.
+    ``__init__`` takes ``in_channels``, ``channels`` and ``patch``. If it also names ``bias``, it
+    is told whether the network's first and last convolutions have a bias. All other arguments are
+    options: they need defaults that JSON can represent, and users set them with ``head_options``
+    of :func:`zoo.create`.
 
-    starts_from_frame: whether the next frame is made from the frame just read, so that a static
-        scene stays as it is. By default recipes train such heads on squared error alone, as the
-        absolute error pulls them back to persistence, which is nearly the median.
+    Like a cell, a head draws no random numbers and has no data-dependent control flow, so that it
+    runs under torch.compile and torch.export.
 
-    Like a cell, a head draws no random numbers and has no control flow that depends on data, so
-    that it runs under torch.compile and torch.export.
+    Args:
+        in_channels: Channels of the top layer.
+        channels: Channels of a frame.
+        patch: Side of the patches: the frame is that much larger than the features.
+
+    Attributes:
+        starts_from_frame: Whether the next frame is made from the current one, so that a static
+            scene stays static. By default, recipes train such heads with the squared error only:
+            the absolute error favors the median, which is close to persistence.
     """
 
     starts_from_frame: ClassVar[bool] = True
@@ -46,12 +52,12 @@ class Head(nn.Module):
         self.patch = patch
 
     def to_pixels(self, x: Tensor) -> Tensor:
-        """Maps of patches (B, patch² · C, H, W) to pixels (B, C, patch · H, patch · W)."""
+        """Rearrange patches (B, patch² · C, H, W) into pixels (B, C, patch · H, patch · W)."""
         return rearrange(x, "b (p q c) h w -> b c (h p) (w q)", p=self.patch, q=self.patch)
 
     @classmethod
     def options(cls) -> dict[str, Any]:
-        """The head's own options and their defaults, read from its ``__init__``."""
+        """Return the head's own options with their defaults, read from its ``__init__``."""
         return {
             name: parameter.default
             for name, parameter in inspect.signature(cls).parameters.items()
@@ -62,17 +68,17 @@ class Head(nn.Module):
     def build(
         cls, in_channels: int, channels: int, patch: int, *, bias: bool = True, **options: Any
     ) -> Head:
-        """Make a head; pass `bias` if its ``__init__`` names it."""
+        """Construct a head, passing `bias` only if its ``__init__`` names it."""
         if "bias" in inspect.signature(cls).parameters:
             options["bias"] = bias
         return cls(in_channels, channels, patch, **options)
 
 
 class FrameHead(Head):
-    """The papers' head: a 1×1 convolution draws the next frame, x′ = W ∗ h + b.
+    """The papers' head: a 1×1 convolution, x′ = W ∗ h + b.
 
-    It is the last convolution of MS-RNN (arXiv 2206.03010, section 3). It never sees the frame
-    just read, so the network has to redraw a static background in every frame.
+    This is the last convolution of MS-RNN (arXiv 2206.03010, section 3). It never sees the
+    current frame, so the network has to redraw a static background in every step.
     """
 
     starts_from_frame = False
@@ -84,5 +90,5 @@ class FrameHead(Head):
         self.weight, self.bias = conv.weight, conv.bias
 
     def forward(self, features: Tensor, frame: Tensor) -> Tensor:
-        """One step of the equation above."""
+        """Compute the next frame by the equation above."""
         return self.to_pixels(F.conv2d(features, self.weight, self.bias))

@@ -1,4 +1,4 @@
-"""Memory that is free, given back to the system."""
+"""Return freed memory to the operating system."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["trim"]
 
 
 def trim() -> None:
-    """Give freed memory back to the system, where its C library can (glibc).
+    """Return freed memory to the operating system, if the C library is glibc.
 
-    Large arrays that come and go between small ones that stay leave holes, which glibc keeps: a
-    long evaluation of large frames would grow to many times of what it uses.
+    glibc keeps the holes that short-lived large arrays leave between long-lived small ones.
+    Without this, the process would grow to many times its live memory in a long evaluation.
     """
     _malloc_trim()(0)
 

@@ -1,4 +1,4 @@
-"""The network: embed, layers, head. One step in time, from a frame to the next frame."""
+"""The network: embedding, layers and head. One step in time, from one frame to the next."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from zoo.cell import Place, RecurrentCell, State
-from zoo.errors import ZooError
+from zoo.errors import ConfigError, DataError
 from zoo.head import FrameHead, Head
 from zoo.topology import Topology, resampler
 
@@ -19,12 +19,14 @@ __all__ = ["Network", "NetworkState"]
 
 
 class NetworkState(NamedTuple):
-    """What a network keeps from step to step; its size does not grow with time.
+    """The state of a network between two steps. Its size is constant.
 
-    layers: the state of every layer's cell.
-    memory: the memory of the top layer, which enters the bottom layer; None without one.
-    below: for every layer the output of the layer below it, on its own grid; None for the
-        bottom layer and for cells that do not ask for it.
+    Attributes:
+        layers: The state of each layer's cell.
+        memory: The memory of the top layer, which enters the bottom layer at the next step. None
+            if the cells do not ask for it.
+        below: For each layer, the output of the layer below on this layer's grid. None in the
+            bottom layer and if the cells do not ask for it.
     """
 
     layers: tuple[State, ...]
@@ -33,26 +35,30 @@ class NetworkState(NamedTuple):
 
 
 class Network(nn.Module):
-    """A recurrent network of equal cells: a 1×1 convolution, the layers, a head.
+    """A recurrent network: an embedding, layers with cells of one class, and a head.
+
+    Frames whose size the patches and scales do not divide are padded on the right and at the
+    bottom by repeating the border, and the prediction is cropped.
 
     Args:
-        cell: the class of the cells.
-        topology: how the layers are stacked.
-        in_channels: channels of a frame.
-        hidden: channels of every layer, or one number a layer.
-        patch: side of the squares of pixels that become channels before the embedding, so
-            that every grid is that much smaller; 1 is the papers' network.
-        size: height and width of the frames, for cells with weights for every pixel (those of
-            layer normalisation): frames of another size are then refused.
-        embed: whether the pixels of a patch pass a 1×1 convolution to the bottom layer; without
-            it they are its input, and the papers' head has no bias.
-        down, up: how feature maps move between grids (:mod:`zoo.topology`).
-        head: the class of the head (:mod:`zoo.head`), by default the papers'.
-        head_options: the head's own options.
-        options: the cell's own options.
+        cell: Class of the cells.
+        topology: How the layers are stacked.
+        in_channels: Channels of a frame.
+        hidden: Channels of every layer, or one number per layer.
+        patch: Side of the square patches whose pixels become channels before the embedding, which
+            shrinks every grid by that factor. The papers' networks use 1.
+        embed: Whether a 1×1 convolution embeds the frame. Without it the bottom layer reads the
+            pixels of a patch, and the papers' head has no bias.
+        size: (height, width) of the frames, for cells with weights per pixel, such as layer
+            normalization. Frames of other sizes are then rejected.
+        down: Operation from a finer to a coarser grid, a key of :data:`zoo.topology.DOWN`.
+        up: Operation from a coarser to a finer grid, a key of :data:`zoo.topology.UP`.
+        head: Class of the head.
+        head_options: The head's own options.
+        options: The cell's own options.
 
-    A frame size that the scales do not divide is padded on the right and at the bottom, by
-    repeating the border, and the prediction is cropped.
+    Raises:
+        ConfigError: If the numbers of hidden channels do not fit the topology or the cell.
     """
 
     def __init__(
@@ -93,7 +99,7 @@ class Network(nn.Module):
         self.shared = cell.make_shared(channels[0], **options)
         self.head = head.build(channels[-1], in_channels, patch, bias=embed, **(head_options or {}))
         self.asks_for = cell.asks_for
-        # The memory and `below` take the same ways as the outputs, from each layer to the next.
+        # Memory and `below` pass from each layer to the next, even where outputs do not.
         edges = {(i, j) for j, sources in enumerate(topology.inputs) for i in sources}
         if "memory" in self.asks_for or "below" in self.asks_for:
             edges |= {(j - 1, j) for j in range(1, depth)}
@@ -108,19 +114,23 @@ class Network(nn.Module):
 
     @property
     def cells(self) -> list[RecurrentCell]:
-        """The cells, bottom first."""
+        """The cells of all layers, bottom first."""
         return cast(list[RecurrentCell], list(self.layers))
 
     def init_state(self, frame: Tensor) -> NetworkState:
-        """The state before the first frame: zeros, for frames like `frame` (B, C, H, W).
+        """Return the state before the first frame.
 
-        Raises ZooError for frames of another size, where the network is made for one.
+        Args:
+            frame: (B, C, H, W), of which only shape, dtype and device matter.
+
+        Raises:
+            DataError: If the network is for frames of another size.
         """
         height, width = frame.shape[-2:]
         if self.size and (height, width) != tuple(self.size):
-            raise ZooError(
-                f"frames are {height}×{width}; the weights of this model are for each pixel of "
-                f"{self.size[0]}×{self.size[1]}: give frames of that size"
+            raise DataError(
+                f"frames are {height}×{width}, but this model has weights for every pixel of "
+                f"{self.size[0]}×{self.size[1]}; crop or resize the frames to that"
             )
 
         def zeros(channels: int, scale: int) -> Tensor:
@@ -139,30 +149,35 @@ class Network(nn.Module):
     def forward(
         self, frame: Tensor, state: NetworkState
     ) -> tuple[Tensor, NetworkState, Tensor | None]:
-        """One step: frame t (B, C, H, W) to the prediction of frame t + 1.
+        """Take one step, from frame t to the prediction of frame t + 1.
 
-        Returns the prediction, the state, and the sum of the layers' auxiliary losses (B,),
-        None where there are none.
+        Args:
+            frame: (B, C, H, W), scaled to [0, 1].
+            state: The state returned by the previous step, or by :meth:`init_state`.
+
+        Returns:
+            The prediction (B, C, H, W), the new state, and the sum of the layers' auxiliary losses
+            (B,), or None if there are none.
         """
         padded = self._pad(frame)
         x = self.embed(self._to_patches(padded))
         memory, loss = state.memory, None
         outputs: list[Tensor] = []
-        states, below = [], []
+        states: list[State] = []
+        below: list[Tensor | None] = []
         for j, cell in enumerate(self.cells):
-            arriving = None
             if j > 0:
-                x, *others = (self._resampler(i, j)(outputs[i]) for i in self.topology.inputs[j])
-                x = sum(others, start=x)
-                if memory is not None:
-                    memory = pytree.tree_map(self._resampler(j - 1, j), memory)
-                if "below" in self.asks_for:
-                    arriving = self._resampler(j - 1, j)(outputs[j - 1])
+                x = self._sum_of_inputs(j, outputs)
+            if j > 0 and memory is not None:
+                memory = pytree.tree_map(self._resampler(j - 1, j), memory)
+            if j > 0 and "below" in self.asks_for:
+                below.append(self._resampler(j - 1, j)(outputs[j - 1]))
+            else:
+                below.append(None)
             offered = {"memory": memory, "below": state.below[j], "shared": self.shared}
             step = cell(x, state.layers[j], **{name: offered[name] for name in self.asks_for})
             outputs.append(step.output)
             states.append(step.state)
-            below.append(arriving)
             memory = step.memory
             if step.loss is not None:
                 loss = step.loss if loss is None else loss + step.loss
@@ -170,12 +185,17 @@ class Network(nn.Module):
         prediction = self.head(outputs[-1], padded)[..., :height, :width]
         return prediction, NetworkState(tuple(states), memory, tuple(below)), loss
 
+    def _sum_of_inputs(self, layer: int, outputs: list[Tensor]) -> Tensor:
+        """Return the sum of the outputs that a layer reads, resampled to its grid."""
+        inputs = [self._resampler(i, layer)(outputs[i]) for i in self.topology.inputs[layer]]
+        return sum(inputs[1:], start=inputs[0])
+
     @property
     def _multiple(self) -> int:
         return self.patch * self.topology.factor
 
     def _grid(self, size: tuple[int, int], scale: int) -> tuple[int, int]:
-        """The size of a layer's grid for frames of a size: padded, and divided."""
+        """Return the size of a layer's grid for frames of a size, which may need padding."""
         height, width = (-(-n // self._multiple) * self.topology.factor // scale for n in size)
         return height, width
 
@@ -183,7 +203,7 @@ class Network(nn.Module):
         return self.resamplers[f"{source}_{target}"]
 
     def _pad(self, frame: Tensor) -> Tensor:
-        """The frame on a size that patches and scales divide, its border repeated."""
+        """Repeat the border so that patches and scales divide the size."""
         height, width = frame.shape[-2:]
         bottom, right = -height % self._multiple, -width % self._multiple
         return F.pad(frame, (0, right, 0, bottom), mode="replicate") if bottom or right else frame
@@ -195,15 +215,17 @@ class Network(nn.Module):
 def _check_channels(cell: type[RecurrentCell], topology: Topology, channels: list[int]) -> None:
     depth = len(topology.scales)
     if len(channels) != depth:
-        raise ZooError(f"hidden has {len(channels)} numbers for {depth} layers; give one a layer")
+        raise ConfigError(
+            f"hidden has {len(channels)} numbers for {depth} layers; expected one per layer"
+        )
     for j, sources in enumerate(topology.inputs):
         if len({channels[i] for i in sources}) > 1:
-            raise ZooError(
+            raise ConfigError(
                 f"layer {j} adds the outputs of layers {sources}, whose hidden sizes "
                 f"{[channels[i] for i in sources]} differ; make them equal"
             )
     if "memory" in cell.asks_for and len(set(channels)) > 1:
-        raise ZooError(
+        raise ConfigError(
             f"the memory of {cell.__name__} runs through all layers, so their hidden sizes "
             f"must be equal; got {channels}"
         )

@@ -1,4 +1,4 @@
-"""Progress bars for long work: seen on a terminal, silent elsewhere."""
+"""Progress bars on a terminal; silent if the error stream is not one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,16 @@ __all__ = ["progress_bar"]
 
 @contextmanager
 def progress_bar(what: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
-    """Show a bar on the error stream; call what it yields with (done, note) as work goes on.
+    """Show a progress bar on the error stream.
 
-    A total that is known only later is given then: (done, note, total=total).
+    Args:
+        what: Label of the bar.
+        total: Number of units of work. Pass `total` to the update function if it is only known
+            later.
+        done: Units completed before.
+
+    Yields:
+        The update function ``update(done, note="", total=None)``.
     """
     from rich.console import Console
     from rich.progress import (

@@ -1,15 +1,21 @@
-"""The contract of a cell, as tests: what every architecture of the zoo keeps.
+"""Contract suites: tests that every cell and every head must pass.
 
-The author of a cell proves it with three lines in a file that pytest runs::
+The author of a cell runs them with three lines in a file that pytest collects::
 
     from zoo.testing import CellContract
 
     class TestMyCell(CellContract):
         cell = "mycell"
 
-Every check runs on ``mycell`` and on ``ms-mycell``. Arguments of :func:`zoo.create` that are
-not to be the defaults go into ``options``, such as ``options = {"kernel_size": 5}``. A class
-that overrides the fixture ``architecture`` names the architectures itself.
+and the author of a head with::
+
+    from zoo.testing import HeadContract
+
+    class TestMyHead(HeadContract):
+        head = "myhead"
+
+Each test is a law, stated in the first line of its docstring. ``zoo check NAME`` runs the same
+suites and prints a report.
 """
 
 from __future__ import annotations
@@ -19,6 +25,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -34,48 +41,32 @@ try:
 except ImportError as error:
     raise ImportError("zoo.testing needs pytest: pip install 'spatiotemporal-zoo[test]'") from error
 
-__all__ = ["CellContract"]
+__all__ = ["CellContract", "HeadContract"]
 
 
-class CellContract:
-    """The checks, each a law that a cell must keep in every topology.
+class _Contract:
+    """The laws that every network keeps, whatever its cell and head."""
 
-    cell: the name of the cell.
-    options: further arguments of :func:`zoo.create`; networks have 3 layers of 4 channels
-        where they do not say otherwise.
-    """
-
-    cell: ClassVar[str]
-    options: ClassVar[dict[str, Any]] = {}
-
-    @pytest.fixture(params=["", "ms-"], ids=["stack", "mirror"])
-    def architecture(self, request: pytest.FixtureRequest) -> str:
-        """The name of the architecture under test."""
-        return request.param + self.cell
+    @pytest.fixture
+    def architecture(self) -> str:
+        """Name of the architecture under test."""
+        raise NotImplementedError
 
     @pytest.fixture
     def model(self, architecture: str) -> Forecaster:
         """A small network of the architecture."""
         return self.create(architecture)
 
-    def create(self, architecture: str, **sizes: Any) -> Forecaster:
-        """A small network with large weights, so that an error in any gate shows."""
+    def create(self, architecture: str, **arguments: Any) -> Forecaster:
+        """Return a small network with large weights, so that an error in any gate shows."""
         torch.manual_seed(0)
-        model = create(architecture, **{"hidden": 4, "layers": 3, **self.options, **sizes})
+        model = create(architecture, **{"hidden": 4, "layers": 3, **arguments})
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(2)
         return model.eval()
 
-    @pytest.mark.parametrize("given", [1, 2, 4])
-    @pytest.mark.parametrize("horizon", [1, 3])
-    def test_any_number_of_frames(self, model: Forecaster, given: int, horizon: int) -> None:
-        """Any number of frames gives a prediction of each that follows, any horizon."""
-        frames = _frames(given)
-        assert model(frames, horizon).shape == (2, given - 1 + horizon, 1, 8, 8)
-        assert model.predict(frames, horizon).shape == (2, horizon, 1, 8, 8)
-
-    # Every pair of values is among them.
+    # Every pair of values occurs.
     @pytest.mark.parametrize(
         ("size", "channels", "patch", "layers"),
         [
@@ -91,52 +82,19 @@ class CellContract:
     def test_any_size(
         self, architecture: str, size: tuple[int, int], channels: int, patch: int, layers: int
     ) -> None:
-        """Predictions are as large as the frames, whether or not the scales divide them."""
+        """Predictions have the size of the frames, whether or not the scales divide it."""
         model = self.create(architecture, in_channels=channels, patch=patch, layers=layers)
         with torch.no_grad():
             predictions = model(_frames(2, channels, size), 2)
         assert predictions.shape == (2, 3, channels, *size)
         assert predictions.isfinite().all()
 
-    def test_input_may_be_wider_than_the_layer(self, model: Forecaster) -> None:
-        """A cell takes in_channels ≠ channels, or refuses it with a ZooError about them."""
-        cell_class, _ = find_cell(model.config.cell) or pytest.fail("the cell is not installed")
-        options: dict[str, Any] = dict(model.config.options)
-        x = torch.rand(2, 6, 8, 8)
-        try:
-            cell = cell_class.build(6, 4, Place(1, 3), size=(8, 8), **options)
-        except ZooError as error:
-            assert "channels" in str(error), f"an unclear refusal: {error}"  # noqa: PT017
-            return
-        offered = {
-            "memory": cell.zeros(x),
-            "below": torch.zeros_like(x),
-            "shared": cell_class.make_shared(4, **options),
-        }
-        step = cell(x, cell.init_state(x), **{name: offered[name] for name in cell.asks_for})
-        assert step.output.shape == (2, 4, 8, 8)
-
-    def test_state_starts_at_zero(self, model: Forecaster) -> None:
-        """The first state is a pytree of zeros, the batch the first axis of each."""
-        for tensor in _tensors(model.network.init_state(_frames(1)[:, 0])):
-            assert tensor.shape[0] == 2
-            assert not tensor.any()
-
-    def test_state_does_not_grow(self, model: Forecaster) -> None:
-        """After any number of steps the state has the form that it began with."""
-        frames = _frames(3)
-        state = model.network.init_state(frames[:, 0])
-        begin = _form(state)
-        for frame in frames.unbind(1):
-            _, state = model.step(frame, state)
-            assert _form(state) == begin
-
     @torch.no_grad()
     def test_steps_equal_the_rollout(self, model: Forecaster) -> None:
-        """The state handed back is all there is: steps give the rollout, bit for bit.
+        """The returned state is complete: single steps equal the rollout, bit for bit.
 
-        Each step is taken twice, so that neither a state kept in the cell nor one that it
-        changes in place goes unseen.
+        Each step is taken twice, which exposes state hidden in a module and state changed in
+        place.
         """
         frames = _frames(3)
         state: NetworkState | None = None
@@ -146,52 +104,45 @@ class CellContract:
             before = copy.deepcopy(state)
             model.step(frame, state)
             same = map(torch.equal, _tensors(state), _tensors(before))
-            assert all(same), "the step changed the state it was given"
+            assert all(same), "the step changed the state that it was given"
             prediction, state = model.step(frame, state)
             predictions.append(prediction)
         assert torch.equal(torch.stack(predictions, dim=1), model(frames, 3))
 
     def test_stream_equals_the_rollout(self, model: Forecaster) -> None:
-        """A stream gives the clipped predictions of the rollout, bit for bit."""
+        """Streaming gives the clipped predictions of the rollout, bit for bit."""
         frames = _frames(4)
         streamed = torch.stack(list(model.stream(frames.unbind(1))), dim=1)
         assert torch.equal(streamed, model(frames, 1).clamp(0, 1))
 
-    def test_the_first_frame_is_remembered(self, model: Forecaster) -> None:
-        """What was seen first has a part in the forecast."""
-        frames = _frames(3)
-        other = torch.cat([1 - frames[:, :1], frames[:, 1:]], dim=1)
-        assert not torch.equal(model(frames, 1)[:, -1], model(other, 1)[:, -1])
-
     def test_a_batch_equals_its_samples(self, model: Forecaster) -> None:
-        """No sample of a batch has a part in the forecast of another."""
+        """A sample's forecast does not depend on the rest of its batch."""
         frames = _frames(3)
         alone = torch.cat([model(sample, 2) for sample in frames.split(1)])
         torch.testing.assert_close(model(frames, 2), alone, rtol=1e-5, atol=1e-5)
 
     def test_saved_and_loaded(self, model: Forecaster, tmp_path: Path) -> None:
-        """A model that was saved is loaded with its config and weights, bit for bit."""
+        """Saving and loading restores config and weights, bit for bit."""
         loaded = load(f"local-dir:{save(model, tmp_path / 'model')}")
         assert loaded.config == model.config
         assert torch.equal(loaded(_frames(3), 2), model(_frames(3), 2))
 
     def test_same_seed_same_result(self, model: Forecaster, architecture: str) -> None:
-        """The seed fixes the weights; frames and weights fix the predictions, bit for bit."""
-        again = self.create(architecture)
+        """The seed determines the weights; frames and weights the predictions, bit for bit."""
+        again = self.create(architecture, patch=model.config.patch)
         before = torch.get_rng_state()
         assert torch.equal(model(_frames(3), 2), again(_frames(3), 2))
-        assert torch.equal(torch.get_rng_state(), before), "the cell draws random numbers"
+        assert torch.equal(torch.get_rng_state(), before), "a step draws random numbers"
 
-    def test_no_parameter_is_dead(self, architecture: str) -> None:
+    def test_no_parameter_is_dead(self, model: Forecaster) -> None:
         """Gradients of the training loss reach every output channel of every parameter."""
-        model = self.create(architecture).train()
-        predictions, loss = model.rollout(_frames(3), 3)
+        predictions, loss = model.train().rollout(_frames(3), 3)
         (predictions.square().sum() + (0 if loss is None else loss.sum())).backward()
         dead = [
             name
             for name, parameter in model.named_parameters()
             if parameter.grad is None
-            # The bias of a key of attention has no influence; a vector is checked whole.
+            # Vectors are checked as a whole: the bias of an attention key has no influence.
             or not (parameter.grad.flatten(min(1, parameter.ndim - 1)) != 0).any(-1).all()
         ]
         assert not dead, f"parameters without a gradient: {', '.join(dead)}"
@@ -206,11 +157,11 @@ class CellContract:
             return torch.func.functional_call(model, weights, (frames, 2))
 
         frames = _frames(2, size=model.config.size or (4, 4)).double().requires_grad_()
-        # Fast: one random direction in place of every number by itself.
+        # Fast mode checks one random direction instead of every element.
         assert torch.autograd.gradcheck(predict, (frames, *parameters), fast_mode=True)
 
     def test_bfloat16_is_close(self, model: Forecaster) -> None:
-        """Under autocast to bfloat16 predictions stay close to those in float32."""
+        """Predictions under autocast to bfloat16 stay close to those in float32."""
         frames = _frames(3)
         exact = model(frames, 2)
         with torch.autocast("cpu", torch.bfloat16):
@@ -219,23 +170,14 @@ class CellContract:
             rounded.float(), exact, rtol=0, atol=0.05 * exact.abs().max().item()
         )
 
-    def test_auxiliary_loss_is_for_training(self, model: Forecaster) -> None:
-        """A cell with a loss of its own gives one number a sample, in training alone."""
-        frames = _frames(3)
-        assert model.rollout(frames, 1).loss is None
-        loss = model.train().rollout(frames, 1).loss
-        if loss is not None:
-            assert loss.shape == (2,)
-            assert loss.isfinite().all()
-
     def test_any_device(self, model: Forecaster) -> None:
-        """A network runs where its weights are: here on no device, where shapes alone are."""
+        """A network runs on the device of its weights: here "meta", which has shapes only."""
         prediction = model.to("meta")(_frames(2).to("meta"), 2)
         assert prediction.is_meta
         assert prediction.shape == (2, 3, 1, 8, 8)
 
     def test_compiles(self, model: Forecaster) -> None:
-        """torch.compile takes a step as one graph and gives the same."""
+        """torch.compile captures a step as one graph with the same result."""
         torch.compiler.reset()
         step = torch.compile(model.network, backend="aot_eager", fullgraph=True)
         frame, state = _second_step(model)
@@ -243,20 +185,180 @@ class CellContract:
             torch.testing.assert_close(step(frame, state), model.network(frame, state))
 
     def test_exports(self, model: Forecaster) -> None:
-        """torch.export takes a step and gives the same."""
+        """torch.export captures a step with the same result."""
         frame, state = _second_step(model)
         exported = torch.export.export(model.network, (frame, state)).module()
         with torch.no_grad():
             torch.testing.assert_close(exported(frame, state), model.network(frame, state))
 
 
+class CellContract(_Contract):
+    """The contract of a cell, checked on ``<cell>`` and ``ms-<cell>``.
+
+    To check other architectures, override the fixture ``architecture``.
+
+    Attributes:
+        cell: Name of the cell.
+        options: Arguments of :func:`zoo.create` that replace the defaults, such as
+            ``{"kernel_size": 5}``. Networks have 3 layers of 4 channels unless given here.
+    """
+
+    cell: ClassVar[str]
+    options: ClassVar[dict[str, Any]] = {}
+
+    @pytest.fixture(params=["", "ms-"], ids=["stack", "mirror"])
+    def architecture(self, request: pytest.FixtureRequest) -> str:
+        """Name of the architecture under test."""
+        return request.param + self.cell
+
+    def create(self, architecture: str, **arguments: Any) -> Forecaster:
+        """Return a small network with the options of the class."""
+        return super().create(architecture, **{**self.options, **arguments})
+
+    @pytest.mark.parametrize("given", [1, 2, 4])
+    @pytest.mark.parametrize("horizon", [1, 3])
+    def test_any_number_of_frames(self, model: Forecaster, given: int, horizon: int) -> None:
+        """Any number of frames gives a prediction of each that follows, for any horizon."""
+        frames = _frames(given)
+        assert model(frames, horizon).shape == (2, given - 1 + horizon, 1, 8, 8)
+        assert model.predict(frames, horizon).shape == (2, horizon, 1, 8, 8)
+
+    def test_input_may_be_wider_than_the_layer(self, model: Forecaster) -> None:
+        """A cell accepts in_channels ≠ channels, or rejects it with a ZooError about channels."""
+        cell_class, _ = find_cell(model.config.cell) or pytest.fail("the cell is not installed")
+        options: dict[str, Any] = dict(model.config.options)
+        x = torch.rand(2, 6, 8, 8)
+        try:
+            cell = cell_class.build(6, 4, Place(1, 3), size=(8, 8), **options)
+        except ZooError as error:
+            assert "channels" in str(error), f"unclear error: {error}"  # noqa: PT017
+            return
+        offered = {
+            "memory": cell.zeros(x),
+            "below": torch.zeros_like(x),
+            "shared": cell_class.make_shared(4, **options),
+        }
+        step = cell(x, cell.init_state(x), **{name: offered[name] for name in cell.asks_for})
+        assert step.output.shape == (2, 4, 8, 8)
+
+    def test_state_starts_at_zero(self, model: Forecaster) -> None:
+        """The first state is a pytree of zeros, each with the batch as its first axis."""
+        for tensor in _tensors(model.network.init_state(_frames(1)[:, 0])):
+            assert tensor.shape[0] == 2
+            assert not tensor.any()
+
+    def test_state_does_not_grow(self, model: Forecaster) -> None:
+        """The structure, shapes and dtypes of the state never change."""
+        frames = _frames(3)
+        state = model.network.init_state(frames[:, 0])
+        initial = _form(state)
+        for frame in frames.unbind(1):
+            _, state = model.step(frame, state)
+            assert _form(state) == initial
+
+    def test_the_first_frame_is_remembered(self, model: Forecaster) -> None:
+        """The first frame influences the forecast."""
+        frames = _frames(3)
+        other = torch.cat([1 - frames[:, :1], frames[:, 1:]], dim=1)
+        assert not torch.equal(model(frames, 1)[:, -1], model(other, 1)[:, -1])
+
+    def test_auxiliary_loss_is_for_training(self, model: Forecaster) -> None:
+        """An auxiliary loss is one number per sample, and only computed in training mode."""
+        frames = _frames(3)
+        assert model.rollout(frames, 1).loss is None
+        loss = model.train().rollout(frames, 1).loss
+        if loss is not None:
+            assert loss.shape == (2,)
+            assert loss.isfinite().all()
+
+
+class HeadContract(_Contract):
+    """The contract of a head, checked on a small multi-scale network with patches of 1 and 2.
+
+    To check it on another network, override the fixture ``architecture``.
+
+    Attributes:
+        head: Name of the head.
+        options: The head's own options, if other than the defaults.
+    """
+
+    head: ClassVar[str]
+    options: ClassVar[dict[str, Any]] = {}
+
+    @pytest.fixture
+    def architecture(self) -> str:
+        """Name of the architecture under test."""
+        return "ms-convlstm"
+
+    @pytest.fixture(params=[1, 2], ids=["patch1", "patch2"])
+    def patch(self, request: pytest.FixtureRequest) -> int:
+        """Side of the patches."""
+        return request.param
+
+    @pytest.fixture
+    def model(self, architecture: str, patch: int) -> Forecaster:
+        """A small network with the head."""
+        return self.create(architecture, patch=patch)
+
+    def create(self, architecture: str, **arguments: Any) -> Forecaster:
+        """Return a small network with the head."""
+        arguments = {"head": self.head, "head_options": self.options, **arguments}
+        return super().create(architecture, **arguments)
+
+    def test_config_names_the_head(self, model: Forecaster) -> None:
+        """The config holds the head's name and a value for each of its options."""
+        head = type(model.network.head)
+        assert model.config.head == self.head
+        assert model.config.head_options.keys() == head.options().keys()
+        assert self.options.items() <= model.config.head_options.items()
+
+    def test_padding_is_cropped(self, model: Forecaster) -> None:
+        """Frames that are padded give a finite prediction of their own size, and so streamed."""
+        for size in ((7, 9), (5, 8)):
+            frames = _frames(3, size=size)
+            streamed = torch.stack(list(model.stream(frames.unbind(1))), dim=1)
+            assert streamed.shape == (2, 3, 1, *size)
+            assert torch.equal(streamed, model(frames, 1).clamp(0, 1))
+            assert model(frames, 5).isfinite().all()
+
+    def test_a_static_scene_stays_static(self, architecture: str, patch: int) -> None:
+        """A head that starts from the frame learns to keep a static scene for 60 frames.
+
+        The network is trained for 150 steps on other static scenes. A head that redraws every
+        frame has an error near 0.2 then, half the contrast of a scene.
+        """
+        model = self.create(architecture, patch=patch)
+        if not model.network.head.starts_from_frame:
+            return
+        generator = torch.Generator().manual_seed(0)
+        optimizer = torch.optim.Adam(model.parameters())
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.02, total_steps=150)
+        for _ in range(150):
+            scenes = _static_scenes(5, generator)
+            loss = F.mse_loss(model(scenes[:, :2], horizon=4), scenes)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        unseen = _static_scenes(60, generator)
+        error = (model.predict(unseen[:, :4], horizon=60) - unseen).abs().mean()
+        assert error < 0.1, f"mean absolute error {error:.3f} over 60 frames of a static scene"
+
+
+def _static_scenes(time: int, generator: torch.Generator) -> Tensor:
+    """Return eight sequences (8, time, 1, 8, 8), each of one smooth random image in [0, 1]."""
+    coarse = torch.rand(8, 1, 3, 3, generator=generator)
+    images = F.interpolate(coarse, size=(8, 8), mode="bicubic").clamp(0, 1)
+    return images[:, None].expand(-1, time, -1, -1, -1)
+
+
 def _frames(time: int, channels: int = 1, size: tuple[int, int] = (8, 8)) -> Tensor:
-    """Two sequences of noise in [0, 1], always the same."""
+    """Return two sequences of noise in [0, 1], always the same."""
     return torch.rand(2, time, channels, *size, generator=torch.Generator().manual_seed(1))
 
 
 def _second_step(model: Forecaster) -> tuple[Tensor, NetworkState]:
-    """A frame and a state that is no longer zero."""
+    """Return a frame and a state that is not zero."""
     first, second = _frames(2).unbind(1)
     with torch.no_grad():
         return second, model.step(first)[1]

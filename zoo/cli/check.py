@@ -1,66 +1,82 @@
-"""zoo check: does a cell keep the contract, and what does it cost."""
+"""zoo check: run the contract suite on a cell or head and report its cost."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from zoo.cli.common import as_json, echo, print_json, print_table
 
+if TYPE_CHECKING:
+    from zoo.check import Verdict
+
 
 @click.command()
-@click.argument("cell")
+@click.argument("name")
 @as_json
-def check(cell: str, as_json: bool) -> None:
-    """Check that an installed CELL keeps the contract, alone and as ms-CELL, and tell its cost.
+def check(name: str, as_json: bool) -> None:
+    """Check that the installed cell or head NAME keeps its contract.
 
-    Exits with 1 if it breaks a law. Needs pytest.
+    A cell is checked alone and as ms-NAME, and its cost is reported; a head is checked on a small
+    multi-scale network. Exits with 1 if a check fails. Needs pytest.
     """
-    from zoo.check import check_cell
+    from zoo.check import check_contract, kind_of
 
-    verdicts = check_cell(cell)
-    broken = [verdict for verdict in verdicts if verdict.reason]
-    costs = [] if broken else _costs(cell)
+    kind = kind_of(name)
+    verdicts = check_contract(name)
+    broken = {verdict.law for verdict in verdicts if verdict.reason}
+    costs = _costs(name) if kind == "cell" and not broken else []
     if as_json:
-        rows = [verdict._asdict() for verdict in verdicts]
-        print_json({"cell": cell, "passed": not broken, "checks": rows, "cost": costs})
+        checks = [verdict._asdict() for verdict in verdicts]
+        print_json({kind: name, "passed": not broken, "checks": checks, "cost": costs})
     else:
-        for law in dict.fromkeys(verdict.law for verdict in verdicts):
-            failures = [v for v in broken if v.law == law]
-            click.echo(f"{'FAILS ' if failures else 'passes'}  {law}")
-            for architecture in dict.fromkeys(v.architecture for v in failures):
-                reason = next(v.reason for v in failures if v.architecture == architecture)
-                echo(f"        {architecture}: {reason}")
+        _print_verdicts(verdicts)
         if costs:
-            click.echo("\nOf frames of 64×64, 10 read and 10 forecast, by six layers of 32:")
-            print_table(
-                ["", "parameters", "MACs", "memory model"],
-                [
-                    [
-                        c["name"],
-                        f"{c['parameters']:,}",
-                        f"{c['macs'] / 1e9:.2f} G",
-                        f"{c['memory_model_bytes'] / 1e9:.2f} GB",
-                    ]
-                    for c in costs
-                ],
-            )
-        laws = len({verdict.law for verdict in broken})
-        verdict = f"breaks {laws} of the laws above" if broken else "keeps the contract"
-        click.echo(f"{cell} {verdict} ({len(verdicts)} checks)")
+            _print_costs(costs)
+        verdict = f"breaks {len(broken)} of the laws above" if broken else "keeps the contract"
+        click.echo(f"{name} {verdict} ({len(verdicts)} checks)")
     click.get_current_context().exit(1 if broken else 0)
 
 
+def _print_verdicts(verdicts: list[Verdict]) -> None:
+    """Print one line per law, and the first failure of every architecture."""
+    reasons: dict[str, dict[str, str]] = {}
+    for architecture, law, reason in verdicts:
+        failures = reasons.setdefault(law, {})
+        if reason:
+            failures.setdefault(architecture, reason)
+    for law, failures in reasons.items():
+        click.echo(f"{'FAILS ' if failures else 'passes'}  {law}")
+        for architecture, reason in failures.items():
+            echo(f"        {architecture}: {reason}")
+
+
+def _print_costs(costs: list[dict[str, Any]]) -> None:
+    click.echo("\nCost on 64×64 frames, 10 read and 10 forecast, with six layers of 32 channels:")
+    rows = [
+        [
+            cost["name"],
+            f"{cost['parameters']:,}",
+            f"{cost['macs'] / 1e9:.2f} G",
+            f"{cost['memory_model_bytes'] / 1e9:.2f} GB",
+        ]
+        for cost in costs
+    ]
+    print_table(["", "parameters", "MACs", "memory model"], rows)
+
+
 def _costs(cell: str) -> list[dict[str, Any]]:
-    """What the cell costs on the frames of Moving MNIST, beside ConvLSTM."""
+    """Return the cost of a cell and, for comparison, of ConvLSTM on the frames of Moving MNIST."""
     from zoo.bench.cost import find_config, report
     from zoo.published import TABLES
 
     task = TABLES["mmnist"].task
     rows = []
     for name in dict.fromkeys([cell, f"ms-{cell}", "convlstm", "ms-convlstm"]):
-        told = report(name, find_config(name), task)
-        kept = ("name", "parameters", "memory_model_bytes")
-        rows.append({**{key: told[key] for key in kept}, "macs": told["macs"]["total"]})
+        cost = report(name, find_config(name), task)
+        rows.append(
+            {key: cost[key] for key in ("name", "parameters", "memory_model_bytes")}
+            | {"macs": cost["macs"]["total"]}
+        )
     return rows
