@@ -33,6 +33,7 @@ def test_contents(wheel: Path) -> None:
     tops = {name.parts[0] for name in names if not name.parts[0].endswith(".dist-info")}
     assert tops == {"zoo", *plugins}
     assert Path("zoo/data/clips/handwritten_digits.npz") in names
+    assert Path("zoo/py.typed") in names
     assert any(name.name == "LICENSE" and ".dist-info" in name.parts[0] for name in names)
     template = Path("zoo/scaffold/template")
     ours = {name for name in names if template not in name.parents}

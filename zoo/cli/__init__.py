@@ -26,6 +26,7 @@ from zoo.cli.runs import runs
 from zoo.cli.search import search
 from zoo.cli.train import train
 from zoo.errors import ZooError
+from zoo.extras import suggest_extra
 
 __all__ = ["COMMANDS", "main"]
 
@@ -54,7 +55,8 @@ class _Group(click.Group):
     def invoke(self, context: click.Context) -> Any:
         warnings.showwarning = _show_warning
         try:
-            return super().invoke(context)
+            with suggest_extra():
+                return super().invoke(context)
         except ZooError as error:
             echo(f"Error: {error}", err=True)
             context.exit(2)
