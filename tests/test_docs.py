@@ -1,0 +1,104 @@
+"""The tutorials run as they are printed, with less training."""
+
+import re
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import snippets
+
+from zoo import evaluate as zoo_evaluate
+from zoo.hub.card import UNWRITTEN
+from zoo.plugins import forget
+
+ROOT = Path(__file__).parents[1]
+TUTORIALS = ROOT / "docs" / "tutorials"
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise_root: Path) -> Iterator[Path]:
+    """An empty working folder; the digits of the data set are noise."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZOO_DATA", str(noise_root))
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("zoo_convgru")]:
+        del sys.modules[name]
+    forget()
+
+
+def test_first_forecast(folder: Path) -> None:
+    names = snippets.run_page(TUTORIALS / "first-forecast.md")
+    assert names["forecast"].dtype == np.uint8
+    assert names["longer"].shape == (15, 1, 64, 128)
+    assert names["mse"](names["forecast"]) < names["mse"](names["baseline"])
+    assert (folder / "future.gif").is_file()
+
+
+def test_own_data(folder: Path) -> None:
+    fewer = {"steps = 300": "steps = 2", "hidden = 16": "hidden = 4"}
+    names = snippets.run_page(TUTORIALS / "own-data.md", replace=fewer)
+    assert names["future"].shape == (6, 16, 16)
+    assert names["future"].attrs["units"] == "mm/h"
+    after = names["future"].time.values[0] - names["rain"].time.values[-1]
+    assert after == np.timedelta64(5, "m")
+    assert (folder / "report" / "report.json").is_file()
+    assert (folder / "future.nc").is_file()
+
+
+def test_train_and_resume(folder: Path) -> None:
+    fewer = {
+        "steps = 400": "steps = 3",
+        "steps = 200": "steps = 1",
+        "hidden = 16": "hidden = 4",
+        "checkpoint_every = 100": "checkpoint_every = 1",
+    }
+
+    def few_sequences(arguments: list[str]) -> list[str]:
+        return [{"100": "4"}.get(argument, argument) for argument in arguments]
+
+    page = TUTORIALS / "train-and-resume.md"
+    snippets.run_page(page, replace=fewer, before=few_sequences)
+    assert (folder / "runs" / "finetuned" / "model.safetensors").is_file()
+
+
+def test_own_cell(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo_evaluate, "evaluate", partial(zoo_evaluate.evaluate, sequences=4))
+
+    def prepare(arguments: list[str]) -> list[str]:
+        if arguments[0] == "train":
+            recipe = Path(arguments[1])
+            text = recipe.read_text(encoding="utf-8")
+            for old, new in (("steps = 4000", "steps = 2"), ("warmup_steps = 200", "")):
+                assert old in text
+                text = text.replace(old, new)
+            recipe.write_text(text.replace("hidden = 32", "hidden = 4"), encoding="utf-8")
+        if arguments[0] == "publish":
+            card = Path(arguments[1]) / "README.md"
+            text = card.read_text(encoding="utf-8")
+            card.write_text(text.replace(UNWRITTEN, "Described."), encoding="utf-8")
+        return arguments
+
+    names = snippets.run_page(TUTORIALS / "own-cell.md", before=prepare)
+    assert names["pyramid"].config.options == {"kernel_size": 5}
+    assert (folder / "shared" / "ms-convgru-mmnist" / "model.safetensors").is_file()
+
+
+def test_pages_are_in_the_index() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    entries = {
+        line
+        for source in re.findall(r"^```\{toctree\}\n(.*?)^```$", index, re.MULTILINE | re.DOTALL)
+        for line in source.splitlines()
+        if line and not line.startswith(":")
+    }
+    pages = {
+        path.relative_to(ROOT / "docs").with_suffix("").as_posix()
+        for path in (ROOT / "docs").rglob("*.md")
+    }
+    assert entries == pages - {"index"}
