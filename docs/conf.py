@@ -36,9 +36,7 @@ class CommandHelp(Directive):
         """Make one section per command, with its subcommands."""
         from zoo.cli import zoo
 
-        context = click.Context(
-            zoo, info_name="zoo", terminal_width=88, **zoo.context_settings
-        )
+        context = click.Context(zoo, info_name="zoo", terminal_width=88, **zoo.context_settings)
         return list(self._sections(zoo, context))
 
     def _sections(self, group, context):

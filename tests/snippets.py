@@ -30,14 +30,17 @@ def run_page(
     page: Path,
     *,
     replace: Mapping[str, str] | None = None,
-    before: Callable[[list[str]], list[str]] = lambda arguments: arguments,
+    before: Callable[[list[str]], list[str] | None] = lambda arguments: arguments,
+    before_python: Callable[[str], None] = lambda source: None,
 ) -> dict[str, object]:
     """Run a page and return the names that its Python blocks define.
 
     Args:
         page: the Markdown file.
         replace: texts to replace in files that the page writes, to keep the work small.
-        before: called with the arguments of each `zoo` command; returns those to run.
+        before: called with the arguments of each `zoo` command; returns those to run instead,
+            or None to skip the command.
+        before_python: called with the source of each `python` block before it is executed.
     """
     names: dict[str, object] = {"__name__": page.stem}
     for language, source in read_blocks(page):
@@ -47,12 +50,14 @@ def run_page(
             Path(file[1]).parent.mkdir(parents=True, exist_ok=True)
             Path(file[1]).write_text(source, encoding="utf-8")
         elif language == "python":
+            before_python(source)
             exec(compile(source, str(page), "exec"), names)
         elif language == "console":
             for line in source.splitlines():
                 program, *arguments = shlex.split(line.removeprefix("$ "), comments=True)
                 if program == "zoo":
-                    run_zoo(before(arguments))
+                    if (changed := before(arguments)) is not None:
+                        run_zoo(changed)
                 else:
                     assert [program, arguments[0]] == ["pip", "install"], line
                     install(Path(arguments[-1].partition("[")[0]))

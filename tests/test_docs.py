@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import snippets
+import torch
+from safetensors.torch import load_file
 
 from zoo import evaluate as zoo_evaluate
+from zoo.data.clips import handwritten_digits
 from zoo.hub.card import UNWRITTEN
 from zoo.plugins import forget
 
@@ -87,6 +90,21 @@ def test_own_cell(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = snippets.run_page(TUTORIALS / "own-cell.md", before=prepare)
     assert names["pyramid"].config.options == {"kernel_size": 5}
     assert (folder / "shared" / "ms-convgru-mmnist" / "model.safetensors").is_file()
+
+
+def test_hubs(folder: Path) -> None:
+    (folder / "cards").symlink_to(ROOT / "cards")
+    snippets.run_page(ROOT / "docs" / "hubs.md")
+    assert (folder / "shared" / "mslstm-ours" / "model.safetensors").is_file()
+
+
+def test_convert(folder: Path) -> None:
+    published = load_file(ROOT / "tests" / "golden" / "MS-PredRNN.safetensors")
+    weights = {name: tensor for name, tensor in published.items() if not name.startswith("__")}
+    torch.save(weights, folder / "checkpoint.pth")
+    np.save(folder / "clip.npy", handwritten_digits()[:10])
+    snippets.run_page(ROOT / "docs" / "convert.md")
+    assert (folder / "converted.gif").is_file()
 
 
 def test_pages_are_in_the_index() -> None:
