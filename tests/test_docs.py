@@ -1,4 +1,4 @@
-"""The tutorials run as they are printed, with less training."""
+"""Tutorials and guides run as they are printed, with less training; the reference is complete."""
 
 import re
 import sys
@@ -6,21 +6,23 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import snippets
 import torch
 from safetensors.torch import load_file
 
+import zoo
 from zoo import evaluate as zoo_evaluate
+from zoo.cli import zoo as command
 from zoo.data.clips import handwritten_digits
 from zoo.hub.card import UNWRITTEN
 from zoo.plugins import forget
+from zoo.train import recipe
 
 ROOT = Path(__file__).parents[1]
 TUTORIALS = ROOT / "docs" / "tutorials"
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -35,6 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise_root: Path) ->
     forget()
 
 
+@pytest.mark.slow
 def test_first_forecast(folder: Path) -> None:
     names = snippets.run_page(TUTORIALS / "first-forecast.md")
     assert names["forecast"].dtype == np.uint8
@@ -43,6 +46,7 @@ def test_first_forecast(folder: Path) -> None:
     assert (folder / "future.gif").is_file()
 
 
+@pytest.mark.slow
 def test_own_data(folder: Path) -> None:
     fewer = {"steps = 300": "steps = 2", "hidden = 16": "hidden = 4"}
     names = snippets.run_page(TUTORIALS / "own-data.md", replace=fewer)
@@ -54,6 +58,7 @@ def test_own_data(folder: Path) -> None:
     assert (folder / "future.nc").is_file()
 
 
+@pytest.mark.slow
 def test_train_and_resume(folder: Path) -> None:
     fewer = {
         "steps = 400": "steps = 3",
@@ -70,17 +75,18 @@ def test_train_and_resume(folder: Path) -> None:
     assert (folder / "runs" / "finetuned" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_own_cell(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoo_evaluate, "evaluate", partial(zoo_evaluate.evaluate, sequences=4))
 
     def prepare(arguments: list[str]) -> list[str]:
         if arguments[0] == "train":
-            recipe = Path(arguments[1])
-            text = recipe.read_text(encoding="utf-8")
+            path = Path(arguments[1])
+            text = path.read_text(encoding="utf-8")
             for old, new in (("steps = 4000", "steps = 2"), ("warmup_steps = 200", "")):
                 assert old in text
                 text = text.replace(old, new)
-            recipe.write_text(text.replace("hidden = 32", "hidden = 4"), encoding="utf-8")
+            path.write_text(text.replace("hidden = 32", "hidden = 4"), encoding="utf-8")
         if arguments[0] == "publish":
             card = Path(arguments[1]) / "README.md"
             text = card.read_text(encoding="utf-8")
@@ -120,3 +126,27 @@ def test_pages_are_in_the_index() -> None:
         for path in (ROOT / "docs").rglob("*.md")
     }
     assert entries == pages - {"index"}
+
+
+def test_reference_has_every_public_name() -> None:
+    api = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\.\. auto\w+:: zoo\.(\w+)$", api, re.MULTILINE)) - {
+        "errors",
+        "testing",
+    } == set(zoo.__all__)
+
+
+def test_reference_has_every_recipe_table() -> None:
+    recipes = (ROOT / "docs" / "reference" / "recipes.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\.\. autoclass:: (\w+)", recipes, re.MULTILINE)
+    assert set(documented) == {name for name in recipe.__all__ if name[0].isupper()}
+    for table in re.findall(r"^\[(\w+)\]", recipes, re.MULTILINE):
+        assert table in recipe.Recipe.model_fields
+
+
+def test_reference_has_every_command() -> None:
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    table = page.partition("`--help`")[0]
+    assert set(re.findall(r"`zoo ([a-z]+)`", table)) == set(
+        command.list_commands(click.Context(command))
+    )
