@@ -4,28 +4,25 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+import snippets
 
 from zoo import evaluate as zoo_evaluate
-from zoo.cli import zoo as command
 from zoo.hub.card import UNWRITTEN
 from zoo.plugins import forget
 
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-BLOCKS = BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
-README = BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
-#: Less work than is asked for, on noise for digits, where the text asks for a real run.
-LITTLE = {"steps = 4000": "steps = 2", "warmup_steps = 200": "warmup_steps = 0"}
+BLOCKS = snippets.read_blocks(ROOT / "CONTRIBUTING.md")
+README = snippets.read_blocks(ROOT / "README.md")
+#: Replacements in recipes, to train for two steps instead of thousands.
+SHORTER = {"steps = 4000": "steps = 2", "warmup_steps = 200": "warmup_steps = 0"}
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch, noise_root):
+def folder(tmp_path, monkeypatch, noise_root):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ZOO_DATA", str(noise_root))
     monkeypatch.syspath_prepend(tmp_path / "site")
@@ -33,7 +30,8 @@ def here(tmp_path, monkeypatch, noise_root):
     forget()
 
 
-def test_the_way_of_a_plugin_and_its_weights(here):
+@pytest.mark.slow
+def test_commands_take_a_plugin_to_published_weights(folder):
     ran = []
     for language, source in BLOCKS:
         if language == "console":
@@ -42,17 +40,22 @@ def test_the_way_of_a_plugin_and_its_weights(here):
                 zoo(arguments)
                 ran.append(arguments[0])
         elif language == "sh" and "zoo-rain" in source:
-            shell(source, here)
+            shell(source)
         elif language == "python" and (file := re.match(r"# (zoo_(\w+))\.py\n", source)):
-            plugin(here / "site", file[1], file[2], source)
+            plugin(folder / "site", file[1], file[2], source)
+        elif language == "python":
+            names: dict[str, object] = {}
+            exec(source, names)
+            assert names["model"].config.head == "fade"
     assert ran == [
         *("new", "check", "train", "eval", "cost", "demo", "card", "publish", "publish", "pull"),
         *("data", "data", "eval"),
     ]
-    assert (here / "shared" / "ms-rain-mmnist" / "model.safetensors").is_file()
+    assert (folder / "shared" / "ms-rain-mmnist" / "model.safetensors").is_file()
 
 
-def test_the_four_commands_of_the_readme(here, monkeypatch):
+@pytest.mark.slow
+def test_four_commands_of_the_readme(folder, monkeypatch):
     (source,) = (source for _, source in README if "zoo train cards/ms-mycell" in source)
     lines = [shlex.split(line, comments=True) for line in source.splitlines()]
     new, check, train, last = (line[1:] for line in lines if line[0] == "zoo")
@@ -60,8 +63,9 @@ def test_the_four_commands_of_the_readme(here, monkeypatch):
         *(["new", "zoo-mycell"], ["check", "mycell"], "train", "publish"),
     ]
     zoo(new)  # what it writes is checked in test_wheel.py
-    (here / "site").mkdir()
-    plugin(here / "site", "zoo_mycell", "mycell", (here / "zoo-mycell/zoo_mycell.py").read_text())
+    (folder / "site").mkdir()
+    source = (folder / "zoo-mycell" / "zoo_mycell.py").read_text()
+    plugin(folder / "site", "zoo_mycell", "mycell", source)
     monkeypatch.chdir("zoo-mycell")
     monkeypatch.setattr(zoo_evaluate, "evaluate", partial(zoo_evaluate.evaluate, sequences=4))
     zoo(train)
@@ -70,8 +74,7 @@ def test_the_four_commands_of_the_readme(here, monkeypatch):
     assert Path("shared/ms-mycell-mmnist/model.safetensors").is_file()
 
 
-def test_what_becomes_a_model_of_the_zoos_own(tmp_path):
-    """As much of a run as the models that are there have, and nothing of its author's machine."""
+def test_copied_model_has_the_files_of_built_in_models(tmp_path):
     model = ROOT / "cards" / "mslstm-mmnist"
     run = shutil.copytree(model, tmp_path / "runs" / "NAME")
     for name in ("run.json", "log.jsonl", "checkpoints/1.safetensors"):
@@ -79,29 +82,28 @@ def test_what_becomes_a_model_of_the_zoos_own(tmp_path):
         (run / name).touch()
     (tmp_path / "cards").mkdir()
     (source,) = (source for _, source in BLOCKS if "cards/NAME" in source)
-    commands = source[: source.index("python")]  # what follows writes the README of the zoo
+    commands = source[: source.index("python")]  # the last line updates the README
     subprocess.run(commands, shell=True, check=True, cwd=tmp_path)
-    there = {path.name for path in (tmp_path / "cards" / "NAME").iterdir()}
-    assert there == {path.name for path in model.iterdir()}
+    copied = {path.name for path in (tmp_path / "cards" / "NAME").iterdir()}
+    assert copied == {path.name for path in model.iterdir()}
     assert (tmp_path / "cards" / "SHA256SUMS").read_text().endswith("NAME/model.safetensors\n")
 
 
 def zoo(arguments):
-    """Run a command; what a person would do before it is done."""
+    """Run a command, after the edits that a person would make, and with little work."""
     if arguments[0] == "train":
         recipe = Path(arguments[1])
         text = recipe.read_text()
-        for much, little in LITTLE.items():
-            assert much in text
-            text = text.replace(much, little)
+        for old, new in SHORTER.items():
+            assert old in text
+            text = text.replace(old, new)
         recipe.write_text(text)
     if arguments[0] == "eval":
         arguments = [*arguments, "--sequences", "4"]
     if arguments[0] == "publish":
         card = Path(arguments[1]) / "README.md"
         card.write_text(card.read_text().replace(UNWRITTEN, "A person says this."))
-    ran = CliRunner().invoke(command, arguments)
-    assert ran.exit_code == 0, f"zoo {shlex.join(arguments)}\n{ran.output}"
+    snippets.run_zoo(arguments)
 
 
 def plugin(site, module, name, source):
@@ -114,12 +116,9 @@ def plugin(site, module, name, source):
     forget()
 
 
-def shell(source, here):
+def shell(source):
     """Run a line of shell; an installation goes where this process finds it."""
     if source.startswith("pip install"):
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
-        to = ["--no-build-isolation", "--target", here / "site"]
-        subprocess.run([*pip, *to, here / "zoo-rain"], check=True)
-        forget()
+        snippets.install(Path("zoo-rain"))
     else:
         subprocess.run(source, shell=True, check=True)

@@ -1,4 +1,4 @@
-"""The wheel holds what is needed and nothing else, and works where nothing else is installed."""
+"""The wheel contains what is needed and nothing else, and works without the checkout."""
 
 import json
 import os
@@ -17,6 +17,8 @@ from zoo.model_folder import PARTS
 ROOT = Path(__file__).parents[1]
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -27,12 +29,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_contents(wheel: Path) -> None:
+def test_wheel_has_the_packages_and_their_data(wheel: Path) -> None:
     names = {Path(name) for name in ZipFile(wheel).namelist()}
     plugins = {path.name for path in (ROOT / "plugins").glob("*.py")}
     tops = {name.parts[0] for name in names if not name.parts[0].endswith(".dist-info")}
     assert tops == {"zoo", *plugins}
     assert Path("zoo/data/clips/handwritten_digits.npz") in names
+    assert Path("zoo/py.typed") in names
     assert any(name.name == "LICENSE" and ".dist-info" in name.parts[0] for name in names)
     template = Path("zoo/scaffold/template")
     ours = {name for name in names if template not in name.parents}
@@ -40,8 +43,7 @@ def test_contents(wheel: Path) -> None:
     assert not strays
 
 
-def test_cards(wheel: Path) -> None:
-    """A model's folder is in the wheel as on a hub: its parts, flat, and no checkpoints."""
+def test_wheel_has_cards_without_checkpoints(wheel: Path) -> None:
     cards = {Path(n) for n in ZipFile(wheel).namelist() if n.startswith("zoo/_cards/")}
     cards.remove(Path("zoo/_cards/SHA256SUMS"))
     assert {name.parts[2] for name in cards} == {
@@ -54,14 +56,14 @@ def test_cards(wheel: Path) -> None:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the wheel, which finds its dependencies in the running one's."""
+    """An environment with the wheel; dependencies come from the running environment."""
     folder = tmp_path_factory.mktemp("venv")
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
     options = ["--no-deps", "--no-index"]
     subprocess.run([*PIP, "--python", python, "install", *options, wheel], check=True)
     (site,) = folder.glob("lib/python*/site-packages")
-    # The folder alone is added: its .pth files, by which the checkout is found, are not read.
+    # This adds the folder only: its .pth files, which would lead to the checkout, are not read.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return folder
 
@@ -74,7 +76,7 @@ def run(environment: Path, *arguments: str) -> str:
     return ran.stdout
 
 
-def test_installed(installed: Path) -> None:
+def test_installed_wheel_lists_its_plugins_and_models(installed: Path) -> None:
     script = "import zoo, zoo_convlstm; print(zoo.__file__, zoo_convlstm.__file__, sep='\\n')"
     for path in run(installed, "python", "-c", script).splitlines():
         assert Path(path).is_relative_to(installed)
@@ -91,15 +93,12 @@ def test_installed(installed: Path) -> None:
     not (ROOT / "cards" / "mslstm-mmnist" / "model.safetensors").is_file(),
     reason="the default model of zoo demo is not in cards/",
 )
-def test_demo(installed: Path) -> None:
+def test_installed_demo_beats_persistence(installed: Path) -> None:
     folder = Path(run(installed, "zoo", "pull", "mslstm-mmnist").strip())
     assert folder.is_relative_to(installed)
     errors = json.loads(run(installed, "zoo", "demo", "--json"))["forecast"]
     assert errors["model"]["mse"] < errors["persistence"]["mse"]
     assert (installed / "zoo-demo" / "demo.gif").stat().st_size > 0
-
-
-# A third party's plugin: made, installed, used and removed beside the zoo
 
 
 TRAINING = """
@@ -119,7 +118,7 @@ for name in ("mycell", "ms-mycell"):
 """
 
 
-def test_a_plugin_from_nothing_to_gone(
+def test_third_party_plugin_is_created_installed_used_and_removed(
     installed: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     run(installed, "zoo", "new", "zoo-mycell")
@@ -148,7 +147,7 @@ def test_a_plugin_from_nothing_to_gone(
         command = [installed / "bin" / "zoo", "info", f"local-dir:{installed / name}"]
         gone = subprocess.run(command, capture_output=True, text=True, cwd=installed)
         assert gone.returncode == 2
-        assert gone.stderr == (
-            "Error: the cell 'mycell' comes from zoo-mycell 0.1.0, which is not installed; "
-            "install it: pip install zoo-mycell==0.1.0\n"
-        )
+        assert gone.stderr.startswith("Error: ")
+        assert gone.stderr.count("\n") == 1
+        assert "'mycell'" in gone.stderr
+        assert "pip install zoo-mycell==0.1.0" in gone.stderr

@@ -9,6 +9,7 @@ import click
 
 from zoo.cli.common import echo
 from zoo.errors import ZooError
+from zoo.extras import suggest_extra
 from zoo.plugins import Plugin, builtin, find
 
 __all__ = ["find_command", "main"]
@@ -38,7 +39,8 @@ class _Group(click.Group):
     def invoke(self, context: click.Context) -> Any:
         warnings.showwarning = _show_warning
         try:
-            return super().invoke(context)
+            with suggest_extra():
+                return super().invoke(context)
         except ZooError as error:
             echo(f"Error: {error}", err=True)
             context.exit(2)
