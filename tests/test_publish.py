@@ -1,4 +1,4 @@
-"""Models go to a hub and come from it: over HTTP with the Hub's own client, and through folders."""
+"""Publishing and pulling: over HTTP with the Hub's own client, and through folders."""
 
 import json
 import math
@@ -21,9 +21,11 @@ from huggingface_hub import ModelCard
 import zoo
 import zoo.hub
 from zoo.cli import zoo as command
-from zoo.errors import ZooError
+from zoo.errors import HubError, NotFoundError, ZooError
 from zoo.hub.card import UNWRITTEN, write_card
 from zoo.hub.publish import publish
+
+pytestmark = pytest.mark.hub
 
 CARDS = Path(__file__).parents[1] / "cards"
 ZOO = Path(sys.executable).with_name("zoo")
@@ -39,7 +41,7 @@ def hub(tmp_path, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A model that may be published: trained weights and a card that says all."""
+    """A model that can be published: trained weights and a complete card."""
     target = shutil.copytree(CARDS / "convlstm-mmnist", tmp_path / "ours" / "convlstm-mine")
     write_card(target, repository="me/it")
     return target
@@ -54,7 +56,7 @@ def run(*arguments):
 
 
 def start(*arguments, env, **options):
-    """A process of its own, as a person would start it."""
+    """Start the command line in a process of its own."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([ZOO, *map(str, arguments)], env=os.environ | env, **pipes, **options)
 
@@ -62,11 +64,11 @@ def start(*arguments, env, **options):
 # To the Hub
 
 
-def test_what_is_published_is_pulled_byte_for_byte(hub, folder):
+def test_published_model_is_pulled_byte_for_byte(hub, folder):
     write_card(folder, repository="me/convlstm-mine")
     ran = run("publish", folder, "me/convlstm-mine")
     assert ran.exit_code == 0, ran.output
-    assert f"published: {hub.url}/me/convlstm-mine" in ran.output
+    assert f"{hub.url}/me/convlstm-mine" in ran.output
     assert hub.files("me/convlstm-mine") == content(folder)
     assert len(hub.commits("me/convlstm-mine")) == 2  # the Hub's own, and one for all files
     pulled = zoo.pull("hf-hub:me/convlstm-mine")
@@ -89,16 +91,16 @@ def test_publishing_again_changes_nothing(hub, folder):
     assert hub.files("me/it") == content(folder)
 
 
-def test_a_dry_run_sends_nothing(hub, folder):
+def test_dry_run_sends_nothing(hub, folder):
     ran = run("publish", folder, "me/it", "--dry-run", "--json")
     assert ran.exit_code == 0, ran.output
-    told = json.loads(ran.output)
-    assert (told["published"], told["address"]) == (False, "hf://me/it")
-    assert told["files"] == {name: len(data) for name, data in content(folder).items()}
+    report = json.loads(ran.output)
+    assert (report["published"], report["address"]) == (False, "hf://me/it")
+    assert report["files"] == {name: len(data) for name, data in content(folder).items()}
     assert hub.log == []
 
 
-def test_only_the_parts_of_a_model_are_published(hub, folder):
+def test_only_files_of_the_model_are_published(hub, folder):
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "state.bin").write_bytes(b"x")
     (folder / "log.jsonl").write_text("{}")
@@ -114,15 +116,15 @@ def test_only_the_parts_of_a_model_are_published(hub, folder):
 
 
 @pytest.mark.parametrize("fault", ["fail_commit", "fail_lfs"])
-def test_a_failed_upload_leaves_the_hub_as_it_was(hub, folder, fault):
+def test_failed_upload_leaves_the_hub_unchanged(hub, folder, fault):
     hub.fail_status = 507
     setattr(hub, fault, math.inf)
-    with pytest.raises(ZooError, match=r"hf-hub:me/it cannot be published") as caught:
+    with pytest.raises(HubError, match=r"hf-hub:me/it.*507") as caught:
         publish(folder, "me/it")
     assert "\n" not in str(caught.value)
     assert "me/it" not in hub.repos
     hub.add("me/it", {"README.md": b"of mine"})
-    with pytest.raises(ZooError, match="cannot be published"):
+    with pytest.raises(HubError, match="hf-hub:me/it"):
         publish(folder, "me/it")
     assert hub.files("me/it") == {"README.md": b"of mine"}
     setattr(hub, fault, 0)
@@ -134,23 +136,24 @@ def test_publishing_needs_a_token(hub, folder, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_of_somebody_else")
     ran = run("publish", folder, "me/it")
     assert ran.exit_code == 2
-    assert "hf auth login, or set HF_TOKEN" in ran.output
+    assert "hf auth login" in ran.output
+    assert "HF_TOKEN" in ran.output
     assert ran.output.count("\n") == 1
     assert hub.repos == {}
 
 
-def test_an_unfinished_card_is_not_published(hub, folder):
+def test_unfinished_card_is_not_published(hub, folder):
     (folder / "README.md").unlink()
     write_card(folder)
     ran = run("publish", folder, "me/it")
     assert ran.exit_code == 2
-    assert "without a licence" in ran.output
-    assert "a description under Intended use, Where it fails" in ran.output
+    assert "--license" in ran.output
+    assert "Intended use, Where it fails" in ran.output
     assert UNWRITTEN in (folder / "README.md").read_text()
     assert hub.log == []
 
 
-def test_a_card_tells_to_load_the_model_from_where_it_is(hub, folder):
+def test_published_card_names_its_repository(hub, folder):
     write_card(folder, repository="you/other")
     publish(folder, "me/it", dry_run=True)
     assert 'zoo.load("hf-hub:you/other")' in (folder / "README.md").read_text()
@@ -159,44 +162,46 @@ def test_a_card_tells_to_load_the_model_from_where_it_is(hub, folder):
 
 
 @pytest.mark.parametrize(
-    ("destination", "options", "said"),
+    ("destination", "options", "expected"),
     [
-        ("it", [], "'it' is no repository on the Hugging Face Hub: give org/name"),
-        ("a/b/c", [], "is no repository"),
-        ("/it", [], "is no repository"),
-        ("me/", [], "is no repository"),
-        ("me/no good", [], "is no repository"),
-        ("it", ["--hub", "hf://"], "is no account on the Hugging Face Hub"),
-        ("../it", ["--hub", "place"], "is no name of a model"),
+        ("it", [], "'it'"),
+        ("a/b/c", [], "'a/b/c'"),
+        ("/it", [], "'/it'"),
+        ("me/", [], "'me/'"),
+        ("me/no good", [], "'me/no good'"),
+        ("it", ["--hub", "hf://"], "'hf://'"),
+        ("../it", ["--hub", "place"], "'../it'"),
     ],
 )
-def test_destinations_that_are_none(hub, folder, tmp_path, monkeypatch, destination, options, said):
+def test_invalid_destination_is_an_error(
+    hub, folder, tmp_path, monkeypatch, destination, options, expected
+):
     monkeypatch.chdir(tmp_path)
     ran = run("publish", folder, destination, *options)
     assert ran.exit_code == 2
-    assert said in ran.output
+    assert expected in ran.output
     assert hub.repos == {}
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
-        (lambda f: (f / "model.safetensors").write_bytes(b"PK\3\4"), "not a sound safetensors"),
-        (lambda f: (f / "model.safetensors").unlink(), "there are no weights at"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"PK\3\4"), "model.safetensors"),
+        (lambda f: (f / "model.safetensors").unlink(), "model.safetensors"),
         (lambda f: (f / "config.json").write_text('{"cell": 3}'), "cell: "),
-        (lambda f: shutil.rmtree(f), "there is no folder"),
+        (lambda f: shutil.rmtree(f), "convlstm-mine"),
     ],
 )
-def test_what_is_no_model_is_not_published(hub, folder, change, said):
+def test_invalid_model_is_not_published(hub, folder, change, expected):
     change(folder)
     ran = run("publish", folder, "me/it")
     assert ran.exit_code == 2
-    assert said in ran.output
+    assert expected in ran.output
     assert hub.log == []
 
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in CARDS.glob("*/README.md")))
-def test_the_hub_finds_no_fault_with_our_cards(hub, name):
+def test_builtin_cards_are_valid(hub, name):
     ModelCard.load(CARDS / name / "README.md").validate()
 
 
@@ -205,7 +210,7 @@ def test_the_hub_finds_no_fault_with_our_cards(hub, name):
 
 @pytest.fixture
 def published(hub, folder):
-    """Two models of one account, and what is no model of the zoo."""
+    """Two models of one account, and repositories that are not models of the zoo."""
     write_card(folder, repository="me/convlstm-mine")
     publish(folder, "me/convlstm-mine")
     again = shutil.copytree(CARDS / "mslstm-mmnist", folder.parent / "mslstm-ours")
@@ -229,7 +234,7 @@ def published(hub, folder):
         ("convlstm-mine@main", True, "convlstm-mine"),
     ],
 )
-def test_a_name_is_found_in_the_hubs_in_their_order(published, monkeypatch, ref, pretrained, name):
+def test_hubs_are_searched_in_order(published, monkeypatch, ref, pretrained, name):
     monkeypatch.setenv("ZOO_HUB", " hf://me ,hf://you")
     assert (
         zoo.load(ref, pretrained).config.architecture
@@ -239,13 +244,13 @@ def test_a_name_is_found_in_the_hubs_in_their_order(published, monkeypatch, ref,
     assert f"models--me--{name}" in str(folder) or folder == CARDS / name
 
 
-def test_the_first_of_an_architecture_is_found_by_its_tag(published, tmp_path, monkeypatch):
+def test_architecture_means_its_first_pretrained_model(published, tmp_path, monkeypatch):
     monkeypatch.setattr(zoo.hub, "builtin_folder", lambda: tmp_path)
     assert "models--me--mslstm-ours" in str(zoo.pull("mslstm", hub="hf://me"))
     assert "models--me--convlstm-mine" in str(zoo.pull("convlstm", hub=["hf://you", "hf://me"]))
 
 
-def test_a_model_of_a_hub_is_called_by_its_name(published, monkeypatch):
+def test_info_shows_the_name_of_a_model_of_a_hub(published, monkeypatch):
     monkeypatch.setenv("ZOO_HUB", "hf://me")
     for ref in ("convlstm-mine", "hf-hub:me/convlstm-mine"):
         ran = run("info", ref)
@@ -254,7 +259,7 @@ def test_a_model_of_a_hub_is_called_by_its_name(published, monkeypatch):
         assert any(line.split()[1:2] == [ref] for line in ran.output.splitlines()[1:])
 
 
-def test_an_older_revision(published, folder):
+def test_pull_an_older_revision(published, folder):
     sha = published.commits("me/convlstm-mine")[0].sha
     path = folder / "README.md"
     path.write_text(path.read_text() + "\nLater.\n")
@@ -262,7 +267,7 @@ def test_an_older_revision(published, folder):
     assert "Later." in (zoo.pull("hf-hub:me/convlstm-mine") / "README.md").read_text()
     for ref in (f"hf-hub:me/convlstm-mine@{sha}", f"hf://me/convlstm-mine@{sha}"):
         assert "Later." not in (zoo.pull(ref) / "README.md").read_text()
-    with pytest.raises(ZooError, match="convlstm-mine@v9 cannot be had"):
+    with pytest.raises(ZooError, match="convlstm-mine@v9"):
         zoo.pull("hf-hub:me/convlstm-mine@v9")
 
 
@@ -281,24 +286,27 @@ def test_models_are_listed_and_searched(published):
     }
     assert "hf-hub:me/mslstm-ours" in run("search", "mslstm").output
     assert "convlstm" not in run("search", "mslstm").output
-    assert "no model matches 'xyz'" in run("search", "xyz").output
+    assert "'xyz'" in run("search", "xyz").output
 
 
-def test_what_is_no_model_of_the_zoo(published):
-    for ref, said in (
-        ("hf-hub:you/empty", "no whole model of the zoo: it has no model.safetensors"),
-        ("hf-hub:me/else", "it has no config.json and no model.safetensors"),
-        ("hf-hub:me/nowhere", "is not there, or not for you to see"),
-        ("hf-hub:nobody", "is not there|is no name of a repository"),
+def test_pull_of_an_invalid_repository_is_an_error(published):
+    for ref, error, expected in (
+        ("hf-hub:you/empty", HubError, "hf-hub:you/empty .*model.safetensors"),
+        ("hf-hub:me/else", HubError, "hf-hub:me/else .*config.json.*model.safetensors"),
+        ("hf-hub:me/nowhere", NotFoundError, "hf-hub:me/nowhere .*hf auth login"),
+        ("hf-hub:nobody", ZooError, "hf-hub:nobody "),
     ):
-        with pytest.raises(ZooError, match=said):
+        with pytest.raises(error, match=expected):
             zoo.pull(ref)
-    with pytest.raises(ZooError, match=r"'convlstm-mime' \(did you mean convlstm-mine"):
+
+
+def test_mistyped_name_suggests_a_model_of_the_hub(published):
+    with pytest.raises(NotFoundError, match=r"'convlstm-mime'.*convlstm-mine"):
         zoo.pull("convlstm-mime", hub="hf://me")
 
 
-def test_a_hub_that_refuses_is_not_in_the_way(published, monkeypatch):
-    """Neither one whose token has expired, nor another's repository of that name."""
+def test_unusable_hub_does_not_hide_others(published, monkeypatch):
+    """Neither with an expired token, nor with another repository of that name."""
     published.add("you/convlstm-mine", {"notes.md": b"of something else"})
     assert "models--me--" in str(zoo.pull("convlstm-mine", hub=["hf://you", "hf://me"]))
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
@@ -307,12 +315,12 @@ def test_a_hub_that_refuses_is_not_in_the_way(published, monkeypatch):
     monkeypatch.setenv("ZOO_HUB", "hf://me")
     ran = run("list", "ms-conv*", "--json")
     assert ran.exit_code == 0, ran.output
-    assert "cannot be searched with this token (401)" in ran.stderr
+    assert "401" in ran.stderr
     assert run("pull", "mslstm-mmnist").exit_code == 0
 
 
-def test_known_weights_are_no_others(published, tmp_path, monkeypatch):
-    """A name that is known means its weights, wherever they are pulled from."""
+def test_known_names_are_checked_against_their_checksums(published, tmp_path, monkeypatch):
+    """A known name means its weights, wherever they are pulled from."""
     place = tmp_path / "known"
     place.mkdir()
     monkeypatch.setattr(zoo.hub, "builtin_folder", lambda: place)
@@ -323,14 +331,12 @@ def test_known_weights_are_no_others(published, tmp_path, monkeypatch):
     (place / "SHA256SUMS").write_text(lines)
     zoo.pull("convlstm-mine", hub="hf://me")
     (place / "SHA256SUMS").write_text(lines.replace("convlstm-mine", "mslstm-ours"))
-    with pytest.raises(
-        ZooError, match=r"is not mslstm-ours: it has sha256 3920b688.*SHA256SUMS says"
-    ):
+    with pytest.raises(HubError, match=r"mslstm-ours.*3920b688.*SHA256SUMS"):
         zoo.load("mslstm-ours", hub="hf://me")
     assert zoo.load("hf-hub:me/mslstm-ours")  # asked for by its place
 
 
-def test_the_sums_are_those_of_the_weights():
+def test_checksums_match_the_builtin_weights():
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=CARDS, check=True)
     known = {line.split()[1] for line in (CARDS / "SHA256SUMS").open()}
     assert known == {f"{p.parent.name}/{p.name}" for p in CARDS.glob("*/model.safetensors")}
@@ -339,7 +345,7 @@ def test_the_sums_are_those_of_the_weights():
 # When things go wrong
 
 
-def test_without_a_network_the_cache_serves(published, tmp_path):
+def test_offline_pull_uses_the_cache(published, tmp_path):
     env = published.env(tmp_path / "home")
     assert start("pull", "hf-hub:me/convlstm-mine", env=env).wait() == 0
     with socket.socket() as closed:
@@ -367,31 +373,31 @@ def test_without_a_network_the_cache_serves(published, tmp_path):
     ran = start("list", "--hub", "hf://me", "--json", env=env)
     out, err = ran.communicate()
     assert [row["name"] for row in json.loads(out)] == ["convlstm-mine"]
-    assert "is left out" in err
+    assert "snapshots" in err
     ran = start("pull", "mslstm-ours", "--hub", "hf://me", env=env)
     _, err = ran.communicate()
     assert ran.returncode == 2
-    assert "cannot be reached" in err
+    assert "mslstm-ours" in err
     assert err.count("\n") == 1
 
 
-def test_two_processes_that_pull_at_once(published, tmp_path):
+def test_two_processes_pull_at_once(published, tmp_path):
     published.slow = 0.002
     env = published.env(tmp_path / "fresh")
     both = [start("pull", "hf-hub:me/mslstm-ours", env=env) for _ in range(2)]
-    for one in both:
-        out, err = one.communicate()
-        assert one.returncode == 0, err
+    for process in both:
+        out, err = process.communicate()
+        assert process.returncode == 0, err
         assert content(out.strip()) == content(tmp_path / "ours" / "mslstm-ours")
 
 
-def test_a_broken_connection_is_taken_up_again(published, tmp_path):
+def test_broken_download_is_resumed(published, tmp_path):
     published.cut_after = 1_000_000
     assert content(zoo.pull("hf-hub:me/mslstm-ours")) == content(tmp_path / "ours" / "mslstm-ours")
     assert published.cut_after is None, "the connection was not broken"
 
 
-def test_a_pull_that_is_killed_leaves_no_half_model(published, tmp_path):
+def test_killed_pull_leaves_no_partial_model(published, tmp_path):
     published.slow = 0.05
     env = published.env(tmp_path / "fresh")
     killed = start("pull", "hf-hub:me/mslstm-ours", env=env)
@@ -413,8 +419,8 @@ def test_a_pull_that_is_killed_leaves_no_half_model(published, tmp_path):
     assert content(out.strip()) == content(tmp_path / "ours" / "mslstm-ours")
 
 
-def test_a_full_disk_leaves_no_half_model(published, tmp_path):
-    """Files cannot grow beyond a megabyte, as if the disk ended there."""
+def test_full_disk_leaves_no_partial_model(published, tmp_path):
+    """Files cannot grow beyond a megabyte, as on a full disk."""
     env = published.env(tmp_path / "fresh")
 
     def small_disk():
@@ -423,7 +429,7 @@ def test_a_full_disk_leaves_no_half_model(published, tmp_path):
     full = start("pull", "hf-hub:me/mslstm-ours", env=env, preexec_fn=small_disk)
     out, err = full.communicate()
     assert (full.returncode, out) == (2, "")
-    assert "cannot be had" in err
+    assert "mslstm-ours" in err
     assert err.count("\n") == 1
     offline = start("pull", "hf-hub:me/mslstm-ours", env=env | {"HF_HUB_OFFLINE": "1"})
     assert offline.communicate()[0] == ""
@@ -437,7 +443,7 @@ def test_a_full_disk_leaves_no_half_model(published, tmp_path):
 # Folders as hubs
 
 
-def test_a_folder_is_a_hub(folder, tmp_path, monkeypatch):
+def test_publish_to_a_folder(folder, tmp_path, monkeypatch):
     place = tmp_path / "place"
     for _ in range(2):  # publishing again replaces it with the same
         ran = run("publish", folder, "convlstm-mine", "--hub", place)
@@ -458,7 +464,7 @@ def test_a_folder_is_a_hub(folder, tmp_path, monkeypatch):
     assert zoo.load("convlstm", "mine").config.cell == "convlstm"
 
 
-def test_a_failed_copy_leaves_the_model_there_as_it_was(folder, tmp_path, monkeypatch):
+def test_failed_copy_leaves_the_published_model_unchanged(folder, tmp_path, monkeypatch):
     place = tmp_path / "place"
     publish(folder, "it", hub=str(place))
     before = content(place / "it")
@@ -478,14 +484,14 @@ def test_a_failed_copy_leaves_the_model_there_as_it_was(folder, tmp_path, monkey
     assert [path.name for path in place.iterdir()] == ["it"]
 
 
-def test_a_model_is_not_published_onto_itself(folder):
-    with pytest.raises(ZooError, match="is the place itself"):
+def test_publishing_a_model_onto_itself_is_an_error(folder):
+    with pytest.raises(HubError, match="convlstm-mine"):
         publish(folder, folder.name, hub=str(folder.parent))
     assert (folder / "model.safetensors").is_file()
 
 
-def test_nothing_but_a_model_is_replaced(folder, tmp_path):
-    """Not a folder of anything else, not one that holds the model, not one inside of it."""
+def test_publishing_replaces_nothing_but_a_model(folder, tmp_path):
+    """Neither another folder, nor one that contains the model, nor one inside of it."""
     place = tmp_path / "shop"
     (place / "it" / "notes").mkdir(parents=True)
     (place / "it" / "notes" / "kept.txt").write_text("kept")
@@ -493,32 +499,31 @@ def test_nothing_but_a_model_is_replaced(folder, tmp_path):
     for name, hub in (("it", place), ("ours", tmp_path), ("inside", folder)):
         ran = run("publish", folder, name, "--hub", hub)
         assert ran.exit_code == 2, ran.output
-        assert "choose another" in ran.output
+        assert str(hub) in ran.output
     assert (place / "it" / "notes" / "kept.txt").read_text() == "kept"
     assert content(folder) == before
     ran = run("publish", folder, "../x", "--hub", place, "--dry-run")
-    assert (ran.exit_code, "is no name of a model" in ran.output) == (2, True)
+    assert (ran.exit_code, "'../x'" in ran.output) == (2, True)
 
 
-def test_a_bad_model_in_a_folder_does_not_hide_the_others(folder, tmp_path):
+def test_invalid_model_does_not_hide_others(folder, tmp_path):
     place = folder.parent
     (place / "bad").mkdir()
     (place / "bad" / "model.safetensors").write_bytes(b"")
     (place / "bad" / "config.json").write_text("{")
     ran = run("list", "--hub", place, "--json")
     assert [row["name"] for row in json.loads(ran.stdout)] == ["convlstm-mine"]
-    assert "bad is left out" in ran.stderr
+    assert str(place / "bad") in ran.stderr
     ran = run("pull", "x", "--hub", tmp_path / "nowhere")
     assert ran.exit_code == 2
-    assert "the hub " in ran.output
-    assert "is no folder" in ran.output
+    assert str(tmp_path / "nowhere") in ran.output
 
 
 # A server of others
 
 
 @pytest.mark.skipif("ZOO_OLAH" not in os.environ, reason="ZOO_OLAH names no Python that has olah")
-def test_a_mirror_of_the_hub_serves(folder, tmp_path):
+def test_pull_from_a_mirror_of_the_hub(folder, tmp_path):
     """olah, a self-hosted mirror, offline: a git repository becomes a repository of the Hub."""
     repository = shutil.copytree(folder, tmp_path / "mirrors" / "models" / "me" / "convlstm-mine")
     git = ["git", "-C", repository, "-c", "user.name=me", "-c", "user.email=me@localhost"]

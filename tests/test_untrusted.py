@@ -1,7 +1,8 @@
-"""A model may come from anyone: of whatever its files hold comes a clear error or a sound model."""
+"""Untrusted model folders: any content gives a clear error or a valid model."""
 
 import json
 import os
+import re
 import signal
 import struct
 from contextlib import contextmanager
@@ -9,13 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import zoo
-import zoo.cli
-from zoo.errors import ZooError
+from zoo.errors import ConfigError, HubError, ZooError
 from zoo.hub.card import write_card
 from zoo.hub.publish import publish
 from zoo.model_folder import PARTS, read_json, update_metrics
@@ -39,10 +38,10 @@ def folder(tmp_path):
 
 @contextmanager
 def no_hang(seconds=30):
-    """Whatever takes longer fails; it is a hang, as each try takes some milliseconds."""
+    """Fail if the block takes longer; each attempt takes milliseconds."""
 
     def stop(*_):
-        pytest.fail("it hangs")
+        pytest.fail("timeout")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.alarm(seconds)
@@ -54,7 +53,7 @@ def no_hang(seconds=30):
 
 
 def load(folder):
-    """The model, or None where there is a clear error of one line."""
+    """The model, or None if there is a clear error of one line."""
     with no_hang():
         try:
             return zoo.load(f"local-dir:{folder}")
@@ -65,7 +64,7 @@ def load(folder):
 
 
 def changed(content, data):
-    """Some bytes changed, taken away or put in, and what is after a place cut off."""
+    """Some bytes changed, removed or inserted, or the end cut off."""
     content = bytearray(content)
     for _ in range(data.draw(st.integers(1, 3), "changes")):
         place = data.draw(st.integers(0, max(len(content) - 1, 0)), "place")
@@ -87,8 +86,8 @@ def changed(content, data):
 
 @OFTEN
 @given(data=st.data())
-def test_any_change_of_the_weights(folder, data):
-    """The same forecast, bit for bit, or an error: no number of the file can be changed."""
+def test_changed_weights_give_an_error_or_the_same_forecast(folder, data):
+    """The result is the same forecast, bit for bit, or an error."""
     sound = zoo.load(f"local-dir:{folder}")(FRAMES, 2)
     path = folder / "model.safetensors"
     content = path.read_bytes()
@@ -102,8 +101,8 @@ def test_any_change_of_the_weights(folder, data):
 
 @OFTEN
 @given(data=st.data())
-def test_any_change_of_the_config(folder, data):
-    """An error, or a model with the very weights, whose config is what the file says."""
+def test_changed_config_gives_an_error_or_a_valid_model(folder, data):
+    """The result is an error, or a model with the same weights and the config of the file."""
     weights = zoo.load(f"local-dir:{folder}").state_dict()
     path = folder / "config.json"
     content = path.read_bytes()
@@ -132,8 +131,8 @@ VALUES = st.recursive(
 
 @OFTEN
 @given(data=st.data())
-def test_any_value_in_the_config(tmp_path, data):
-    """Of every cell, any value of any key, its own options among them."""
+def test_arbitrary_config_values_give_an_error_or_a_model(tmp_path, data):
+    """Any value of any key, for every cell, including its own options."""
     cell = data.draw(st.sampled_from(names("cells")), "cell")
     folder = tmp_path / cell
     if not folder.exists():
@@ -152,29 +151,29 @@ def test_any_value_in_the_config(tmp_path, data):
 
 
 @pytest.mark.parametrize("length", [0, 1, 2**31, 2**40, 2**63 - 1, 2**64 - 1])
-def test_a_header_that_lies_about_its_length(folder, length):
+def test_wrong_header_length_is_an_error(folder, length):
     path = folder / "model.safetensors"
     path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
     assert load(folder) is None
 
 
-def test_damaged_numbers_are_told(folder):
+def test_damaged_numbers_are_an_error(folder):
     path = folder / "model.safetensors"
     content = bytearray(path.read_bytes())
     content[-2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ZooError, match="is damaged: its numbers have changed"):
+    with pytest.raises(ZooError, match="safetensors"):
         zoo.load(f"local-dir:{folder}")
 
 
-def test_numbers_of_another_type_are_told(folder):
+def test_changed_dtype_is_an_error(folder):
     """The same bytes mean other numbers in the other half precision."""
     model = zoo.load(f"local-dir:{folder}")
     zoo.save(model.to(torch.bfloat16), folder)
     assert load(folder) is not None
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes().replace(b'"dtype":"BF16"', b'"dtype": "F16"', 1))
-    with pytest.raises(ZooError, match="is damaged"):
+    with pytest.raises(ZooError, match="safetensors"):
         zoo.load(f"local-dir:{folder}")
 
 
@@ -187,7 +186,7 @@ def test_numbers_of_another_type_are_told(folder):
     ],
     ids=str,
 )
-def test_a_config_of_absurd_size_is_told_soon(folder, values):
+def test_config_of_absurd_size_is_rejected_quickly(folder, values):
     config = json.loads((folder / "config.json").read_text()) | {"cell": "mklstm"} | values
     (folder / "config.json").write_text(json.dumps(config))
     assert load(folder) is None
@@ -210,35 +209,32 @@ def test_a_config_of_absurd_size_is_told_soon(folder, values):
     ],
     ids=str,
 )
-def test_metrics_that_are_none(folder, change):
+def test_invalid_metrics_are_an_error(cli, folder, change):
     (folder / "recipe.toml").write_text("a = 1")
     (folder / "metrics.json").write_text(json.dumps(METRICS | change))
     for command in (["card", folder], ["info", f"local-dir:{folder}"], ["card", folder]):
-        ran = CliRunner().invoke(zoo.cli.zoo, list(map(str, command)))
-        assert ran.exit_code == 2, ran.output
-        assert "metrics.json" in ran.output
-        assert ran.output.count("\n") == 1
+        assert "metrics.json" in cli.fail(*command)
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.json"])
-def test_a_file_too_large_is_not_read(folder, name):
+def test_huge_file_is_not_read(folder, name):
     with (folder / name).open("wb") as file:
         file.truncate(1 << 40)  # a terabyte of nothing
-    with no_hang(), pytest.raises(ZooError, match="has more than"):
+    with no_hang(), pytest.raises(HubError, match=name):
         read_json(folder / name)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_link_out_of_the_folder(folder, tmp_path, name):
-    """A folder from elsewhere does not decide which files of this machine are read."""
+def test_link_out_of_the_folder_is_an_error(folder, tmp_path, name):
+    """A model folder must not determine which files of this machine are read."""
     secret = tmp_path / "secret"
     (folder / name).rename(secret)
     (folder / name).symlink_to(secret)
-    with pytest.raises(ZooError, match=f"{name} is a link to .*secret, outside its folder"):
+    with pytest.raises(HubError, match=f"{name} .*secret"):
         zoo.load(f"local-dir:{folder}")
 
 
-def test_a_link_within_the_folder_and_to_it(folder, tmp_path):
+def test_links_within_and_to_the_folder_are_allowed(folder, tmp_path):
     (folder / "config.json").rename(folder / "its-config")
     (folder / "config.json").symlink_to("its-config")
     (tmp_path / "link").symlink_to(folder)
@@ -246,10 +242,10 @@ def test_a_link_within_the_folder_and_to_it(folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_what_is_no_file_is_not_read(folder, name):
+def test_pipe_is_not_read(folder, name):
     (folder / name).unlink()
-    os.mkfifo(folder / name)  # reading it would wait for ever
-    with no_hang(), pytest.raises(ZooError, match="is no regular file"):
+    os.mkfifo(folder / name)  # reading it would block
+    with no_hang(), pytest.raises(HubError, match=name):
         zoo.load(f"local-dir:{folder}")
 
 
@@ -267,14 +263,14 @@ def a_link(path, secret):
 
 @pytest.mark.parametrize("made", [a_pipe, endless, a_link])
 @pytest.mark.parametrize("name", ["metrics.json", "README.md", "recipe.toml", "config.json"])
-def test_no_part_leads_elsewhere(folder, tmp_path, name, made):
-    """Not what is read for a list, for what is measured, for a card; and none is written to."""
+def test_links_and_pipes_are_not_followed(folder, tmp_path, name, made):
+    """No such file is read, listed, published or written to."""
     (tmp_path / "secret").write_text("{}")
     (folder / "recipe.toml").write_text("a = 1")
     (folder / "metrics.json").write_text(json.dumps(METRICS))
     (folder / name).unlink(missing_ok=True)
     made(folder / name, tmp_path / "secret")
-    with no_hang(), pytest.raises(ZooError, match=r"is no regular file|outside its folder|a link"):
+    with no_hang(), pytest.raises(HubError, match=name):
         write_card(folder, "mit")
     with no_hang(), pytest.raises(ZooError):
         publish(folder, "name", hub=str(tmp_path / "hub"))
@@ -282,16 +278,16 @@ def test_no_part_leads_elsewhere(folder, tmp_path, name, made):
         with no_hang(), pytest.raises(ZooError):
             update_metrics(folder, cost=1)
     if name == "config.json":
-        with no_hang(), pytest.warns(UserWarning, match="is left out"):
+        with no_hang(), pytest.warns(UserWarning, match="config.json"):
             assert "model" not in zoo.hub.pretrained_models(str(folder.parent))
     assert (tmp_path / "secret").read_text() == "{}"
 
 
 @pytest.mark.parametrize("part", ["metrics.json", "picture.png"])
-def test_a_link_is_not_published(folder, tmp_path, part):
+def test_link_is_not_published(folder, tmp_path, part):
     (tmp_path / "secret").write_text("{}")
     (folder / part).symlink_to(tmp_path / "secret")
-    with pytest.raises(ZooError, match="outside its folder"):
+    with pytest.raises(HubError, match=f"{part} .*secret"):
         publish(folder, "name", hub=str(tmp_path / "hub"))
     assert not (tmp_path / "hub").exists()
 
@@ -311,17 +307,17 @@ def test_a_link_is_not_published(folder, tmp_path, part):
         "-x",
     ],
 )
-def test_a_name_leads_nowhere_else(folder, tmp_path, name):
+def test_name_cannot_lead_elsewhere(folder, tmp_path, name):
     (tmp_path / "hub").mkdir()
-    with pytest.raises(ZooError, match=r"there are no weights for|no model is named"):
+    with pytest.raises(HubError, match=re.escape(repr(name))):
         zoo.pull(name, hub=str(tmp_path / "hub"))
-    with pytest.raises(ZooError, match="is no name of a model"):
+    with pytest.raises(ConfigError, match=re.escape(repr(name))):
         zoo.hub.places.open_hub(str(tmp_path / "hub")).publish(folder, name, [])
     assert list((tmp_path / "hub").iterdir()) == []
 
 
 def test_only_parts_of_a_model_are_published():
-    """Nothing that could be run, and no checkpoint."""
+    """No code, and no checkpoints."""
     assert not {".py", ".pth", ".ckpt", ".pkl", ".so", ".sh"} & {
         Path(part).suffix for part in PARTS
     }

@@ -1,8 +1,8 @@
-"""Model cards: the README.md of a model's folder, written from what was measured.
+"""Model cards: README.md of a model folder, generated from its config, recipe and metrics.
 
-A card has blocks between ``<!-- NAME -->`` and ``<!-- /NAME -->``, which are written from
-config.json, recipe.toml and metrics.json, and no number in them is typed. All that stands
-outside of the blocks is a person's, and is kept when the card is written again.
+Blocks between ``<!-- NAME -->`` and ``<!-- /NAME -->`` are generated from config.json,
+recipe.toml and metrics.json. Text outside the blocks is written by people, and is preserved when
+the card is written again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from zoo.atomic import atomic_path
 from zoo.config import Config
-from zoo.errors import ZooError
+from zoo.errors import ConfigError, HubError, ZooError
 from zoo.hub.places import LIBRARY, NAME
 from zoo.model_folder import read_config, read_metrics, read_text, writable_part
 from zoo.published import TABLES
@@ -37,10 +37,10 @@ PROTOCOLS = {"forecast": "forecast", "all-steps": "all steps"}
 #: The Hub's name for the task.
 TASK = "time-series-forecasting"
 
-#: What a person has to replace before the model is published.
+#: The placeholder that must be replaced before a model is published.
 UNWRITTEN = "Not described yet."
 
-#: A new card. The blocks are filled, the sections between them are for a person to write.
+#: A new card. The blocks are generated; the sections between them are for people to write.
 TEMPLATE = f"""
 <!-- summary -->
 <!-- /summary -->
@@ -62,31 +62,37 @@ TEMPLATE = f"""
 <!-- cost -->
 <!-- /cost -->
 
-## Licence and citation
+## License and citation
 
 {UNWRITTEN}
 """
 
 
 def write_card(folder: Path, license: str | None = None, repository: str | None = None) -> Path:
-    """Write the card of a model's folder and return its path.
+    """Write or update the card of a model folder, and return its path.
 
-    license: as the Hub calls it, such as "apache-2.0"; by default that of the card before.
-    repository: org/name on the Hub, from where the card tells how to load the model; by
-        default that of the card before, or the name of the folder alone.
+    Args:
+        folder: the model folder.
+        license: the Hub's identifier, such as "apache-2.0"; by default that of the existing
+            card.
+        repository: the repository on the Hub, org/name, from which the card loads the model; by
+            default that of the existing card, or else the name of the folder.
 
-    Raises ZooError where config.json, recipe.toml or metrics.json is absent or not measured.
+    Raises:
+        ZooError: if config.json, recipe.toml or metrics.json is missing or incomplete.
     """
     config, metrics = read_config(folder), _measured(folder)
     if repository and not re.fullmatch(f"{NAME.pattern}/{NAME.pattern}", repository):
-        raise ZooError(f"{repository!r} is no repository on the Hugging Face Hub: give org/name")
+        raise ConfigError(
+            f"{repository!r} is not a repository on the Hugging Face Hub; expected org/name"
+        )
     recipe = read_recipe(folder)
     path = writable_part(folder, "README.md")
     name = folder.resolve().name
-    before = read_card(folder) if os.path.lexists(path) else None
-    text = before.text if before else TEMPLATE
-    told = re.search(r'zoo\.load\("(hf-hub:[^"]+)"\)', _block(text, "summary"))
-    ref = f"hf-hub:{repository}" if repository else told[1] if told else name
+    existing = read_card(folder) if os.path.lexists(path) else None
+    text = existing.text if existing else TEMPLATE
+    shown = re.search(r'zoo\.load\("(hf-hub:[^"]+)"\)', _block(text, "summary"))
+    ref = f"hf-hub:{repository}" if repository else shown[1] if shown else name
     blocks = {
         "summary": _summary(name, ref, folder, config, metrics),
         "results": _results(name, folder, config, metrics),
@@ -95,7 +101,7 @@ def write_card(folder: Path, license: str | None = None, repository: str | None 
     }
     for block, content in blocks.items():
         text = _replace(text, block, content)
-    data = before.data.to_dict() if before else {}
+    data = existing.data.to_dict() if existing else {}
     data |= {
         "model_name": name,
         "license": license or data.get("license"),
@@ -114,35 +120,43 @@ def write_card(folder: Path, license: str | None = None, repository: str | None 
 
 
 def read_card(folder: Path) -> ModelCard:
-    """The card of a model's folder; ZooError where there is none, or its YAML is broken."""
+    """Read the card of a model folder.
+
+    Raises:
+        HubError: if there is none, or its metadata are invalid.
+    """
     path = folder / "README.md"
     try:
         return ModelCard(read_text(path))
     except ZooError:
         raise
     except FileNotFoundError:
-        raise ZooError(f"{folder} has no card (README.md); write one: zoo card {folder}") from None
-    except Exception as error:  # of YAML, and of the client's checks of what it holds
+        raise HubError(f"{folder} has no card (README.md); write one: zoo card {folder}") from None
+    except Exception as error:  # from the YAML parser, or the client's validation
         reason = " ".join(str(error).split())
-        raise ZooError(f"{path} begins with metadata that are not sound: {reason}") from None
+        raise HubError(f"{path} has invalid metadata: {reason}") from None
 
 
 def read_recipe(folder: Path) -> str:
-    """The recipe of a model's folder, of whatever made it; ZooError where it is none."""
+    """Read the recipe of a model folder; it need not be one of zoo train.
+
+    Raises:
+        HubError: if there is none, or it is empty or not TOML.
+    """
     path = folder / "recipe.toml"
     try:
         text = read_text(path)
         if not tomllib.loads(text):
-            raise ZooError(f"{path} is empty: put there what made the model")
+            raise HubError(f"{path} is empty; copy the recipe of the model there")
         return text
     except FileNotFoundError:
-        raise ZooError(f"{folder} has no recipe.toml: put there what made the model") from None
+        raise HubError(f"{folder} has no recipe.toml; copy the recipe of the model there") from None
     except tomllib.TOMLDecodeError as error:
-        raise ZooError(f"{path} is no TOML: {error}") from None
+        raise HubError(f"{path} is not valid TOML: {error}") from None
 
 
 def card_results(metrics: dict[str, Any]) -> list[EvalResult]:
-    """Every measured metric, as the Hub lists results."""
+    """Return all metrics in the format of the Hub."""
     return [
         EvalResult(
             task_type=TASK,
@@ -159,18 +173,19 @@ def card_results(metrics: dict[str, Any]) -> list[EvalResult]:
 
 
 def models_table(folder: Path) -> str:
-    """A Markdown table of the measured models in a folder of models, best forecast first.
+    """Return a Markdown table of the evaluated models in a folder of models, the best first.
 
-    Models stand together only where their data and protocol are the same; else a ZooError.
+    Raises:
+        HubError: if the models were not evaluated on the same data with the same protocol.
     """
     measured = [(f.parent, _measured(f.parent)) for f in sorted(folder.glob("*/metrics.json"))]
     for other, metrics in measured[1:]:
         if not _alike(metrics, measured[0][1]):
-            raise ZooError(
-                f"{other.name} and {measured[0][0].name} were measured on other data or frames; "
-                "measure both alike: zoo eval --save"
+            raise HubError(
+                f"{other.name} and {measured[0][0].name} were evaluated on different data or "
+                "frames; evaluate both in the same way: zoo eval --save"
             )
-    measured.sort(key=lambda one: one[1]["forecast"]["model"]["mse"])
+    measured.sort(key=lambda item: item[1]["forecast"]["model"]["mse"])
     rows = {f"[{f.name}](cards/{f.name}/README.md)": (m, "model") for f, m in measured}
     if measured:
         rows["persistence"] = (measured[-1][1], "persistence")
@@ -189,9 +204,9 @@ def _measured(folder: Path) -> dict[str, Any]:
     metrics = read_metrics(folder)
     for key in ("training", "data", *PROTOCOLS):
         if key not in metrics:
-            raise ZooError(
-                f"{folder / 'metrics.json'} has no {key!r}; it comes from zoo train and "
-                f"zoo eval local-dir:{folder} --save"
+            raise HubError(
+                f"{folder / 'metrics.json'} has no {key!r}; zoo train and "
+                f"zoo eval local-dir:{folder} --save write it"
             )
     return metrics
 
@@ -223,16 +238,16 @@ def _summary(name: str, ref: str, folder: Path, config: Config, metrics: dict[st
     if demo := metrics.get("demo"):
         model, still = demo["model"], demo["persistence"]
         parts.append(
-            f"A clip that no model here was trained on, drawn by `zoo demo {name}`: MSE "
-            f"{model['mse']:.1f}, that of persistence {still['mse']:.1f}."
+            f"A clip outside the training data, drawn by `zoo demo {name}`: MSE "
+            f"{model['mse']:.1f}, persistence {still['mse']:.1f}."
         )
     return "\n\n".join(filter(None, parts))
 
 
 def _needs(config: Config) -> str:
-    """What else has to be installed than the zoo."""
+    """What to install besides the zoo."""
     sources = {s.distribution for s in (config.plugin, config.topology_plugin) if s} - {LIBRARY}
-    return f"It needs the plugin: `pip install {' '.join(sorted(sources))}`." if sources else ""
+    return f"It requires a plugin: `pip install {' '.join(sorted(sources))}`." if sources else ""
 
 
 def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -> str:
@@ -244,7 +259,7 @@ def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -
         f"`zoo eval {name} --save`. MSE and MAE are summed over the pixels of a frame, of values "
         f"in [0, 1], and averaged over frames and sequences: over the {horizon} forecast frames, "
         f"or over all {given + horizon - 1} one-step predictions, the warm-up included, as the "
-        "tables of the MS-LSTM paper do. Persistence forecasts that the last frame stays.",
+        "tables of the MS-LSTM paper do. Persistence repeats the last frame.",
     ]
     columns = {name: metrics}
     siblings = _siblings(folder, metrics)
@@ -254,7 +269,7 @@ def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -
     rows = []
     for protocol, label in PROTOCOLS.items():
         for metric in _numbers(metrics[protocol]["model"]):
-            values = [one[protocol]["model"].get(metric) for one in columns.values()]
+            values = [column[protocol]["model"].get(metric) for column in columns.values()]
             values += [metrics[protocol][who].get(metric) for who in baselines]
             values += [other[protocol]["model"].get(metric) for other in siblings.values()]
             row = [f"{_label(metric)} {label}", *(_shown(metric, value) for value in values)]
@@ -264,13 +279,13 @@ def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -
             rows.append(row)
     parts.append(_table(head, rows))
     if how := metrics.get("protocol"):
-        parts.append(f"Protocol `{how['id']}`: what each metric is stands in metrics.json.")
+        parts.append(f"Protocol `{how['id']}`; metrics.json defines each metric.")
     if siblings:
-        parts.append("The other models here had the same budget and data.")
+        parts.append("The other models were trained with the same budget and data.")
     if published:
         parts.append(
-            "Published for this architecture, and not measured here: arXiv 2304.07724, all steps; "
-            "full-size grids, a much larger budget, other test sequences."
+            "Published values of this architecture, not measured here (arXiv 2304.07724, all "
+            "steps): full-size grids, a much larger budget, other test sequences."
         )
     return "\n\n".join(parts)
 
@@ -281,12 +296,13 @@ def _training(metrics: dict[str, Any], recipe: str) -> str:
     return (
         f"## Training\n\n{training['steps']:,} steps, {training['sequences']:,} sequences, in "
         f"{training['minutes']:g} minutes on {training['device']}{threads} with torch "
-        f"{training['torch']}. Made by `zoo train recipe.toml`:\n\n```toml\n{recipe.strip()}\n```"
+        f"{training['torch']}. To reproduce it, run `zoo train recipe.toml`:\n\n"
+        f"```toml\n{recipe.strip()}\n```"
     )
 
 
 def _cost(name: str, metrics: dict[str, Any]) -> str:
-    """What a forecast takes, if it was counted."""
+    """The cost of a forecast, if it was counted."""
     if not (cost := metrics.get("cost")):
         return ""
     height, width = cost["size"]
@@ -298,13 +314,13 @@ def _cost(name: str, metrics: dict[str, Any]) -> str:
 
 
 def _title(metrics: dict[str, Any]) -> str:
-    """The data set's name in full."""
+    """The full name of the data set."""
     name: str = metrics["data"]["name"]
     return TABLES[name].title if name in TABLES else name
 
 
 def _siblings(folder: Path, metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The other models in the same place that saw as many sequences of the same data."""
+    """The other models next to this one, trained on as many sequences of the same data."""
     found = {}
     for path in sorted(folder.resolve().parent.glob("*/metrics.json")):
         if path.parent == folder.resolve():
@@ -312,22 +328,22 @@ def _siblings(folder: Path, metrics: dict[str, Any]) -> dict[str, dict[str, Any]
         try:
             other = _measured(path.parent)
         except ZooError:
-            continue  # not measured, or not sound: nothing to stand beside
+            continue  # incomplete or invalid
         budget = other["training"]["sequences"] == metrics["training"]["sequences"]
         if budget and _alike(other, metrics):
             found[path.parent.name] = other
     return found
 
 
-def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether figures may stand side by side: measured on the same data by the same protocol."""
+def _alike(metrics: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two models were evaluated on the same data with the same protocol."""
     keys = ("name", "split", "sequences", "sha256", "input_frames", "horizon")
-    same = all(one.get("data", {}).get(key) == other["data"].get(key) for key in keys)
-    return same and one.get("protocol", {}).get("id") == other.get("protocol", {}).get("id")
+    same = all(metrics.get("data", {}).get(key) == other["data"].get(key) for key in keys)
+    return same and metrics.get("protocol", {}).get("id") == other.get("protocol", {}).get("id")
 
 
 def _published(config: Config, metrics: dict[str, Any]) -> dict[str, float]:
-    """What the MS-LSTM paper reports of the architecture on this data set, if it does."""
+    """The metrics of the architecture on this data set in the MS-LSTM paper."""
     rows = TABLES[metrics["data"]["name"]].rows if metrics["data"]["name"] in TABLES else ()
     row = next((row for row in rows if row.architecture == config.architecture), None)
     return {metric: values[0] for metric, values in row.scores.items()} if row else {}
@@ -353,13 +369,13 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def _block(text: str, block: str) -> str:
-    """The content of a block, or nothing."""
+    """The content of a block, or ""."""
     found = re.search(f"<!-- {block} -->(.*?)<!-- /{block} -->", text, re.DOTALL)
     return found[1] if found else ""
 
 
 def _replace(text: str, block: str, content: str) -> str:
-    """The text with a block's content replaced, or the block at its end if it has none."""
+    """The text with a block's content replaced, or with the block appended."""
     begin, end = f"<!-- {block} -->", f"<!-- /{block} -->"
     filled = f"{begin}\n{content}\n{end}" if content else f"{begin}\n{end}"
     found = re.search(f"{begin}.*?{end}", text, re.DOTALL)
