@@ -5,13 +5,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from zoo import evaluate as zoo_evaluate
 from zoo.cli import zoo as command
 from zoo.hub.card import UNWRITTEN
 from zoo.plugins import forget
@@ -63,8 +61,7 @@ def test_the_four_commands_of_the_readme(here, monkeypatch):
     (here / "site").mkdir()
     plugin(here / "site", "zoo_mycell", "mycell", (here / "zoo-mycell/zoo_mycell.py").read_text())
     monkeypatch.chdir("zoo-mycell")
-    monkeypatch.setattr(zoo_evaluate, "evaluate", partial(zoo_evaluate.evaluate, sequences=4))
-    zoo(train)
+    zoo([*train, "--card-sequences", "4"])
     zoo([*last, "--dry-run"])
     zoo([*last[:2], "ms-mycell-mmnist", "--hub", "shared"])
     assert Path("shared/ms-mycell-mmnist/model.safetensors").is_file()

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from conftest import Cli
 from tiny_runs import RECIPE, assert_same, log, processes, wait_for_step
 
-from zoo.cli import zoo as command
 from zoo.errors import ConfigError, ZooError
 from zoo.train.engine import train
 from zoo.train.recipe import read_recipe
@@ -63,7 +62,7 @@ def test_lock_refuses_second_process_and_ends_with_a_kill(
 
 
 def test_resume_of_finished_run_changes_nothing(
-    finished: Path, recipe: Path, noise_root: Path, tmp_path: Path
+    finished: Path, recipe: Path, noise_root: Path, tmp_path: Path, cli: Cli
 ) -> None:
     """Even if it has scores and its checkpoints were removed."""
     run = tmp_path / "run"
@@ -76,8 +75,8 @@ def test_resume_of_finished_run_changes_nothing(
     assert (outcome.already, outcome.finished, outcome.step) == (True, True, 12)
     assert outcome.loss == facts["training"]["loss"]
     assert contents(run) == before
-    arguments = ["train", str(recipe), "-o", str(run), "--data-dir", str(noise_root), "--resume"]
-    assert "already" in CliRunner().invoke(command, arguments).stderr
+    result = cli("train", recipe, "-o", run, "--data-dir", noise_root, "--resume")
+    assert "already" in result.stderr
 
 
 def test_scores_are_dropped_when_weights_change(
@@ -207,11 +206,10 @@ def test_foreign_files_next_to_checkpoints_stay(
 
 
 def test_damaged_log_is_read_up_to_the_damage(
-    started: Path, finished: Path, recipe: Path, noise_root: Path
+    started: Path, finished: Path, recipe: Path, noise_root: Path, cli: Cli
 ) -> None:
     with (started / "log.jsonl").open("ab") as file:
         file.write(b'{"step": 1, "lo\x00\xff\x00\n')
-    found = CliRunner().invoke(command, ["runs", "--folder", str(started), "--json"])
-    assert json.loads(found.stdout)[0]["step"] == 1
+    assert json.loads(cli.succeed("runs", "--folder", started, "--json"))[0]["step"] == 1
     assert train(recipe, started, resume=True, data_root=noise_root).finished
     assert_same(started, finished)
