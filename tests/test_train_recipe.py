@@ -309,11 +309,11 @@ def test_recipes_of_the_papers_are_valid(path: Path) -> None:
 def test_recipes_in_the_documentation_are_valid(tmp_path: Path) -> None:
     text = (CARDS.parent / "docs" / "training.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 7
     for block in blocks:
         path = tmp_path / "recipe.toml"
         rest = "" if "[train]" in block else RECIPE[RECIPE.index("[train]") :]
-        model = "" if "init =" in block else '[model]\nname = "mslstm"\n'
+        model = "" if "init =" in block or "[model]" in block else '[model]\nname = "mslstm"\n'
         path.write_text(block + model + '[data]\nname = "mmnist"\n' + rest)
         assert resolve(read_recipe(path)).model["name"] == "ms-mklstm"
 
