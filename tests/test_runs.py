@@ -115,6 +115,7 @@ def test_run_leaves_pictures_and_log(folder: Path) -> None:
     assert not list(folder.glob("*/tracked"))
 
 
+@pytest.mark.slow
 def test_tensorboard_is_an_option(noise_root: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -129,6 +130,7 @@ def test_tensorboard_is_an_option(noise_root: Path, tmp_path: Path) -> None:
     assert len(events.Scalars("mse")) == 3
 
 
+@pytest.mark.slow
 def test_tensorboard_has_repeated_steps_once(noise_root: Path, tmp_path: Path) -> None:
     """As after a kill, when the steps since the last checkpoint are repeated."""
     pytest.importorskip("tensorboard")

@@ -57,6 +57,7 @@ def test_finished_run_contains_model_and_facts(reference: Path) -> None:
     assert kept == ["step-00000011", "step-00000012"]
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(recipe: Path, noise_root: Path, tmp_path: Path) -> None:
     longer = tmp_path / "recipe.toml"
     longer.write_text(RECIPE.replace("steps = 12", "steps = 60\nlr = 1e-2", 1))
@@ -83,6 +84,7 @@ def train_until(moment: int, kill: int, recipe: Path, run: Path, root: Path) -> 
     sys.exit(0 if outcome.finished else 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM], ids=lambda kill: kill.name)
 def test_resume_after_kill_gives_identical_weights(
     reference: Path, recipe: Path, noise_root: Path, tmp_path: Path, kill: signal.Signals
@@ -102,6 +104,7 @@ def test_resume_after_kill_gives_identical_weights(
     assert_same(run, reference)
 
 
+@pytest.mark.slow
 def test_resume_after_time_limit_gives_identical_weights(
     reference: Path, recipe: Path, noise_root: Path, tmp_path: Path
 ) -> None:

@@ -21,6 +21,8 @@ from zoo.errors import ZooError
 from zoo.train.checkpoints import verify
 from zoo.train.engine import train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -15,6 +15,8 @@ from zoo.errors import ConfigError, ZooError
 from zoo.train.engine import train
 from zoo.train.recipe import read_recipe
 
+pytestmark = pytest.mark.slow
+
 SCORES = {"model": {"mse": 1.0}, "persistence": {"mse": 2.0}}
 
 

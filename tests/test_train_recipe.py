@@ -330,6 +330,14 @@ def test_every_cell_has_recipes_for_the_four_data_sets() -> None:
     assert len(recipes) == 88
 
 
+def test_every_key_is_documented() -> None:
+    """The docstrings are the reference of recipe keys."""
+    tables = [field.annotation for field in Recipe.model_fields.values()]
+    for table in [Recipe, Curve, *(t for t in tables if hasattr(t, "model_fields"))]:
+        for key in table.model_fields:
+            assert re.search(rf"^\s+{key}: ", table.__doc__ or "", re.MULTILINE), key
+
+
 @pytest.mark.parametrize(("head", "l1"), [("frame", 1), ("change", 0), ("gate", 0), ("advect", 0)])
 def test_default_l1_depends_on_the_head(path: Path, head: str, l1: float) -> None:
     settings: list[tuple[str, Any]] = [("model.head", head)]
