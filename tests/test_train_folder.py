@@ -176,6 +176,16 @@ def test_accumulation_from_environment_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("seconds", ["soon", "0", "-1", ""])
+def test_invalid_process_timeout_is_refused(
+    recipe: Path, noise_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: str
+) -> None:
+    monkeypatch.setenv("ZOO_PROCESS_TIMEOUT", seconds)
+    with pytest.raises(ConfigError, match="ZOO_PROCESS_TIMEOUT"):
+        train(recipe, tmp_path / "run", data_root=noise_root)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

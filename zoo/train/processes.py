@@ -112,5 +112,5 @@ def _timeout() -> timedelta:
     """Return how long a process waits for the others."""
     seconds = os.environ.get("ZOO_PROCESS_TIMEOUT", str(TIMEOUT))
     if not seconds.isdecimal() or int(seconds) == 0:
-        raise ConfigError(f"ZOO_PROCESS_TIMEOUT is {seconds!r}, must be a number of seconds")
+        raise ConfigError(f"ZOO_PROCESS_TIMEOUT is {seconds!r}, must be a positive integer")
     return timedelta(seconds=int(seconds))
