@@ -1,6 +1,7 @@
-"""Measure memory and time of a training step by `memory.checkpoint_every`; see training.md.
+"""Measure memory and time of a training step for values of `memory.checkpoint_every`.
 
-`python docs/memory_curve.py` prints a table. Each value has processes of its own, taken in turn.
+`python docs/memory_curve.py` prints the table in training.md. Each measurement runs in its own
+process.
 """
 
 import json
@@ -10,12 +11,12 @@ import subprocess
 import sys
 import time
 
-EVERY = (0, 1, 2, 5, 10)  # 0 is without
+EVERY = (0, 1, 2, 5, 10)  # 0: no checkpointing
 ROUNDS = 2
 
 
 def measure(every: int) -> tuple[float, float]:
-    """The peak of the memory in MB beyond what was taken before, and processor seconds."""
+    """Return peak memory above the baseline in MB, and CPU seconds."""
     import torch
 
     import zoo
@@ -25,9 +26,9 @@ def measure(every: int) -> tuple[float, float]:
     model = zoo.create("convlstm", hidden=32, layers=6)
     objective = Objective(model, checkpoint_every=every or None)
     frames, fed = torch.rand(1, 20, 1, 64, 64), torch.rand(1, 19) < 0.5
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    baseline = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     objective(frames, fed).sum().backward()
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - baseline) / 1024
     started = time.process_time()
     objective(frames, fed).sum().backward()
     return peak, time.process_time() - started
@@ -35,17 +36,17 @@ def measure(every: int) -> tuple[float, float]:
 
 def main() -> None:
     """Print the table."""
-    found: dict[int, list[tuple[float, float]]] = {every: [] for every in EVERY}
+    results: dict[int, list[tuple[float, float]]] = {every: [] for every in EVERY}
     for _ in range(ROUNDS):
         for every in EVERY:
             command = [sys.executable, __file__, str(every)]
-            told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            found[every].append(json.loads(told))
-    whole = statistics.median(seconds for _, seconds in found[0])
+            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            results[every].append(json.loads(output))
+    reference = statistics.median(seconds for _, seconds in results[0])
     print("| `checkpoint_every` | memory (MB) | time |\n|---|---|---|")
-    for every, values in found.items():
+    for every, values in results.items():
         peak, seconds = (statistics.median(column) for column in zip(*values, strict=True))
-        print(f"| {every or 'not set'} | {peak:.0f} | {seconds / whole:.2f} |", flush=True)
+        print(f"| {every or 'not set'} | {peak:.0f} | {seconds / reference:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

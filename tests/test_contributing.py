@@ -4,13 +4,11 @@ import re
 import shlex
 import shutil
 import subprocess
-from functools import partial
 from pathlib import Path
 
 import pytest
 import snippets
 
-from zoo import evaluate as zoo_evaluate
 from zoo.hub.card import UNWRITTEN
 from zoo.plugins import forget
 
@@ -67,8 +65,7 @@ def test_four_commands_of_the_readme(folder, monkeypatch):
     source = (folder / "zoo-mycell" / "zoo_mycell.py").read_text()
     plugin(folder / "site", "zoo_mycell", "mycell", source)
     monkeypatch.chdir("zoo-mycell")
-    monkeypatch.setattr(zoo_evaluate, "evaluate", partial(zoo_evaluate.evaluate, sequences=4))
-    zoo(train)
+    zoo([*train, "--card-sequences", "4"])
     zoo([*last, "--dry-run"])
     zoo([*last[:2], "ms-mycell-mmnist", "--hub", "shared"])
     assert Path("shared/ms-mycell-mmnist/model.safetensors").is_file()

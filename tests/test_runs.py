@@ -1,14 +1,14 @@
-"""Runs are listed and compared from what their folders tell."""
+"""zoo runs: listing and comparing runs; log, pictures and trackers."""
 
 import json
 import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from conftest import Cli
 from tiny_runs import RECIPE, log
 
-from zoo.cli import zoo as command
+from zoo.errors import ConfigError
 from zoo.train.engine import train
 from zoo.train.runs import compare, find_runs, read_run
 
@@ -25,7 +25,7 @@ pictures_every = 6
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, noise_root: Path) -> Path:
-    """Two runs, one of which was stopped."""
+    """A folder with a finished run and a stopped one."""
     folder = tmp_path_factory.mktemp("runs")
     recipe = folder / "recipe.toml"
     recipe.write_text(RECIPE + MORE)
@@ -36,14 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, noise_root: Path) -> Path:
     return folder / "runs"
 
 
-def call(*arguments: str) -> str:
-    result = CliRunner().invoke(command, ["runs", *arguments])
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def test_runs_are_listed(folder: Path) -> None:
-    other, one = json.loads(call("--folder", str(folder), "--json"))
+def test_runs_are_listed(folder: Path, cli: Cli) -> None:
+    other, one = json.loads(cli.succeed("runs", "--folder", folder, "--json"))
     assert (one["model"], one["data"], one["state"]) == ("ms-predrnn", "mmnist", "finished")
     assert (one["step"], one["steps"]) == (12, 12)
     assert one["loss"] == log(folder / "one")[-2]["loss"]
@@ -52,49 +46,52 @@ def test_runs_are_listed(folder: Path) -> None:
     assert (one["metric"], one["best"]) == ("mse", min(measured.values()))
     assert measured[one["best_step"]] == one["best"]
     assert (other["model"], other["state"], other["step"]) == ("ms-convlstm", "8%", 1)
-    shown = call("--folder", str(folder))
+    shown = cli.succeed("runs", "--folder", folder)
     assert "12 of 12" in shown
     assert "1 of 12" in shown
 
 
-def test_no_runs_and_folders_that_are_none(tmp_path: Path) -> None:
-    result = CliRunner().invoke(command, ["runs", "--folder", str(tmp_path / "none")])
+def test_folder_without_runs_gives_a_hint(tmp_path: Path, cli: Cli) -> None:
+    result = cli("runs", "--folder", tmp_path / "none")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "no run in" in result.stderr
+    assert "zoo train" in result.stderr
+
+
+def test_run_with_invalid_recipe_is_reported(tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "log.jsonl").write_text("")
     (tmp_path / "bad" / "recipe.toml").write_text("[model")
-    found, (problem,) = find_runs(tmp_path)
-    assert not found
-    assert "cannot be read as TOML" in problem
-    for arguments, told in (
-        (["compare", str(tmp_path), str(tmp_path)], "is no run: it has no recipe.toml"),
-        (["compare", str(tmp_path)], "give two runs or more"),
-    ):
-        result = CliRunner().invoke(command, ["runs", *arguments])
-        assert result.exit_code == 2
-        assert told in result.stderr
+    runs, (problem,) = find_runs(tmp_path)
+    assert not runs
+    assert str(tmp_path / "bad" / "recipe.toml") in problem
 
 
-def test_runs_are_compared(folder: Path) -> None:
+def test_compare_refuses_other_folders_and_single_runs(tmp_path: Path, cli: Cli) -> None:
+    assert "recipe.toml" in cli.fail("runs", "compare", tmp_path, tmp_path)
+    result = cli("runs", "compare", tmp_path)
+    assert result.exit_code == 2
+    assert "two" in result.stderr
+
+
+def test_runs_are_compared(folder: Path, cli: Cli) -> None:
     names = [str(folder / "one"), str(folder / "more" / "other")]
-    found = json.loads(call("compare", *names, "--json"))
-    assert found["runs"] == names
-    assert found["recipe"]["train.lr"] == [3e-4, 0.1]
-    assert found["recipe"]["model.name"] == ["ms-predrnn", "ms-convlstm"]
-    assert "train.steps" not in found["recipe"]
-    curve = found["curves"]["loss"]
+    comparison = json.loads(cli.succeed("runs", "compare", *names, "--json"))
+    assert comparison["runs"] == names
+    assert comparison["recipe"]["train.lr"] == [3e-4, 0.1]
+    assert comparison["recipe"]["model.name"] == ["ms-predrnn", "ms-convlstm"]
+    assert "train.steps" not in comparison["recipe"]
+    curve = comparison["curves"]["loss"]
     own = {line["step"]: line["loss"] for line in log(folder / "one") if "loss" in line}
     assert curve["12"] == [own[12], None]
     assert curve["1"][1] == log(folder / "more" / "other")[0]["loss"]
-    assert list(found["curves"]["mse"]) == ["4", "8", "12"]
-    assert found["results"]["state"] == ["finished", "8%"]
-    shown = call("compare", *names)
+    assert list(comparison["curves"]["mse"]) == ["4", "8", "12"]
+    assert comparison["results"]["state"] == ["finished", "8%"]
+    shown = cli.succeed("runs", "compare", *names)
     for text in ("train.lr", "0.1", "loss at step", "mse at step", "ms-convlstm"):
         assert text in shown
 
 
-def test_a_long_curve_is_thinned_and_ends_with_its_end(folder: Path) -> None:
+def test_long_curves_are_thinned_but_keep_their_end(folder: Path) -> None:
     run, short = read_run(folder / "one"), read_run(folder / "one")
     run.log = [{"step": step, "loss": 1 / step} for step in range(10, 1010, 10)]
     short.log = run.log[:30]
@@ -105,7 +102,7 @@ def test_a_long_curve_is_thinned_and_ends_with_its_end(folder: Path) -> None:
     assert all((values[1] is None) == (step > 300) for step, values in curve.items())
 
 
-def test_a_run_tells_all_about_itself(folder: Path) -> None:
+def test_run_leaves_pictures_and_log(folder: Path) -> None:
     from PIL import Image
 
     pictures = sorted((folder / "one" / "pictures").iterdir())
@@ -118,6 +115,7 @@ def test_a_run_tells_all_about_itself(folder: Path) -> None:
     assert not list(folder.glob("*/tracked"))
 
 
+@pytest.mark.slow
 def test_tensorboard_is_an_option(noise_root: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -132,8 +130,9 @@ def test_tensorboard_is_an_option(noise_root: Path, tmp_path: Path) -> None:
     assert len(events.Scalars("mse")) == 3
 
 
-def test_tensorboard_shows_a_step_once_that_came_twice(noise_root: Path, tmp_path: Path) -> None:
-    """As after a kill, when the steps since the last checkpoint are taken again."""
+@pytest.mark.slow
+def test_tensorboard_has_repeated_steps_once(noise_root: Path, tmp_path: Path) -> None:
+    """As after a kill, when the steps since the last checkpoint are repeated."""
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -141,31 +140,29 @@ def test_tensorboard_shows_a_step_once_that_came_twice(noise_root: Path, tmp_pat
     recipe.write_text(RECIPE + '[watch]\nlog_every = 1\ntrackers = ["tensorboard"]\n')
     train(recipe, run, data_root=noise_root)
     (run / "model.safetensors").unlink()
-    shutil.rmtree(run / "checkpoints" / "step-00000012")  # the run ends once more, after step 11
+    shutil.rmtree(run / "checkpoints" / "step-00000012")  # resume from step 11
     train(recipe, run, data_root=noise_root, resume=True)
     events = EventAccumulator(str(run / "tracked"))
     events.Reload()
     assert [event.step for event in events.Scalars("loss")] == [*range(1, 13)]
 
 
-def test_a_run_is_listed_before_its_first_line(folder: Path, tmp_path: Path) -> None:
+def test_run_without_log_is_listed(folder: Path, tmp_path: Path, cli: Cli) -> None:
     shutil.copytree(folder / "one", tmp_path / "one", ignore=shutil.ignore_patterns("[!r]*"))
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["recipe.toml", "run.json"]
-    (one,) = json.loads(call("--folder", str(tmp_path), "--json"))
+    (one,) = json.loads(cli.succeed("runs", "--folder", tmp_path, "--json"))
     assert (one["state"], one["step"], one["steps"], one["loss"]) == ("0%", 0, 12, None)
 
 
 @pytest.mark.parametrize(
     ("tracker", "message"),
-    [("tensorbord", "accelerate has no 'tensorbord' .*tensorboard"), ("clearml", "pip install")],
+    [("tensorbord", "'tensorbord'.*tensorboard"), ("clearml", "pip install")],
 )
-def test_trackers_that_are_not_there(
+def test_unknown_and_missing_trackers_are_refused(
     noise_root: Path, tmp_path: Path, tracker: str, message: str
 ) -> None:
-    from zoo.errors import ZooError
-
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE + f'[watch]\ntrackers = ["{tracker}"]\n')
-    with pytest.raises(ZooError, match=message):
+    with pytest.raises(ConfigError, match=message):
         train(recipe, tmp_path / "run", data_root=noise_root)
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""A run never loses work: what is kept, what is passed over, and how it stops."""
+"""Checkpoints: what is kept, how damage is handled, and how a run stops."""
 
 import ctypes
 import json
@@ -21,6 +21,8 @@ from zoo.errors import ZooError
 from zoo.train.checkpoints import verify
 from zoo.train.engine import train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -31,7 +33,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(recipe: Path, noise_root: Path) -> Path:
+def reference(recipe: Path, noise_root: Path) -> Path:
     run = recipe.parent / "run"
     assert train(recipe, run, data_root=noise_root).finished
     return run
@@ -56,50 +58,47 @@ def damage(path: Path, how: str) -> None:
 @pytest.mark.parametrize(
     "name", ["model.safetensors", "optimizer.bin", "average.safetensors", "checksums.json"]
 )
-def test_a_damaged_checkpoint_is_passed_over(
-    undisturbed: Path, recipe: Path, noise_root: Path, tmp_path: Path, name: str, how: str
+def test_resume_skips_damaged_checkpoints(
+    reference: Path, recipe: Path, noise_root: Path, tmp_path: Path, name: str, how: str
 ) -> None:
     run = tmp_path / "run"
-    shutil.copytree(undisturbed, run)
+    shutil.copytree(reference, run)
     (run / "model.safetensors").unlink()
     last = run / "checkpoints" / "step-00000012"
     assert verify(last) is None
     damage(last / name, how)
-    with pytest.warns(UserWarning, match=r"step-00000012 is passed over: .*"):
+    with pytest.warns(UserWarning, match="step-00000012"):
         outcome = train(recipe, run, resume=True, data_root=noise_root)
     assert outcome.finished
     starts = json.loads((run / "run.json").read_text())["starts"]
     assert [start["step"] for start in starts] == [0, 11]
-    assert_same(run, undisturbed)
+    assert_same(run, reference)
     assert checkpoints(run)[-3:] == [10, 11, 12]
 
 
-def test_a_checkpoint_has_the_files_that_it_tells_of(undisturbed: Path, tmp_path: Path) -> None:
-    checkpoint = shutil.copytree(undisturbed / "checkpoints" / "step-00000012", tmp_path / "step")
+def test_verify_names_files_that_differ_from_checksums(reference: Path, tmp_path: Path) -> None:
+    checkpoint = shutil.copytree(reference / "checkpoints" / "step-00000012", tmp_path / "step")
     assert verify(checkpoint) is None
     (checkpoint / "more.bin").write_text("")
-    assert verify(checkpoint) == "more.bin is not as it was written"
+    assert "more.bin" in (verify(checkpoint) or "")
     (checkpoint / "checksums.json").write_text("{}")
     assert "average.safetensors, model.safetensors, more.bin" in (verify(checkpoint) or "")
 
 
-def test_no_sound_checkpoint_is_said_and_nothing_is_started_anew(
-    undisturbed: Path, recipe: Path, noise_root: Path, tmp_path: Path
+def test_run_without_intact_checkpoint_does_not_restart(
+    reference: Path, recipe: Path, noise_root: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    shutil.copytree(undisturbed, run)
+    shutil.copytree(reference, run)
     (run / "model.safetensors").unlink()
     for path in run.glob("checkpoints/*/model.safetensors"):
         damage(path, "cut")
     for _ in range(2):
-        with (
-            pytest.raises(ZooError, match=r"start again from the first step: rm -r"),
-            pytest.MonkeyPatch.context(),
-        ):
+        with pytest.raises(ZooError, match="rm -r"):
             train(recipe, run, resume=True, data_root=noise_root)
 
 
-def test_the_last_checkpoints_and_the_best_are_kept(
+def test_last_checkpoints_and_the_best_are_kept(
     recipe: Path, noise_root: Path, tmp_path: Path
 ) -> None:
     """The best of a run that gets worse is an early one."""
@@ -121,13 +120,13 @@ def test_the_last_checkpoints_and_the_best_are_kept(
     assert facts["validation"] == {"metric": "mse", "best": measured[best], "step": best}
     assert facts["select"] == "best"
 
-    # One that is damaged is not taken, nor another in its place unasked.
+    # A damaged best checkpoint is an error, not silently replaced by another.
     (run / "model.safetensors").unlink()
     damage(run / "checkpoints" / f"step-{best:08d}" / "model.safetensors", "flipped")
     more: dict[str, Any] = {"resume": True, "data_root": noise_root}
-    told = rf"step-{best:08d}, the best, is not sound .*--set evaluation.select=last"
+    message = rf"step-{best:08d}.*--set evaluation.select=last"
     for _ in range(2):
-        with pytest.raises(ZooError, match=told):
+        with pytest.raises(ZooError, match=message):
             train(worse, run, **more)
         shutil.rmtree(run / "checkpoints" / f"step-{best:08d}", ignore_errors=True)
     assert train(worse, run, settings=[("evaluation.select", "last")], **more).finished
@@ -135,12 +134,11 @@ def test_the_last_checkpoints_and_the_best_are_kept(
     assert all(torch.equal(kept[f"model.network.{n}"], t) for n, t in weights(run).items())
 
 
-def test_the_moving_average_is_what_is_kept(undisturbed: Path) -> None:
-    """It is that of the weights of all steps."""
-    found, raw = weights(undisturbed), undisturbed / "checkpoints" / "step-00000012"
+def test_model_has_averaged_weights(reference: Path) -> None:
+    found, raw = weights(reference), reference / "checkpoints" / "step-00000012"
     average = load_file(raw / "average.safetensors")
     last = load_file(raw / "model.safetensors")
-    before = load_file(undisturbed / "checkpoints" / "step-00000011" / "average.safetensors")
+    before = load_file(reference / "checkpoints" / "step-00000011" / "average.safetensors")
     assert any(not torch.equal(found[name], last[f"model.network.{name}"]) for name in found)
     for name, tensor in found.items():
         assert torch.equal(tensor, average[name])
@@ -149,46 +147,46 @@ def test_the_moving_average_is_what_is_kept(undisturbed: Path) -> None:
 
 
 def train_in_little_room(recipe: Path, run: Path, root: Path, limit: int) -> None:
-    """What the disk says when it is full, it says of files that are longer than the limit."""
+    """Train with a limit on the size of files, which fails as a full disk does."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     sys.stderr = sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         train(recipe, run, resume=True, data_root=root)
     except ZooError as error:
-        (run.parent / "said").write_text(str(error))
+        (run.parent / "message").write_text(str(error))
         sys.exit(2)
 
 
-@pytest.mark.parametrize("share", [0.01, 0.5, 1.2], ids=["little", "weights", "optimiser"])
-def test_a_full_disk_leaves_the_last_checkpoint(
-    undisturbed: Path, recipe: Path, noise_root: Path, tmp_path: Path, share: float
+@pytest.mark.parametrize("share", [0.01, 0.5, 1.2], ids=["little", "weights", "optimizer"])
+def test_full_disk_leaves_last_checkpoint_intact(
+    reference: Path, recipe: Path, noise_root: Path, tmp_path: Path, share: float
 ) -> None:
     run = tmp_path / "run"
     train(recipe, run, max_minutes=0, data_root=noise_root)
     assert checkpoints(run) == [1]
     for name in ("run.json", "log.jsonl"):  # small files still have room
         (run / name).unlink(missing_ok=True)
-    limit = int(share * (undisturbed / "model.safetensors").stat().st_size)
+    limit = int(share * (reference / "model.safetensors").stat().st_size)
     arguments = (recipe, run, noise_root, limit)
     child = processes.Process(target=train_in_little_room, args=arguments)
     child.start()
     child.join()
     assert child.exitcode == 2
-    said = (tmp_path / "said").read_text()
-    assert "\n" not in said
-    assert "could not be written" in said
+    message = (tmp_path / "message").read_text()
+    assert "\n" not in message
+    assert "cannot write" in message
     if share > 0.1:  # else run.json has no room either
-        assert re.search(r"\(.+ MB free\); \S+step-00000001 is intact; make room", said)
+        assert re.search(r"\(.+ MB free\); \S+step-00000001 is intact", message)
     assert checkpoints(run) == [1]
     assert verify(run / "checkpoints" / "step-00000001") is None
     assert train(recipe, run, resume=True, data_root=noise_root).finished
-    assert_same(run, undisturbed)
+    assert_same(run, reference)
 
 
 @pytest.fixture
 def broken_digit(noise_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Moving MNIST, but for sequence 9, which is infinite."""
+    """Make sequence 9 of Moving MNIST infinite."""
     from zoo.data.mmnist import MovingMNIST
 
     whole = MovingMNIST.__getitems__
@@ -203,26 +201,23 @@ def broken_digit(noise_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("broken_digit")
-def test_a_step_that_is_not_finite_stops_with_its_sequences(
+def test_nonfinite_step_stops_with_checkpoint_of_step_before(
     noise_root: Path, tmp_path: Path
 ) -> None:
     recipe, run = tmp_path / "recipe.toml", tmp_path / "run"
     recipe.write_text(RECIPE)
-    told = r"loss of step 5 is (nan|inf), from the sequences 9; \S+step-00000004 is sound"
-    with pytest.raises(ZooError, match=told):
+    with pytest.raises(ZooError, match=r"step 5 is (nan|inf) .*9; .*step-00000004"):
         train(recipe, run, data_root=noise_root)
     assert log(run)[-1] == {"step": 5, "skipped": 1, "sequences": [9]}
     assert verify(run / "checkpoints" / "step-00000004") is None
 
 
 @pytest.mark.usefixtures("broken_digit")
-def test_a_run_goes_on_past_a_step_that_is_not_finite(noise_root: Path, tmp_path: Path) -> None:
-    """From the step before, as it says, and ends like one that left the step out at once."""
+def test_resume_past_nonfinite_step_equals_skipping_it(noise_root: Path, tmp_path: Path) -> None:
     recipe, skipping = tmp_path / "recipe.toml", tmp_path / "skipping.toml"
     recipe.write_text(RECIPE.replace("checkpoint_every = 1", "checkpoint_every = 3"))
     skipping.write_text(recipe.read_text() + 'nonfinite = "skip"\n')
-    told = r"step-00000004 is sound; .*: --resume --set train.nonfinite=skip$"
-    with pytest.raises(ZooError, match=told):
+    with pytest.raises(ZooError, match=r"step-00000004.*--resume --set train.nonfinite=skip$"):
         train(recipe, tmp_path / "run", data_root=noise_root)
     settings = [("train.nonfinite", "skip")]
     more: dict[str, Any] = {"resume": True, "data_root": noise_root}
@@ -235,7 +230,7 @@ def test_a_run_goes_on_past_a_step_that_is_not_finite(noise_root: Path, tmp_path
 
 
 @pytest.mark.usefixtures("broken_digit")
-def test_a_step_that_is_not_finite_is_skipped_and_counted(noise_root: Path, tmp_path: Path) -> None:
+def test_nonfinite_step_is_skipped_and_counted(noise_root: Path, tmp_path: Path) -> None:
     recipe, run = tmp_path / "recipe.toml", tmp_path / "run"
     recipe.write_text(RECIPE.replace("checkpoint_every = 1", 'keep = 12\nnonfinite = "skip"'))
     recipe.write_text(recipe.read_text() + "checkpoint_every = 1\n")
@@ -255,7 +250,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(noise_root: Path, tmp_
     assert zoo.load(f"local-dir:{run}")
 
 
-def test_parts_of_a_batch_add_up_to_it(undisturbed: Path, noise_root: Path, tmp_path: Path) -> None:
+def test_accumulation_equals_whole_batch(reference: Path, noise_root: Path, tmp_path: Path) -> None:
     for accumulate, batch_size in ((2, 3), (3, 3), (1, 3)):
         path = tmp_path / f"{accumulate}.toml"
         more = f"[memory]\naccumulate = {accumulate}\ncheckpoint_every = 2\n"
@@ -268,29 +263,29 @@ def test_parts_of_a_batch_add_up_to_it(undisturbed: Path, noise_root: Path, tmp_
 
 
 def train_in_little_memory(recipe: Path, run: Path, root: Path) -> None:
-    """More than 240 MB beside what is taken already are not to be had: the half of a batch fits."""
+    """Train with 240 MB more than already in use: half of a batch fits."""
     torch.set_num_threads(1)
-    # Tensors apart from the heap, so that what is freed is there for all: oneDNN takes no heap.
+    # Allocate tensors outside the heap, so that freed memory can be reused by oneDNN.
     mmap_threshold = -3  # malloc.h
     ctypes.CDLL(None).mallopt(mmap_threshold, 2**16)
     with open("/proc/self/statm") as file:
-        taken = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (taken + 240 * 2**20,) * 2)
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 240 * 2**20,) * 2)
     from zoo.train import engine
 
-    found = engine._Training._find_parts
+    find_parts = engine.find_parts
 
-    def told(self: engine._Training) -> int:
-        parts = found(self)
+    def record_parts(*arguments: Any) -> int:
+        parts = find_parts(*arguments)
         (run.parent / "parts").write_text(str(parts))
         return parts
 
-    engine._Training._find_parts = told
+    engine.find_parts = record_parts
     train(recipe, run, data_root=root)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of a process as Linux does")
-def test_a_batch_that_does_not_fit_is_cut(noise_root: Path, tmp_path: Path) -> None:
+def test_batch_that_does_not_fit_is_split(noise_root: Path, tmp_path: Path) -> None:
     recipe, run = tmp_path / "recipe.toml", tmp_path / "run"
     text = replaced(("batch_size = 2", "batch_size = 32"), ("steps = 12", "steps = 2"))
     text = text.replace("patch = 8", "patch = 2").replace("hidden = 4", "hidden = 16")

@@ -1,4 +1,4 @@
-"""The folder of a run: who may train in it, by which recipe, and what becomes of it afterwards."""
+"""The folder of a run: who may train in it, and from which recipe."""
 
 import json
 import os
@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
-from tiny_runs import RECIPE, assert_same, log, processes, train_until_step
+from conftest import Cli
+from tiny_runs import RECIPE, assert_same, log, processes, wait_for_step
 
-from zoo.cli import zoo as command
-from zoo.errors import ZooError
+from zoo.errors import ConfigError, ZooError
 from zoo.train.engine import train
 from zoo.train.recipe import read_recipe
+
+pytestmark = pytest.mark.slow
 
 SCORES = {"model": {"mse": 1.0}, "persistence": {"mse": 2.0}}
 
@@ -34,7 +35,7 @@ def finished(recipe: Path, noise_root: Path) -> Path:
 
 
 @pytest.fixture
-def begun(recipe: Path, noise_root: Path, tmp_path: Path) -> Path:
+def started(recipe: Path, noise_root: Path, tmp_path: Path) -> Path:
     """A run with one step of twelve."""
     assert train(recipe, tmp_path / "run", max_minutes=0, data_root=noise_root).step == 1
     return tmp_path / "run"
@@ -44,17 +45,16 @@ def contents(run: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
-def test_two_processes_do_not_train_in_one_folder(
+def test_lock_refuses_second_process_and_ends_with_a_kill(
     recipe: Path, noise_root: Path, tmp_path: Path
 ) -> None:
-    """One that is killed leaves the folder free."""
     longer, run = tmp_path / "recipe.toml", tmp_path / "run"
     longer.write_text(recipe.read_text().replace("steps = 12", "steps = 12000"))
     options: dict[str, Any] = {"resume": True, "data_root": noise_root}
     child = processes.Process(target=train, args=(longer, run), kwargs=options)
     child.start()
-    train_until_step(run, 2)
-    with pytest.raises(ZooError, match=rf"another process trains in .*\(process {child.pid}, "):
+    wait_for_step(run, 2)
+    with pytest.raises(ZooError, match=rf"\b{child.pid}\b"):
         train(longer, run, **options)
     os.kill(child.pid, signal.SIGKILL)
     child.join()
@@ -63,10 +63,10 @@ def test_two_processes_do_not_train_in_one_folder(
     assert steps == sorted(set(steps))
 
 
-def test_a_finished_run_is_left_as_it_is(
-    finished: Path, recipe: Path, noise_root: Path, tmp_path: Path
+def test_resume_of_finished_run_changes_nothing(
+    finished: Path, recipe: Path, noise_root: Path, tmp_path: Path, cli: Cli
 ) -> None:
-    """What was measured of its model, and the model alone where the checkpoints were removed."""
+    """Even if it has scores and its checkpoints were removed."""
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     shutil.rmtree(run / "checkpoints")
@@ -77,11 +77,11 @@ def test_a_finished_run_is_left_as_it_is(
     assert (outcome.already, outcome.finished, outcome.step) == (True, True, 12)
     assert outcome.loss == facts["training"]["loss"]
     assert contents(run) == before
-    arguments = ["train", str(recipe), "-o", str(run), "--data-dir", str(noise_root), "--resume"]
-    assert "was trained before" in CliRunner().invoke(command, arguments).stderr
+    result = cli("train", recipe, "-o", run, "--data-dir", noise_root, "--resume")
+    assert "already" in result.stderr
 
 
-def test_measures_stay_with_the_weights_that_were_measured(
+def test_scores_are_dropped_when_weights_change(
     finished: Path, recipe: Path, noise_root: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -95,43 +95,43 @@ def test_measures_stay_with_the_weights_that_were_measured(
     settings = [("train.clip_norm", 1.0), ("train.steps", 14)]
     outcome = train(recipe, run, settings=settings, **more)
     assert (outcome.step, outcome.steps, outcome.already) == (14, 14, False)
-    told = json.loads((run / "metrics.json").read_text())
-    assert (list(told), told["training"]["steps"]) == (["training"], 14)
+    facts = json.loads((run / "metrics.json").read_text())
+    assert (list(facts), facts["training"]["steps"]) == (["training"], 14)
     assert "# Until step 12: train.steps = 12\n" in (run / "recipe.toml").read_text()
-    with pytest.raises(ZooError, match=r"has taken 14 steps; train.steps cannot become 13"):
+    with pytest.raises(ConfigError, match=r"train\.steps to 13: .*14 steps"):
         train(recipe, run, settings=[("train.steps", 13), settings[0]], **more)
 
 
-def test_a_key_is_set_anew_from_a_step_on(
-    begun: Path, finished: Path, recipe: Path, noise_root: Path
+def test_set_with_resume_changes_keys_from_that_step_on(
+    started: Path, finished: Path, recipe: Path, noise_root: Path
 ) -> None:
     settings = [("train.lr", 1e-2), ("evaluation.every", 4), ("evaluation.sequences", 2)]
     more: dict[str, Any] = {"resume": True, "data_root": noise_root}
-    assert train(recipe, begun, settings=settings, **more).finished
-    before, after = ([line for line in log(run) if "lr" in line] for run in (finished, begun))
+    assert train(recipe, started, settings=settings, **more).finished
+    before, after = ([line for line in log(run) if "lr" in line] for run in (finished, started))
     assert after[-1]["lr"] == pytest.approx(before[-1]["lr"] * 1e-2 / 3e-4)
-    assert [line["step"] for line in log(begun) if "mse" in line] == [4, 8, 12]
-    first, second = json.loads((begun / "run.json").read_text())["starts"]
+    assert [line["step"] for line in log(started) if "mse" in line] == [4, 8, 12]
+    first, second = json.loads((started / "run.json").read_text())["starts"]
     assert "changed" not in first
     assert (second["step"], second["changed"]["train.lr"]) == (1, [3e-4, 1e-2])
-    assert read_recipe(begun / "recipe.toml").train.lr == 1e-2
-    assert "# Until step 1: train.lr = 0.0003\n" in (begun / "recipe.toml").read_text()
-    assert train(recipe, begun, settings=settings, **more).already
-    with pytest.raises(ZooError, match=r"train.lr.*go on with the former, .* --set KEY=VALUE"):
-        train(recipe, begun, **more)
+    assert read_recipe(started / "recipe.toml").train.lr == 1e-2
+    assert "# Until step 1: train.lr = 0.0003\n" in (started / "recipe.toml").read_text()
+    assert train(recipe, started, settings=settings, **more).already
+    with pytest.raises(ConfigError, match=r"train\.lr.*--set KEY=VALUE"):
+        train(recipe, started, **more)
 
 
-def test_keys_that_change_no_result_may_differ(
-    begun: Path, finished: Path, recipe: Path, noise_root: Path, tmp_path: Path
+def test_keys_that_do_not_affect_the_result_may_differ(
+    started: Path, finished: Path, recipe: Path, noise_root: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "recipe.toml"
     text = recipe.read_text().replace("checkpoint_every = 1", "checkpoint_every = 5\nkeep = 1")
     other.write_text(text + "[memory]\ncheckpoint_every = 2\n[watch]\nlog_every = 3\n")
-    assert train(other, begun, resume=True, data_root=noise_root).finished
-    assert_same(begun, finished)
-    assert [line["step"] for line in log(begun)] == [1, 3, 6, 9, 12]
-    assert read_recipe(begun / "recipe.toml").watch.log_every == 3
-    assert "# Until" not in (begun / "recipe.toml").read_text()
+    assert train(other, started, resume=True, data_root=noise_root).finished
+    assert_same(started, finished)
+    assert [line["step"] for line in log(started)] == [1, 3, 6, 9, 12]
+    assert read_recipe(started / "recipe.toml").watch.log_every == 3
+    assert "# Until" not in (started / "recipe.toml").read_text()
 
 
 @pytest.mark.parametrize(
@@ -149,71 +149,79 @@ def test_keys_that_change_no_result_may_differ(
         ("train.ema_decay", 0.9),
     ],
 )
-def test_keys_that_no_run_can_set_anew(
+def test_fixed_keys_cannot_change(
     finished: Path, recipe: Path, noise_root: Path, key: str, value: Any
 ) -> None:
     before = contents(finished)
-    with pytest.raises(ZooError, match=rf"\({key}.*cannot change in a run.*take another folder"):
+    with pytest.raises(ConfigError, match=rf"{key}.*cannot change"):
         train(recipe, finished, resume=True, data_root=noise_root, settings=[(key, value)])
     assert contents(finished) == before
 
 
-def test_another_way_of_measuring_begins_without_a_best(
-    begun: Path, recipe: Path, noise_root: Path
-) -> None:
+def test_new_metric_resets_the_best(started: Path, recipe: Path, noise_root: Path) -> None:
     settings: list[tuple[str, Any]] = [("evaluation.every", 1), ("evaluation.sequences", 2)]
     more: dict[str, Any] = {"resume": True, "data_root": noise_root, "max_minutes": 0}
-    assert train(recipe, begun, settings=settings, **more).best_step == 2
-    outcome = train(recipe, begun, settings=[*settings, ("evaluation.metric", "psnr")], **more)
+    assert train(recipe, started, settings=settings, **more).best_step == 2
+    outcome = train(recipe, started, settings=[*settings, ("evaluation.metric", "psnr")], **more)
     assert (outcome.step, outcome.best_step) == (3, 3)
-    assert outcome.best == log(begun)[-1]["psnr"]
+    assert outcome.best == log(started)[-1]["psnr"]
 
 
-def test_a_gradient_is_not_divided_by_the_environment(
+def test_accumulation_from_environment_is_refused(
     recipe: Path, noise_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
-    with pytest.raises(ZooError, match=r"_STEPS is 4, .*memory.accumulate"):
+    with pytest.raises(ConfigError, match=r"_STEPS.* is 4, .*memory\.accumulate"):
+        train(recipe, tmp_path / "run", data_root=noise_root)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("seconds", ["soon", "0", "-1", ""])
+def test_invalid_process_timeout_is_refused(
+    recipe: Path, noise_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: str
+) -> None:
+    monkeypatch.setenv("ZOO_PROCESS_TIMEOUT", seconds)
+    with pytest.raises(ConfigError, match="ZOO_PROCESS_TIMEOUT"):
         train(recipe, tmp_path / "run", data_root=noise_root)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "message"),
     [
-        (("model.hidden", 6), r"model.hidden was 6, is 4"),
-        (("train.optimizer", "sgd"), r"train.optimizer was sgd, is adam"),
+        (("model.hidden", 6), r"model\.hidden was 6, is 4"),
+        (("train.optimizer", "sgd"), r"train\.optimizer was sgd, is adam"),
     ],
 )
-def test_a_checkpoint_of_another_recipe_is_not_taken(
-    begun: Path, recipe: Path, noise_root: Path, tmp_path: Path, setting: tuple, told: str
+def test_checkpoint_of_different_recipe_is_refused(
+    started: Path, recipe: Path, noise_root: Path, tmp_path: Path, setting: tuple, message: str
 ) -> None:
     other, more = tmp_path / "other", {"data_root": noise_root, "max_minutes": 0}
     train(recipe, other, settings=[setting], **more)
-    shutil.rmtree(begun / "checkpoints")
-    shutil.copytree(other / "checkpoints", begun / "checkpoints")
-    with pytest.raises(ZooError, match=rf"step-00000001 is of another recipe \({told}\)"):
-        train(recipe, begun, resume=True, data_root=noise_root)
+    shutil.rmtree(started / "checkpoints")
+    shutil.copytree(other / "checkpoints", started / "checkpoints")
+    with pytest.raises(ConfigError, match=rf"step-00000001.*{message}"):
+        train(recipe, started, resume=True, data_root=noise_root)
 
 
-def test_files_of_others_beside_the_checkpoints_stay(
-    begun: Path, finished: Path, recipe: Path, noise_root: Path
+def test_foreign_files_next_to_checkpoints_stay(
+    started: Path, finished: Path, recipe: Path, noise_root: Path
 ) -> None:
-    stray, half_done = begun / "checkpoints" / ".DS_Store", begun / "checkpoints" / ".0123456789ab"
+    folder = started / "checkpoints"
+    stray, unfinished = folder / ".DS_Store", folder / ".0123456789ab"
     stray.write_text("")
-    half_done.mkdir()
-    assert train(recipe, begun, resume=True, data_root=noise_root).finished
+    unfinished.mkdir()
+    assert train(recipe, started, resume=True, data_root=noise_root).finished
     assert stray.exists()
-    assert not half_done.exists()
-    assert_same(begun, finished)
+    assert not unfinished.exists()
+    assert_same(started, finished)
 
 
-def test_a_log_that_is_torn_is_read_up_to_there(
-    begun: Path, finished: Path, recipe: Path, noise_root: Path
+def test_damaged_log_is_read_up_to_the_damage(
+    started: Path, finished: Path, recipe: Path, noise_root: Path, cli: Cli
 ) -> None:
-    with (begun / "log.jsonl").open("ab") as file:
+    with (started / "log.jsonl").open("ab") as file:
         file.write(b'{"step": 1, "lo\x00\xff\x00\n')
-    found = CliRunner().invoke(command, ["runs", "--folder", str(begun), "--json"])
-    assert json.loads(found.stdout)[0]["step"] == 1
-    assert train(recipe, begun, resume=True, data_root=noise_root).finished
-    assert_same(begun, finished)
+    assert json.loads(cli.succeed("runs", "--folder", started, "--json"))[0]["step"] == 1
+    assert train(recipe, started, resume=True, data_root=noise_root).finished
+    assert_same(started, finished)

@@ -1,4 +1,4 @@
-"""Fine-tuning: a run that begins with the weights of a pretrained model."""
+"""Fine-tuning: runs that start from the weights of a pretrained model."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import torch
 from tiny_runs import RECIPE, weights
 
 import zoo
-from zoo.errors import ZooError
+from zoo.errors import ConfigError, ZooError
 from zoo.train.engine import train
 from zoo.train.recipe import read_recipe
 
@@ -26,10 +26,9 @@ def write(path: Path, init: str, text: str = FREE) -> Path:
     return path
 
 
-def test_training_begins_with_the_weights_and_keeps_the_frozen(
+def test_fine_tuning_keeps_frozen_weights_and_scales_rates(
     pretrained: str, noise_root: Path, tmp_path: Path
 ) -> None:
-    """The learning rate of a part is its own; what is frozen stays to the bit."""
     more = 'freeze = ["layers.*", "embed.bias"]\nlr_parts = { "head.*" = 1e-9 }\n'
     recipe = write(tmp_path / "recipe.toml", pretrained, FREE + more)
     train(recipe, tmp_path / "run", data_root=noise_root)
@@ -42,7 +41,7 @@ def test_training_begins_with_the_weights_and_keeps_the_frozen(
     assert (model.config.architecture, model.config.data.name) == ("ms-predrnn", "mmnist")
 
 
-def test_the_model_of_init_is_written_into_the_recipe(
+def test_saved_recipe_contains_the_model_of_init(
     pretrained: str, noise_root: Path, tmp_path: Path
 ) -> None:
     recipe, run = write(tmp_path / "recipe.toml", pretrained), tmp_path / "run"
@@ -56,21 +55,21 @@ def test_the_model_of_init_is_written_into_the_recipe(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (RECIPE.replace("hidden = 4", "hidden = 6"), r"do not fit the model .*leave \[model\] out"),
-        (RECIPE.replace("ms-predrnn", "ms-convlstm"), r"do not fit the model"),
-        (FREE + 'freeze = ["layer.*"]\n', r"the pattern 'layer.\*' fits no weights"),
+        (RECIPE.replace("hidden = 4", "hidden = 6"), r"\[model\]"),
+        (RECIPE.replace("ms-predrnn", "ms-convlstm"), r"layers"),
+        (FREE + 'freeze = ["layer.*"]\n', r"'layer\.\*'"),
     ],
 )
-def test_weights_that_do_not_fit(
+def test_mismatched_weights_of_init_are_refused(
     pretrained: str, noise_root: Path, tmp_path: Path, text: str, message: str
 ) -> None:
     recipe = write(tmp_path / "recipe.toml", pretrained, text)
-    with pytest.raises(ZooError, match=message):
+    with pytest.raises(ConfigError, match=message):
         train(recipe, tmp_path / "run", data_root=noise_root)
     assert not (tmp_path / "run").exists()
 
 
-def test_an_init_that_is_not_there(noise_root: Path, tmp_path: Path) -> None:
+def test_unknown_init_suggests_a_name(noise_root: Path, tmp_path: Path) -> None:
     recipe = write(tmp_path / "recipe.toml", "mslstm-mnist")
     with pytest.raises(ZooError, match="mslstm-mmnist"):
         train(recipe, tmp_path / "run", data_root=noise_root)

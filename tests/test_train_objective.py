@@ -1,4 +1,4 @@
-"""The loss of training, and that running it in less memory changes nothing of it."""
+"""The training loss, and that saving memory does not change it."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def error(model: zoo.Forecaster, sequences: Tensor) -> Tensor:
     return model.rollout(sequences[:, :-1], 1, FED).frames - sequences[:, 1:]
 
 
-def test_the_loss_of_the_papers(model: zoo.Forecaster, sequences: Tensor) -> None:
+def test_loss_is_weighted_sum_of_l1_and_l2(model: zoo.Forecaster, sequences: Tensor) -> None:
     off = error(model, sequences)
     l1, l2 = (x.sum(dim=(2, 3, 4)).mean(dim=1) for x in (off.abs(), off**2))
     for weights, expected in (
@@ -39,11 +39,11 @@ def test_the_loss_of_the_papers(model: zoo.Forecaster, sequences: Tensor) -> Non
         torch.testing.assert_close(loss, expected)
 
 
-def test_what_is_missing_enters_no_loss(model: zoo.Forecaster, sequences: Tensor) -> None:
-    """It is read as 0, and moves no weight as a truth."""
-    gone = torch.rand(sequences.shape, generator=torch.Generator().manual_seed(1)) < 0.3
-    holes = sequences.masked_fill(gone, float("nan"))
-    off = error(model, sequences.masked_fill(gone, 0)).masked_fill(gone[:, 1:], 0)
+def test_missing_pixels_do_not_contribute(model: zoo.Forecaster, sequences: Tensor) -> None:
+    """They are read as 0, and ignored as truth."""
+    missing = torch.rand(sequences.shape, generator=torch.Generator().manual_seed(1)) < 0.3
+    holes = sequences.masked_fill(missing, float("nan"))
+    off = error(model, sequences.masked_fill(missing, 0)).masked_fill(missing[:, 1:], 0)
     expected = (off.abs() + off**2).sum(dim=(2, 3, 4)).mean(dim=1)
     loss = Objective(model)(holes, FED)
     torch.testing.assert_close(loss, expected)
@@ -53,16 +53,14 @@ def test_what_is_missing_enters_no_loss(model: zoo.Forecaster, sequences: Tensor
     assert (nothing == 0).all()
 
 
-def test_an_infinite_value_is_not_taken_for_a_missing_one(
-    model: zoo.Forecaster, sequences: Tensor
-) -> None:
+def test_infinite_values_are_not_missing(model: zoo.Forecaster, sequences: Tensor) -> None:
     sequences[1, 2, 0, 3, 3] = float("inf")
     loss = Objective(model)(sequences, FED)
     assert loss.isfinite().tolist() == [True, False]
 
 
-def test_rain_counts_by_its_rate(sequences: Tensor) -> None:
-    """B-MAE and B-MSE, thresholds being in the units of the data: mm/h here."""
+def test_pixels_are_weighted_by_rain_rate(sequences: Tensor) -> None:
+    """B-MAE and B-MSE, with thresholds in mm/h."""
     rain = zoo.Data(unit="mm/h", low=0, high=40)
     model = zoo.create("convlstm", hidden=4, layers=2, in_channels=2, data=rain.model_dump())
     off, rate = error(model, sequences), 40 * sequences[:, 1:]
@@ -75,7 +73,7 @@ def test_rain_counts_by_its_rate(sequences: Tensor) -> None:
     assert len(weight.unique()) == 5
 
 
-def test_a_threshold_belongs_to_the_range_above_it() -> None:
+def test_threshold_belongs_to_range_above() -> None:
     model = zoo.create("convlstm", hidden=4, layers=2)
     sequences = torch.full((1, 2, 1, 4, 4), 0.5)
     off = error_of_one(model, sequences)
@@ -88,7 +86,7 @@ def error_of_one(model: zoo.Forecaster, sequences: Tensor) -> Tensor:
     return model.rollout(sequences[:, :-1], 1).frames - sequences[:, 1:]
 
 
-def test_auxiliary_losses_have_a_weight(sequences: Tensor) -> None:
+def test_auxiliary_losses_are_weighted(sequences: Tensor) -> None:
     model = zoo.create("predrnnv2", hidden=4, layers=2, in_channels=2)
     plain, full, half = (
         Objective(model, LossRecipe(auxiliary=weight))(sequences, FED) for weight in (0, 1, 0.5)
@@ -101,8 +99,7 @@ def test_auxiliary_losses_have_a_weight(sequences: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", ["convlstm", "ms-predrnnv2", "ms-motionrnn", "predrnnpp"])
-def test_gradients_with_checkpoints_over_time_are_identical(name: str, sequences: Tensor) -> None:
-    """Whether the steps divide or not, to the bit."""
+def test_activation_checkpointing_gives_identical_gradients(name: str, sequences: Tensor) -> None:
     torch.manual_seed(0)
     model = zoo.create(name, hidden=4, layers=3, in_channels=2)
     gradients = []
@@ -115,10 +112,8 @@ def test_gradients_with_checkpoints_over_time_are_identical(name: str, sequences
         assert all(torch.equal(a, b) for a, b in zip(gradients[0], others, strict=True))
 
 
-def test_checkpoints_over_time_keep_less(sequences: Tensor) -> None:
-    """What the backward pass is to find, in bytes, falls with every step that is taken again."""
-
-    def kept(every: int | None) -> int:
+def test_activation_checkpointing_saves_memory(sequences: Tensor) -> None:
+    def saved_bytes(every: int | None) -> int:
         seen: dict[int, int] = {}
 
         def pack(tensor: Tensor) -> Tensor:
@@ -131,4 +126,4 @@ def test_checkpoints_over_time_keep_less(sequences: Tensor) -> None:
         assert loss.isfinite().all()
         return sum(seen.values())
 
-    assert kept(2) < 0.6 * kept(None)
+    assert saved_bytes(2) < 0.6 * saved_bytes(None)

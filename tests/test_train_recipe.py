@@ -1,20 +1,21 @@
-"""Recipes: what they hold, how they are overridden and printed, and those that ship."""
+"""Recipes: validation, overrides, printing, and the recipes that ship with the zoo."""
 
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
+from conftest import Cli
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_runs import RECIPE
 
 import zoo
-from zoo.cli import zoo as command
-from zoo.errors import ZooError
+from zoo.errors import ConfigError
 from zoo.registry import ALIASES, architectures
+from zoo.train.engine import train
 from zoo.train.model import create_optimizer, create_schedule, resolve
 from zoo.train.recipe import (
     Curve,
@@ -37,18 +38,12 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def show(*arguments: str) -> str:
-    result = CliRunner().invoke(command, ["train", *arguments, "--show"])
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def test_show_prints_every_key_and_makes_the_same_recipe_again(path: Path) -> None:
-    shown = show(str(path))
+def test_show_prints_every_key_and_can_be_read_again(path: Path, cli: Cli) -> None:
+    shown = cli.succeed("train", path, "--show")
     again = path.with_name("again.toml")
     again.write_text(shown)
     assert read_recipe(again) == resolve(read_recipe(path))
-    assert show(str(again)) == shown
+    assert cli.succeed("train", again, "--show") == shown
     for name, table in Recipe.model_fields.items():
         keys = getattr(table.annotation, "model_fields", {})
         for key in [name, *keys]:
@@ -57,11 +52,10 @@ def test_show_prints_every_key_and_makes_the_same_recipe_again(path: Path) -> No
     assert 'up = "bilinear"' in shown  # of the network
 
 
-def test_set_overrides_the_recipe(path: Path) -> None:
+def test_set_overrides_the_recipe(path: Path, cli: Cli) -> None:
     arguments = ["--set", "train.lr=1e-4", "--set", "model.hidden=[4, 4, 4]"]
-    arguments += ["--set", "loss.l2=0", "--set", "train.optimizer=adamw", "--set", "train.freeze="]
-    result = CliRunner().invoke(command, ["train", str(path), "--show", "--json", *arguments[:-2]])
-    whole = json.loads(result.stdout)
+    arguments += ["--set", "loss.l2=0", "--set", "train.optimizer=adamw"]
+    whole = json.loads(cli.succeed("train", path, "--show", "--json", *arguments))
     assert whole["train"]["lr"] == 1e-4
     assert whole["train"]["optimizer"] == "adamw"
     assert whole["model"]["hidden"] == [4, 4, 4]
@@ -72,68 +66,65 @@ def test_set_overrides_the_recipe(path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("train.lrr=1", r"with --set: unknown key 'train.lrr' (did you mean train.lr"),
-        ("trian.lr=1", r"unknown key 'trian' (did you mean train"),
-        ("train.lr=-1", r"train.lr: Input should be greater than 0 (got '-1')"),
-        ("train.steps.x=1", r"--set train.steps.x: 'steps' is a value and no table"),
-        ("train.lr.x=1", r"train.lr: Input should be a valid number"),
-        ("train.lr", r"'train.lr' is no OPTION=VALUE"),
+        ("train.lrr=1", r"'train\.lrr'.*train\.lr\b"),
+        ("trian.lr=1", r"'trian'.*train\b"),
+        ("train.lr=-1", r"train\.lr\b.*'-1'"),
+        ("train.steps.x=1", r"--set train\.steps\.x: 'steps'"),
+        ("train.lr.x=1", r"train\.lr: .*number"),
+        ("train.lr", r"'train\.lr'.*=VALUE"),
         ("model.hiden=3", r"hiden"),
-        ("loss.weights=[1, 2]", r"0 thresholds part 1 ranges; got 2 weights"),
+        ("loss.weights=[1, 2]", r"0 thresholds.* 1 .*2"),
         ("loss.thresholds=[2, 1]", r"thresholds"),
-        ("sampling.forecast={}", r"sampling.forecast.start is missing"),
-        ("evaluation.select=best", r'select = "best" needs measurements'),
-        ("model.data={}", r"[model] takes no data"),
-        (".a=3", r"--set .a: no key of a recipe"),
-        ("train..lr=3", r"--set train..lr: no key of a recipe"),
-        ("train.seed=5000000000", r"train.seed: Input should be less than 4294967296"),
-        ("data.seed=4294967296", r"data.seed: Input should be less than 4294967296"),
-        (f"train.steps={10**30}", r"train.steps: Input should be less than or equal to"),
-        ('data.options={"frames": 3}', r"data.input_frames and data.horizon tell it"),
-        ('data.options={"name": "kth"}', r"data.name tells it"),
-        ('data.options={"folder": 3}', r"folder must be a text"),
-        ('data.options={"root": 3}', r"--data-dir tell it"),
-        ('evaluation.options={"split": 3}', r"evaluation.split tells it"),
-        (
-            'evaluation.options={"frames": 2}',
-            r"evaluation.options: Value error, frames is no option",
-        ),
+        ("sampling.forecast={}", r"sampling\.forecast\.start"),
+        ("evaluation.select=best", r'select = "best".*every'),
+        ("model.data={}", r"\[model\].*data"),
+        (".a=3", r"--set \.a: "),
+        ("train..lr=3", r"--set train\.\.lr: "),
+        ("train.seed=5000000000", r"train\.seed: .*4294967296"),
+        ("data.seed=4294967296", r"data\.seed: .*4294967296"),
+        (f"train.steps={10**30}", r"train\.steps: .*1000000000\b"),
+        ('data.options={"frames": 3}', r"frames.*data\.input_frames.*data\.horizon"),
+        ('data.options={"name": "kth"}', r"name.*data\.name"),
+        ('data.options={"folder": 3}', r"folder"),
+        ('data.options={"root": 3}', r"root.*--data-dir"),
+        ('evaluation.options={"split": 3}', r"evaluation\.options.*split.*evaluation\.split"),
+        ('evaluation.options={"frames": 2}', r"evaluation\.options.*frames"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(path: Path, setting: str, message: str) -> None:
-    result = CliRunner().invoke(command, ["train", str(path), "--show", "--set", setting])
+def test_invalid_settings_are_refused(path: Path, setting: str, message: str, cli: Cli) -> None:
+    result = cli("train", path, "--show", "--set", setting)
     assert result.exit_code == 2
-    assert message in result.stderr
+    assert re.search(message, result.stderr)
     assert "Traceback" not in result.stderr
 
 
-def test_a_setting_is_saved_with_the_run(path: Path, noise_root: Path, tmp_path: Path) -> None:
+def test_settings_are_saved_with_the_run(
+    path: Path, noise_root: Path, tmp_path: Path, cli: Cli
+) -> None:
     run = tmp_path / "run"
-    arguments = ["train", str(path), "-o", str(run), "--data-dir", str(noise_root)]
+    arguments = ["train", path, "-o", run, "--data-dir", noise_root]
     setting = ["--set", "train.steps=2"]
-    assert CliRunner().invoke(command, [*arguments, *setting]).exit_code == 0
+    cli.succeed(*arguments, *setting)
     assert read_recipe(run / "recipe.toml").train.steps == 2
-    # Without the setting it is another recipe, and with it this one.
-    result = CliRunner().invoke(command, [*arguments, "--resume"])
-    assert "is another recipe than" in result.stderr
-    assert "train.steps" in result.stderr
-    assert CliRunner().invoke(command, [*arguments, "--resume", *setting]).exit_code == 0
+    # Without the setting the recipe differs from that of the run.
+    assert "train.steps" in cli.fail(*arguments, "--resume")
+    cli.succeed(*arguments, "--resume", *setting)
 
 
-def test_differences_of_recipes(path: Path) -> None:
+def test_differences_lists_keys_with_both_values(path: Path) -> None:
     one = read_recipe(path)
     other = read_recipe(path, [("train.lr", 1.0), ("data.options", {"size": 32})])
     assert differences(one, one) == {}
-    found = differences(one, other)
-    assert found["train.lr"] == (3e-4, 1.0)
-    assert found["data.options.size"] == (None, 32)
+    pairs = differences(one, other)
+    assert pairs["train.lr"] == (3e-4, 1.0)
+    assert pairs["data.options.size"] == (None, 32)
 
 
 def test_defaults_are_those_of_the_paper(path: Path) -> None:
     settings = TrainRecipe(steps=10)
     assert (settings.batch_size, settings.optimizer, settings.lr) == (4, "adam", 3e-4)
     assert (settings.schedule, settings.clip_norm, settings.precision) == ("constant", None, "fp32")
-    loss = read_recipe(path).loss
+    loss = resolve(read_recipe(path)).loss
     assert (loss.l1, loss.l2, loss.auxiliary) == (1, 1, 1)
     _, forecast = SamplingRecipe().curves(10)
     assert [forecast.at(step, 10) for step in (0, 5, 10, 11)] == [1, 0.5, 0, 0]
@@ -144,13 +135,13 @@ def test_defaults_are_those_of_the_paper(path: Path) -> None:
 
 
 def test_reverse_scheduled_sampling() -> None:
-    """Thirds of the run, as PredRNN-V2 has them."""
+    """In thirds of the run, as in PredRNN-V2."""
     inputs, forecast = SamplingRecipe(kind="reverse").curves(300)
     assert [inputs.at(step, 300) for step in (0, 99, 100)] == [0.5, 0.5, 0.5]
     assert inputs.at(120, 300) == pytest.approx(1 - 0.5 * torch.e**-1)
     assert [inputs.at(step, 300) for step in (200, 299)] == [1, 1]
-    found = [forecast.at(step, 300) for step in (0, 100, 150, 200, 299)]
-    assert found == [0.5, 0.5, pytest.approx(0.25), 0, 0]
+    values = [forecast.at(step, 300) for step in (0, 100, 150, 200, 299)]
+    assert values == [0.5, 0.5, pytest.approx(0.25), 0, 0]
 
 
 @given(
@@ -160,7 +151,7 @@ def test_reverse_scheduled_sampling() -> None:
     begin=st.integers(0, 50),
     length=st.integers(0, 50),
 )
-def test_curves_go_one_way_from_start_to_end(
+def test_curves_are_monotonic_from_start_to_end(
     start: float, end: float, shape: str, begin: int, length: int
 ) -> None:
     curve = Curve(start=start, end=end, shape=shape, begin=begin, until=begin + length)
@@ -172,7 +163,7 @@ def test_curves_go_one_way_from_start_to_end(
     assert all(0 <= value <= 1 for value in values)
 
 
-def test_frames_are_fed_with_the_probability_of_their_half(path: Path) -> None:
+def test_frames_are_fed_with_the_probability_of_their_curve(path: Path) -> None:
     sampling = {
         "inputs": {"start": 0.7, "end": 0.7},
         "forecast": {"start": 0.2, "end": 0.2},
@@ -205,7 +196,7 @@ def network() -> torch.nn.Module:
     return zoo.create("ms-convlstm", hidden=4, layers=3).network
 
 
-def test_parts_have_learning_rates_and_frozen_weights_stay(network: torch.nn.Module) -> None:
+def test_optimizer_groups_by_learning_rate_and_frozen_weights(network: torch.nn.Module) -> None:
     settings = TrainRecipe(
         steps=10,
         lr=1e-2,
@@ -219,21 +210,21 @@ def test_parts_have_learning_rates_and_frozen_weights_stay(network: torch.nn.Mod
     names = {id(p): name for name, p in network.named_parameters()}
     for step in (0, 4, 9):
         create_schedule(optimizer, settings, 10).step_update(step)
-        here = 1e-2 * (1 + torch.cos(torch.tensor(torch.pi * step / 10)).item()) / 2
+        base = 1e-2 * (1 + torch.cos(torch.tensor(torch.pi * step / 10)).item()) / 2
         rates = {
             names[id(p)]: (group["lr"], group["weight_decay"])
             for group in optimizer.param_groups
             for p in group["params"]
         }
-        assert rates["head.weight"] == (pytest.approx(here / 10), 0.1)
-        assert rates["head.bias"] == (pytest.approx(here / 10), 0)
-        assert rates["layers.0.gates.weight"][0] == pytest.approx(here / 2)
-        assert rates["layers.2.gates.weight"][0] == pytest.approx(here)
+        assert rates["head.weight"] == (pytest.approx(base / 10), 0.1)
+        assert rates["head.bias"] == (pytest.approx(base / 10), 0)
+        assert rates["layers.0.gates.weight"][0] == pytest.approx(base / 2)
+        assert rates["layers.2.gates.weight"][0] == pytest.approx(base)
         assert not any(n.startswith(("embed.", "layers.1.")) for n in rates)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lion", "nadam", "rmsprop"])
-def test_optimisers_by_name(network: torch.nn.Module, name: str) -> None:
+def test_optimizers_by_name(network: torch.nn.Module, name: str) -> None:
     optimizer = create_optimizer(network, TrainRecipe(steps=1, optimizer=name, lr=0.5))
     assert optimizer.param_groups[0]["lr"] == 0.5
 
@@ -256,14 +247,14 @@ def test_schedules_by_name(network: torch.nn.Module, name: str) -> None:
 
 
 @pytest.mark.parametrize("lr", [1e-7, 1e-5, 3e-4])
-def test_a_warm_up_rises_to_the_learning_rate(network: torch.nn.Module, lr: float) -> None:
+def test_warmup_rises_to_the_learning_rate(network: torch.nn.Module, lr: float) -> None:
     settings = TrainRecipe(steps=20, lr=lr, warmup_steps=4)
     optimizer = create_optimizer(network, settings)
     schedule, rates = create_schedule(optimizer, settings, 20), []
     for step in range(6):
         schedule.step_update(step)
         rates.append(optimizer.param_groups[0]["lr"])
-    assert rates[0] == min(1e-5, lr / 10)  # the former being timm's, by which there are results
+    assert rates[0] == min(1e-5, lr / 10)  # timm starts at 1e-5
     assert rates[:5] == sorted(set(rates[:5]))
     assert rates[4:] == [lr, lr]
 
@@ -271,27 +262,25 @@ def test_a_warm_up_rises_to_the_learning_rate(network: torch.nn.Module, lr: floa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimizer": "adamm"}, r"timm has no optimizer 'adamm' \(did you mean"),
-        ({"optimizer": "adahessian"}, r"needs second derivatives"),
+        ({"optimizer": "adamm"}, r"'adamm'.*adam"),
         ({"optimizer": "fusedadam"}, r"fusedadam"),
-        ({"optimizer_options": {"betas": [0.9]}}, r"options: .*adam takes .*betas"),
-        ({"optimizer": "sgd", "optimizer_options": {"weight_decay": "x"}}, r"sgd takes .*decay"),
+        ({"optimizer_options": {"betas": [0.9]}}, r"train\.optimizer_options: .*adam"),
+        ({"optimizer_options": {"betass": [0, 0]}}, r"train\.optimizer_options: .*adam.*betass"),
         ({"schedule": "step", "schedule_options": {"decay_epochs": 0}}, r"schedule_options: "),
         ({"schedule": "multistep", "schedule_options": {"decay_milestones": [2, "a"]}}, "'str'"),
         ({"schedule": "cosine", "schedule_options": {"cycle_mul": 0}}, r"schedule_options: "),
-        ({"freeze": ("*",)}, r"train.freeze leaves no weights to train"),
-        ({"optimizer_options": {"betass": [0, 0]}}, r"betass.*adam takes .*betas"),
-        ({"schedule_options": {"decay_rat": 1}}, r"takes no 'decay_rat'.*did you mean decay_rate"),
-        ({"schedule_options": {"warmup_epochs": 1}}, r"it is train.warmup_steps"),
-        ({"freeze": ("layer.*",)}, r"'layer.\*' fits no weights"),
-        ({"lr_parts": {"heads.*": 1.0}}, r"'heads.\*' fits no weights"),
+        ({"schedule_options": {"decay_rat": 1}}, r"train\.schedule_options: .*'decay_rat'"),
+        ({"schedule_options": {"warmup_epochs": 1}}, r"train\.schedule_options: .*warmup_epochs"),
+        ({"freeze": ("*",)}, r"train\.freeze"),
+        ({"freeze": ("layer.*",)}, r"'layer\.\*'"),
+        ({"lr_parts": {"heads.*": 1.0}}, r"'heads\.\*'"),
     ],
 )
-def test_optimisers_and_schedules_that_timm_does_not_know(
+def test_invalid_optimizers_and_schedules_are_refused(
     network: torch.nn.Module, changes: dict, message: str
 ) -> None:
     settings = TrainRecipe(steps=10, **changes)
-    with pytest.raises(ZooError, match=message) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         create_schedule(create_optimizer(network, settings), settings, 10)
     assert "\n" not in str(caught.value)
 
@@ -299,14 +288,14 @@ def test_optimisers_and_schedules_that_timm_does_not_know(
 @pytest.mark.parametrize(
     "path", sorted(CARDS.glob("*/recipe.toml")), ids=lambda path: path.parent.name
 )
-def test_the_recipes_of_the_cards_are_sound(path: Path) -> None:
+def test_recipes_of_the_cards_are_valid(path: Path) -> None:
     recipe = read_recipe(path)
     assert path.parent.name.startswith(str(recipe.model["name"]))
     assert resolve(recipe).train == recipe.train
 
 
 @pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
-def test_the_recipes_of_the_papers_are_sound(path: Path) -> None:
+def test_recipes_of_the_papers_are_valid(path: Path) -> None:
     recipe = resolve(read_recipe(path))
     name, data = path.stem.rsplit("-", 1)
     assert recipe.model["name"] == ALIASES.get(name, name)
@@ -317,14 +306,14 @@ def test_the_recipes_of_the_papers_are_sound(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 20
 
 
-def test_the_recipes_in_the_documentation_are_sound(tmp_path: Path) -> None:
+def test_recipes_in_the_documentation_are_valid(tmp_path: Path) -> None:
     text = (CARDS.parent / "docs" / "training.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 7
     for block in blocks:
         path = tmp_path / "recipe.toml"
         rest = "" if "[train]" in block else RECIPE[RECIPE.index("[train]") :]
-        model = "" if "init =" in block else '[model]\nname = "mslstm"\n'
+        model = "" if "init =" in block or "[model]" in block else '[model]\nname = "mslstm"\n'
         path.write_text(block + model + '[data]\nname = "mmnist"\n' + rest)
         assert resolve(read_recipe(path)).model["name"] == "ms-mklstm"
 
@@ -332,10 +321,35 @@ def test_the_recipes_in_the_documentation_are_sound(tmp_path: Path) -> None:
 def test_every_cell_has_recipes_for_the_four_data_sets() -> None:
     own = {p.name for p in (CARDS.parent / "plugins").glob("*.py")}
     names = [n for n in architectures() if f"zoo_{n.removeprefix('ms-')}.py" in own]
-    there = {path.stem for path in PAPERS}
+    recipes = {path.stem for path in PAPERS}
     titles = {alias: name for name, alias in ALIASES.items() if name == "mslstm"}
     for name in names:
-        if "openstl" not in name:  # layers of another code base, for its checkpoints
+        if "openstl" not in name:  # exists for converted checkpoints only
             for data in ("mmnist", "kth", "taxibj", "dwd"):
-                assert f"{titles.get(name, name)}-{data}" in there
-    assert len(there) == 88
+                assert f"{titles.get(name, name)}-{data}" in recipes
+    assert len(recipes) == 88
+
+
+def test_every_key_is_documented() -> None:
+    """The docstrings are the reference of recipe keys."""
+    tables = [field.annotation for field in Recipe.model_fields.values()]
+    for table in [Recipe, Curve, *(t for t in tables if hasattr(t, "model_fields"))]:
+        for key in table.model_fields:
+            assert re.search(rf"^\s+{key}: ", table.__doc__ or "", re.MULTILINE), key
+
+
+@pytest.mark.parametrize(("head", "l1"), [("frame", 1), ("change", 0), ("gate", 0), ("advect", 0)])
+def test_default_l1_depends_on_the_head(path: Path, head: str, l1: float) -> None:
+    settings: list[tuple[str, Any]] = [("model.head", head)]
+    assert read_recipe(path, settings).loss.l1 is None
+    assert resolve(read_recipe(path, settings)).loss.l1 == l1
+    assert resolve(read_recipe(path, [*settings, ("loss.l1", 0.3)])).loss.l1 == 0.3
+
+
+def test_resolved_l1_is_saved_with_the_run(path: Path, noise_root: Path, tmp_path: Path) -> None:
+    for l1, settings in ((0, []), (0.3, [("loss.l1", 0.3)])):
+        run = tmp_path / str(l1)
+        settings = [("model.head", "change"), *settings]
+        train(path, run, data_root=noise_root, settings=settings, max_minutes=0)
+        assert f"\nl1 = {l1:.1f}\n" in (run / "recipe.toml").read_text()
+        assert read_recipe(run / "recipe.toml").loss.l1 == l1

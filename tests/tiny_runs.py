@@ -1,4 +1,4 @@
-"""What the tests of training share: a tiny recipe, and processes that carry it out."""
+"""Helpers for tests of training: a tiny recipe, and processes that train it."""
 
 import json
 import multiprocessing
@@ -44,7 +44,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_same(run: Path, other: Path) -> None:
-    """The weights are equal bit for bit, and the log has every line once."""
+    """Check that the weights are equal bit for bit, and that the log has every line once."""
     one, two = weights(run), weights(other)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -54,7 +54,7 @@ def assert_same(run: Path, other: Path) -> None:
 
 
 def assert_close(run: Path, other: Path) -> None:
-    """The weights are equal but for rounding."""
+    """Check that the weights are equal except for rounding."""
     one, two = weights(run), weights(other)
     assert one.keys() == two.keys()
     for name in one:
@@ -71,11 +71,11 @@ def free_port() -> int:
         return listening.getsockname()[1]
 
 
-MENDABLE = "start all of them again with --resume"
+def train_rank(rank: int, world: int, port: int, arguments: tuple, options: dict) -> None:
+    """Train as one of several processes, as torchrun starts it.
 
-
-def one_of(rank: int, world: int, port: int, arguments: tuple, options: dict) -> None:
-    """What torchrun starts: one of several processes of a run."""
+    Exits with 0 if finished, 3 if stopped, 2 if another process is lost, 4 on other errors.
+    """
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -89,14 +89,14 @@ def one_of(rank: int, world: int, port: int, arguments: tuple, options: dict) ->
     try:
         outcome = train(*arguments, **options)
     except ZooError as error:
-        sys.exit(2 if MENDABLE in str(error) else 4)
+        sys.exit(2 if isinstance(error.__cause__, RuntimeError) else 4)
     sys.exit(0 if outcome.finished else 3)
 
 
 def start_together(world: int, *arguments: object, **options: object) -> list:
     port = free_port()
     children = [
-        processes.Process(target=one_of, args=(rank, world, port, arguments, options))
+        processes.Process(target=train_rank, args=(rank, world, port, arguments, options))
         for rank in range(world)
     ]
     for child in children:
@@ -105,12 +105,12 @@ def start_together(world: int, *arguments: object, **options: object) -> list:
 
 
 def train_together(world: int, *arguments: object, **options: object) -> list[int]:
-    """Carry out a recipe with several processes; their exit codes."""
+    """Train with several processes and return their exit codes."""
     return exit_codes(start_together(world, *arguments, **options))
 
 
 def exit_codes(children: list) -> list[int]:
-    """Wait for processes to end; those that hang are killed."""
+    """Wait for processes to end, kill those that hang, and return exit codes."""
     for child in children:
         child.join(240)
         child.kill()
@@ -118,11 +118,11 @@ def exit_codes(children: list) -> list[int]:
     return [child.exitcode for child in children]
 
 
-def train_until_step(run: Path, step: int) -> None:
+def wait_for_step(run: Path, step: int) -> None:
     """Wait until a run has the checkpoint of a step or a later one."""
     deadline = time.monotonic() + 180
     while not any(int(p.name[-8:]) >= step for p in run.glob("checkpoints/step-*")):
-        assert time.monotonic() < deadline, "the run has not come so far"
+        assert time.monotonic() < deadline, "the run is too slow"
         time.sleep(0.02)
 
 

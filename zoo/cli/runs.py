@@ -1,4 +1,4 @@
-"""zoo runs: the runs that were made, and how they compare."""
+"""zoo runs: list and compare training runs."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from zoo.cli.common import as_json, echo, print_json, print_table
     type=click.Path(path_type=Path),
     default=Path("runs"),
     show_default=True,
-    help="Where to look for runs.",
+    help="Folder to search for runs.",
 )
 @as_json
 @click.pass_context
 def runs(context: click.Context, folder: Path, as_json: bool) -> None:
-    """List the runs of zoo train, or compare some of them."""
+    """List training runs, or compare some of them."""
     if context.invoked_subcommand is not None:
         return
     from zoo.train.runs import find_runs
 
-    found, problems = find_runs(folder)
+    runs, problems = find_runs(folder)
     for problem in problems:
         echo(f"Warning: {problem}", err=True)
-    summaries = [run.summary() for run in found]
+    summaries = [run.summary() for run in runs]
     if as_json:
         print_json(summaries)
         return
     if not summaries:
-        click.echo(f"no run in {folder}; make one: zoo train RECIPE", err=True)
+        click.echo(f"no runs in {folder}; start one with: zoo train RECIPE", err=True)
         return
     columns = ["run", "model", "data", "state", "step", "loss", "best", "minutes"]
     print_table(columns, [[_cell(summary, column) for column in columns] for summary in summaries])
@@ -44,26 +44,26 @@ def runs(context: click.Context, folder: Path, as_json: bool) -> None:
 @click.argument("folders", metavar="RUN...", nargs=-1, type=click.Path(path_type=Path))
 @as_json
 def compare(folders: tuple[Path, ...], as_json: bool) -> None:
-    """Set the curves and the results of runs side by side, and what differs in their recipes."""
-    from zoo.train.runs import compare as set_side_by_side
+    """Compare the recipes, learning curves and results of runs."""
+    from zoo.train.runs import compare as compare_runs
     from zoo.train.runs import read_run
 
     if len(folders) < 2:
-        raise click.UsageError("give two runs or more: zoo runs compare runs/one runs/other")
-    found = set_side_by_side([read_run(folder) for folder in folders])
+        raise click.UsageError("give at least two runs: zoo runs compare RUN RUN")
+    comparison = compare_runs([read_run(folder) for folder in folders])
     if as_json:
-        print_json(found)
+        print_json(comparison)
         return
-    names = found["runs"]
-    _print_side_by_side("recipe", names, found["recipe"])
-    for name, curve in found["curves"].items():
-        _print_side_by_side(f"{name} at step", names, curve)
-    _print_side_by_side("result", names, found["results"])
+    names = comparison["runs"]
+    _print_rows("recipe", names, comparison["recipe"])
+    for name, curve in comparison["curves"].items():
+        _print_rows(f"{name} at step", names, curve)
+    _print_rows("result", names, comparison["results"])
 
 
-def _print_side_by_side(what: str, names: list[str], rows: dict[Any, list[Any]]) -> None:
+def _print_rows(title: str, names: list[str], rows: dict[Any, list[Any]]) -> None:
     if rows:
-        print_table([what, *names], [[str(key), *map(_number, row)] for key, row in rows.items()])
+        print_table([title, *names], [[str(key), *map(_number, row)] for key, row in rows.items()])
 
 
 def _cell(summary: dict[str, Any], column: str) -> str:

@@ -1,8 +1,9 @@
-"""zoo train: carry out a recipe."""
+"""zoo train: train a model from a recipe."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -16,7 +17,7 @@ from zoo.cli.common import as_json, data_option, parse_setting, print_json
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="The folder of the run; by default runs/ and the name of the recipe or, for a "
+    help="Folder of the run. Default: runs/NAME, where NAME is that of RECIPE or, for a "
     "recipe.toml, of its folder.",
 )
 @click.option(
@@ -24,17 +25,28 @@ from zoo.cli.common import as_json, data_option, parse_setting, print_json
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="In place of the recipe's, such as train.lr=1e-4; may be repeated. With --resume, "
-    "from there on.",
+    help="Override a key of the recipe, such as train.lr=1e-4; may be repeated. With --resume, "
+    "the change applies from the last checkpoint on.",
 )
-@click.option("--show", is_flag=True, help="Print the recipe with all defaults, and train nothing.")
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
-@click.option("--max-minutes", type=click.FloatRange(min=0), help="Stop then, with a checkpoint.")
+@click.option("--show", is_flag=True, help="Print the recipe with all defaults and exit.")
+@click.option("--resume", is_flag=True, help="Continue from the last checkpoint.")
+@click.option(
+    "--max-minutes",
+    type=click.FloatRange(min=0),
+    help="Stop after N minutes and save a checkpoint.",
+    metavar="N",
+)
 @click.option(
     "--card",
     is_flag=True,
-    help="In the end measure it on the whole test set and write its card, as zoo eval --save, "
-    "zoo cost --save and zoo card do; what stands in a README.md beside RECIPE goes into it.",
+    help="After training, evaluate the model on the test set and write its card, as zoo eval "
+    "--save, zoo cost --save and zoo card do. The text of a README.md next to RECIPE is included.",
+)
+@click.option(
+    "--card-sequences",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --card, evaluate only the first N sequences. Default: the whole test set.",
 )
 @data_option
 @as_json
@@ -46,59 +58,67 @@ def train(
     resume: bool,
     max_minutes: float | None,
     card: bool,
+    card_sequences: int | None,
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """Train a model by RECIPE, a TOML file such as cards/mslstm-mmnist/recipe.toml.
+    """Train a model from RECIPE, a TOML file such as cards/mslstm-mmnist/recipe.toml.
 
-    Ctrl-C and SIGTERM stop with a checkpoint, from which --resume goes on. torchrun and
-    accelerate launch start it on many devices and machines: docs/training.md.
+    Ctrl-C and SIGTERM stop with a checkpoint; --resume continues from it. Use torchrun or
+    accelerate launch for several devices or machines: docs/training.md.
     """
-    given = [parse_setting(setting) for setting in settings]
+    if card_sequences is not None and not card:
+        raise click.UsageError("--card-sequences needs --card")
+    overrides = [parse_setting(setting) for setting in settings]
     if show:
-        from zoo.train.model import resolve
-        from zoo.train.recipe import read_recipe, write_recipe
-
-        whole = resolve(read_recipe(recipe, given))
-        if as_json:
-            print_json(whole.model_dump(mode="json"))
-        else:
-            click.echo(write_recipe(whole), nl=False)
+        _show(recipe, overrides, as_json)
         return
-    from zoo.train.engine import train as carry_out
+    from zoo.train.engine import train as train_model
 
-    named = recipe.resolve()
-    name = named.parent.name if named.name == "recipe.toml" else named.stem
+    path = recipe.resolve()
+    name = path.parent.name if path.name == "recipe.toml" else path.stem
     run = output or Path("runs") / name
-    outcome = carry_out(
+    outcome = train_model(
         recipe,
         run,
         resume=resume,
         max_minutes=max_minutes,
         data_root=data_dir,
-        settings=given,
+        settings=overrides,
     )
     if card and outcome.finished:
-        _write_card(recipe, run, data_dir)
-    if os.environ.get("RANK", "0") != "0":  # one of several processes tells
+        _write_card(recipe, run, data_dir, card_sequences)
+    if not _is_main_process():
         return
     if as_json:
-        told = {name: value for name, value in vars(outcome).items() if name != "untold"}
-        print_json({"run": str(run), "finished": outcome.finished, **told})
+        values = asdict(outcome)
+        del values["unlogged"]
+        print_json({"run": str(run), "finished": outcome.finished, **values})
     elif outcome.finished:
-        was = "was trained before" if outcome.already else "trained"
-        then = f"its card: {run / 'README.md'}" if card else f"measure it: zoo eval local-dir:{run}"
-        click.echo(f"{was}: {run}; {then}", err=True)
+        status = "already trained" if outcome.already else "trained"
+        hint = f"card: {run / 'README.md'}" if card else f"evaluate it: zoo eval local-dir:{run}"
+        click.echo(f"{status}: {run}; {hint}", err=True)
     else:
         click.echo(
-            f"stopped after step {outcome.step} of {outcome.steps}; to go on, start it again as it "
-            "was, with --resume",
+            f"stopped after step {outcome.step} of {outcome.steps}; to continue, repeat the "
+            "command with --resume",
             err=True,
         )
 
 
-def _write_card(recipe: Path, run: Path, data_dir: Path | None) -> None:
-    """Measure the model of a run, count what it costs, and write its card."""
+def _show(path: Path, settings: list[tuple[str, object]], as_json: bool) -> None:
+    from zoo.train.model import resolve
+    from zoo.train.recipe import read_recipe, write_recipe
+
+    recipe = resolve(read_recipe(path, settings))
+    if as_json:
+        print_json(recipe.model_dump(mode="json"))
+    else:
+        click.echo(write_recipe(recipe), nl=False)
+
+
+def _write_card(recipe: Path, run: Path, data_dir: Path | None, sequences: int | None) -> None:
+    """Evaluate the model of a run, count its operations, and write its card."""
     import torch
 
     from zoo.bench.cost import default_task, kept, report
@@ -109,12 +129,16 @@ def _write_card(recipe: Path, run: Path, data_dir: Path | None) -> None:
 
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     model = load(f"local-dir:{run}", device=str(device))
-    measured = evaluate(model, root=data_dir)  # by all processes, if there are several
-    if os.environ.get("RANK", "0") != "0":
+    metrics = evaluate(model, sequences=sequences, root=data_dir)  # shared by all processes
+    if not _is_main_process():
         return
-    counted = report(run.name, model.config, default_task(model.config))
-    update_metrics(run, **measured, cost=kept(counted))
+    cost = report(run.name, model.config, default_task(model.config))
+    update_metrics(run, **metrics, cost=kept(cost))
     written, path = recipe.with_name("README.md"), writable_part(run, "README.md")
     if written.is_file() and not path.exists():
         path.write_text(read_text(written), encoding="utf-8")
     write_card(run)
+
+
+def _is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"

@@ -1,1 +1,1 @@
-"""Training: recipes, the training objective, the loop that carries it out."""
+"""Training: recipes, the objective, the training loop and its runs."""

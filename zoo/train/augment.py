@@ -1,7 +1,6 @@
 """Augmentation: random changes of training sequences, the same for all frames of a sequence.
 
-Like the order of sequences, they depend on the recipe's seed and the step's number alone, so a
-resumed run repeats them.
+They depend only on the recipe's seed and the step number, so that a resumed run repeats them.
 """
 
 from __future__ import annotations
@@ -16,18 +15,18 @@ __all__ = ["augment"]
 
 
 def augment(sequences: Tensor, recipe: Recipe, step: int, rows: list[int]) -> Tensor:
-    """Augment some rows of a batch, (B, T, C, H, W) scaled to [0, 1]; NaN stays NaN.
+    """Augment the rows of a batch that one process trains on; NaN stays NaN.
 
     Args:
-        sequences: the rows of one process.
-        recipe: says what is changed, and the seed.
-        step: the number of the step.
-        rows: which rows of the whole batch `sequences` are.
+        sequences: the rows (B, T, C, H, W), scaled to [0, 1].
+        recipe: its table `augment` selects the changes.
+        step: the step number.
+        rows: the positions of the rows in the whole batch.
     """
     settings = recipe.augment
     if not settings.active:
         return sequences
-    # One draw for every row and kind of change, whether or not it is used.
+    # Draw for every row and kind of change, used or not: options do not affect each other.
     draws = torch.rand(
         recipe.train.batch_size, 5, generator=generator(recipe.train.seed + 1, step)
     )[rows]
@@ -36,8 +35,8 @@ def augment(sequences: Tensor, recipe: Recipe, step: int, rows: list[int]) -> Te
 
 
 def _change(x: Tensor, draw: list[float], settings: AugmentRecipe) -> Tensor:
-    """Change one sequence (T, C, H, W) by five draws from [0, 1)."""
-    mirror, flip, turn, shift, gain = draw
+    """Change one sequence (T, C, H, W) according to five numbers from [0, 1)."""
+    mirror, flip, turn, brightness, contrast = draw
     if settings.mirror and mirror < 0.5:
         x = x.flip(-1)
     if settings.flip and flip < 0.5:
@@ -46,7 +45,7 @@ def _change(x: Tensor, draw: list[float], settings: AugmentRecipe) -> Tensor:
         x = x.rot90(int(4 * turn), dims=(-2, -1))
     if settings.brightness or settings.contrast:
         mean = x.nanmean()
-        factor = 1 + settings.contrast * (2 * gain - 1)
-        x = mean + factor * (x - mean) + settings.brightness * (2 * shift - 1)
+        factor = 1 + settings.contrast * (2 * contrast - 1)
+        x = mean + factor * (x - mean) + settings.brightness * (2 * brightness - 1)
         x = x.clamp(0, 1)
     return x

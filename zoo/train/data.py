@@ -1,4 +1,4 @@
-"""The data that a recipe names, opened and described."""
+"""The data set of a recipe."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from typing import Any
 
 from zoo.config import Data
 from zoo.data import open_dataset
-from zoo.errors import ZooError
+from zoo.errors import DataError
 from zoo.train.recipe import Recipe
 
 __all__ = ["describe", "is_fresh", "open_data"]
 
 
 def open_data(recipe: Recipe, root: Path | None) -> Any:
-    """The data set to train on; ZooError where it has no sequences."""
+    """Open the data set to train on.
+
+    Raises:
+        DataError: if the data are missing, or contain no sequence.
+    """
     data = recipe.data
     options: dict[str, Any] = dict(data.options)
     if data.name == "mmnist":
@@ -25,18 +29,18 @@ def open_data(recipe: Recipe, root: Path | None) -> Any:
         data.name, "train", root=root, frames=data.input_frames + data.horizon, **options
     )
     if not len(dataset):
-        raise ZooError(f"the data set {data.name!r} has no sequences to train on; see data.options")
+        raise DataError(f"the data set {data.name!r} has no training sequences; check data.options")
     return dataset
 
 
 def is_fresh(recipe: Recipe) -> bool:
-    """Whether every step gets sequences that are made for it."""
-    told = "sequences" in recipe.data.options or recipe.train.steps is None
-    return recipe.data.name == "mmnist" and not told
+    """Return whether sequences are generated for every step, without end."""
+    limited = "sequences" in recipe.data.options or recipe.train.steps is None
+    return recipe.data.name == "mmnist" and not limited
 
 
 def describe(recipe: Recipe, dataset: Any) -> Data:
-    """What the model is to know of its data: what the data set tells, and the recipe."""
+    """Describe the data for the config of the model."""
     fields = {
         **getattr(dataset, "data", {}),
         "name": recipe.data.name,

@@ -1,82 +1,59 @@
-"""The training loop: on accelerate, with timm's optimisers, schedules and moving average.
+"""The training loop, built on accelerate and timm.
 
-Every random draw of a step is a function of the recipe's seeds and the step's number alone,
-and a checkpoint appears whole or not at all. So a run that was killed and resumed ends with
-the weights of the run that was not. The mean loss of a batch is a weighted sum over its
-rows, wherever they are computed, so that parts of a batch and processes add up to it.
+All randomness of a step is a function of the recipe's seeds and the step number, and checkpoints
+are written atomically. So a run that is killed and resumed ends with the same weights as an
+uninterrupted one. The loss of a batch is a weighted sum over its rows, so that the parts of a
+batch, on one process or several, add up to the whole.
 """
 
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType, set_seed
-from accelerate.utils.memory import should_reduce_batch_size
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.utils import ModelEmaV3
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from zoo.errors import ZooError
+from zoo.config import Data
+from zoo.errors import ConfigError, ZooError
 from zoo.forecast import Forecaster
 from zoo.hub import save
-from zoo.model_folder import WEIGHTS, missing_files, read_metrics, update_metrics
+from zoo.model_folder import WEIGHTS, update_metrics
 from zoo.progress import progress_bar
 from zoo.train.augment import augment
 from zoo.train.checkpoints import Checkpoints, verify
 from zoo.train.data import describe, is_fresh, open_data
-from zoo.train.folder import Changes, claim, counts, identity, lock, put_recipe
+from zoo.train.fit import find_parts
+from zoo.train.folder import Changes, affects_result, claim, identity, lock, save_recipe
+from zoo.train.log import Log, check_trackers
 from zoo.train.model import create_model, create_optimizer, create_schedule, resolve
 from zoo.train.objective import Objective
-from zoo.train.processes import lost_processes, on_main
+from zoo.train.outcome import Outcome, finished_outcome, training_facts
+from zoo.train.processes import (
+    create_accelerator,
+    on_main,
+    report_lost_processes,
+    stop_signals,
+)
 from zoo.train.recipe import Recipe, read_recipe
+from zoo.train.run_file import add_start
 from zoo.train.sampling import Order, Share, ShareSampler, fed_frames
-from zoo.train.watch import Log, Validation, check_trackers, write_facts
+from zoo.train.validation import Validation
 
 __all__ = ["Outcome", "train"]
 
-#: Keys of the evaluation that decide what a measure is.
-MEASURE = tuple(f"evaluation.{name}" for name in ("split", "options", "sequences", "metric"))
-
-
-@dataclass
-class Outcome:
-    """How far a run is.
-
-    step, steps: those done, and those of the budget.
-    seconds: of training, in all.
-    loss: the last mean loss in the log.
-    skipped: steps whose loss or gradient was not finite.
-    best, best_step: the best measure of the validation, and when it was taken.
-    untold: the sum and the number of the losses that are not in the log yet.
-    already: it was finished before, and nothing was done.
-    """
-
-    step: int
-    steps: int
-    seconds: float = 0.0
-    loss: float = math.nan
-    skipped: int = 0
-    best: float | None = None
-    best_step: int | None = None
-    untold: tuple[float, int] = (0.0, 0)
-    already: bool = False
-
-    @property
-    def finished(self) -> bool:
-        """Whether the whole budget was spent."""
-        return self.step >= self.steps
+#: Keys that define what a validation score means.
+SCORE_KEYS = tuple(f"evaluation.{name}" for name in ("split", "options", "sequences", "metric"))
 
 
 def train(
@@ -88,350 +65,340 @@ def train(
     data_root: Path | None = None,
     settings: Iterable[tuple[str, Any]] = (),
 ) -> Outcome:
-    """Carry out a recipe in the folder `run`, or go on with it.
+    """Train a model from a recipe, or resume its training.
 
-    The folder ends up holding the model (config.json, model.safetensors), the whole recipe,
-    metrics.json with the facts of the training, run.json with what it ran on, log.jsonl,
-    pictures and the last checkpoints. Started by torchrun or ``accelerate launch``, several
-    processes carry out one recipe together, and end with the weights of one.
+    Afterwards the folder `run` holds the model (config.json, model.safetensors), the complete
+    recipe, metrics.json with facts about the training, run.json with its environment, log.jsonl,
+    pictures and the last checkpoints. Processes started by torchrun or ``accelerate launch`` train
+    one model together.
 
     Args:
         recipe_path: the recipe.
-        run: a new or empty folder; with `resume` one that holds a run of the same recipe.
-            Several machines need it on a file system that they share.
-        resume: go on from the last checkpoint, or from the start where there is none. Some
-            keys may be set anew then: docs/training.md.
-        max_minutes: stop after so long, with a checkpoint. SIGTERM and Ctrl-C do the same.
-        data_root: the folder of the data sets; by default that of ``ZOO_DATA``.
-        settings: keys and values that take the place of the recipe's: ("train.lr", 1e-4).
+        run: a new or empty folder; with `resume`, one that holds a run of the same recipe.
+            Several machines need it on a shared file system.
+        resume: continue from the last checkpoint, or start if there is none. Some recipe keys
+            may change; see docs/training.md.
+        max_minutes: stop with a checkpoint after this time, as SIGTERM and Ctrl-C do.
+        data_root: the folder of the data sets, by default that of ``ZOO_DATA``.
+        settings: keys and values that override the recipe's, such as ("train.lr", 1e-4).
 
-    Raises ZooError for a recipe, a folder or data that do not fit, a folder in which another
-    process trains, a loss or gradient that is not finite, and a checkpoint that cannot be
-    written (the last one stays).
+    Returns:
+        How far the run has got.
+
+    Raises:
+        ConfigError: if the recipe is invalid, or differs from that of the run.
+        DataError: if the data are missing or invalid.
+        ZooError: if another process trains in the folder, a loss or gradient is not finite, or a
+            checkpoint cannot be written; the last checkpoint stays intact.
     """
     settings = list(settings)
     recipe = resolve(read_recipe(recipe_path, settings))
     check_trackers(recipe.watch.trackers)
-    # What was set in this process by a run before, its precision, would be kept.
-    AcceleratorState._reset_state()
-    with lost_processes():
-        accelerator = Accelerator(
-            cpu=not torch.accelerator.is_available(),  # else several processes on CPUs are alone
-            mixed_precision="no" if recipe.train.precision == "fp32" else recipe.train.precision,
-            log_with=list(recipe.watch.trackers) or None,
-            project_dir=run,
-        )
-        if accelerator.gradient_accumulation_steps != 1:  # it would divide the gradient
-            raise ZooError(
-                "ACCELERATE_GRADIENT_ACCUMULATION_STEPS is "
-                f"{accelerator.gradient_accumulation_steps}, set by hand or by accelerate config; "
-                "set it to 1, and run a batch in parts by --set memory.accumulate=N"
-            )
-        set_seed(recipe.train.seed, deterministic=recipe.train.deterministic)
-        training = _Training(recipe, accelerator, data_root)
-        # Only now, so that a recipe that cannot be carried out leaves no folder.
-        with ExitStack() as held:
+    with report_lost_processes():
+        accelerator = create_accelerator(recipe, run)
+        training = _Training(recipe, accelerator, run, data_root)
+        # Claim the folder last, so that an invalid recipe leaves none behind.
+        with ExitStack() as locks:
 
-            def begin() -> Changes | None:
-                held.enter_context(lock(run))
+            def claim_folder() -> Changes | None:
+                locks.enter_context(lock(run))
                 return claim(run, recipe, recipe_path, settings, resume)
 
-            changes = on_main(accelerator, begin)
+            changes = on_main(accelerator, claim_folder)
             try:
-                return training.carry_out(run, changes, max_minutes)
+                return training.carry_out(changes, max_minutes)
             finally:
                 accelerator.end_training()
 
 
 class _Training:
-    """A recipe made ready: data, objective, optimiser, and the loop over steps."""
+    """A run: its data, objective and optimizer, and the loop over its steps."""
 
-    def __init__(self, recipe: Recipe, accelerator: Accelerator, root: Path | None) -> None:
-        self.recipe, self.accelerator = recipe, accelerator
-        settings = recipe.train
+    def __init__(
+        self, recipe: Recipe, accelerator: Accelerator, run: Path, root: Path | None
+    ) -> None:
+        self.recipe, self.accelerator, self.run = recipe, accelerator, run
         self.dataset = open_data(recipe, root)
         self.order = Order(
             len(self.dataset),
-            settings.batch_size,
+            recipe.train.batch_size,
             recipe.data.seed,
             shuffle=not is_fresh(recipe),
         )
-        self.steps = settings.steps or (settings.epochs or 0) * self.order.steps_per_epoch
-        if settings.warmup_steps >= self.steps:
-            raise ZooError(
-                f"train.warmup_steps is {settings.warmup_steps}; the run has {self.steps} steps"
-            )
+        self.steps = _count_steps(recipe, self.order)
         data = describe(recipe, self.dataset)
-        if recipe.augment.rotate and data.size and data.size[0] != data.size[1]:
-            raise ZooError(
-                f"augment.rotate needs square frames, these are {data.size[0]}×{data.size[1]}; "
-                "set augment.rotate=false, or crop them"
-            )
+        _check_rotation(recipe, data)
         model = create_model(recipe, data)
-        self.validation = None
+        self.validation: Validation | None = None
         if recipe.evaluation.every or recipe.watch.pictures_every:
             self.validation = Validation(recipe, accelerator, root)
-        objective: Any = Objective(model, recipe.loss, recipe.memory.checkpoint_every)
+        self._prepare(model)
+        self.parts = recipe.memory.accumulate
+        if recipe.memory.fit:
+            rows = -(-recipe.train.batch_size // accelerator.num_processes)
+            objective = accelerator.unwrap_model(self.objective)
+            self.parts = find_parts(objective, self.dataset[0], rows, self.parts, accelerator)
+        self.checkpoints = Checkpoints(
+            run / "checkpoints",
+            accelerator,
+            recipe.train.keep,
+            identity(recipe),
+            None if self.average is None else self.average.module,
+        )
+        self.outcome = Outcome(0, self.steps)
+        self.saved = 0  # the step of the last checkpoint
+
+    def _prepare(self, model: Forecaster) -> None:
+        """Create objective, optimizer, schedule and moving average, on the device."""
+        settings, accelerator = self.recipe.train, self.accelerator
+        objective: Any = Objective(model, self.recipe.loss, self.recipe.memory.checkpoint_every)
         if settings.channels_last:
             objective = objective.to(memory_format=torch.channels_last)
-        optimizer = create_optimizer(model.network, settings)
-        self.objective: Any
-        self.optimizer: Any
+        optimizer: Any = create_optimizer(model.network, settings)
         self.average: ModelEmaV3 | None = None
         if settings.ema_decay is not None:
-            if accelerator.distributed_type == DistributedType.FSDP:
-                raise ZooError("train.ema_decay: FSDP keeps no whole weights to average; leave out")
             model.network.to(accelerator.device)
             self.average = ModelEmaV3(model.network, decay=settings.ema_decay)
         if settings.compile:
             model.network.compile()
         self.objective, self.optimizer = accelerator.prepare(objective, optimizer)
         self.schedule = create_schedule(self.optimizer, settings, self.steps)
-        self.parts = recipe.memory.accumulate
-        if recipe.memory.fit:
-            self.parts = self._find_parts()
 
     @property
     def model(self) -> Forecaster:
-        """The forecaster with the weights of now."""
+        """The forecaster with the current weights."""
         model: Forecaster = self.accelerator.unwrap_model(self.objective).model
         return model
 
     @property
-    def measured(self) -> Forecaster:
-        """The forecaster that is measured and kept: with the averaged weights, if there are."""
+    def result(self) -> Forecaster:
+        """The forecaster that is validated and saved: with averaged weights, if there are any."""
         if self.average is None:
             return self.model
         return Forecaster(self.average.module, self.model.config)
 
-    def carry_out(self, run: Path, changes: Changes | None, max_minutes: float | None) -> Outcome:
-        """Train to the end of the budget, or until it is time to stop.
+    def carry_out(self, changes: Changes | None, max_minutes: float | None) -> Outcome:
+        """Train until the last step, or until it is time to stop.
 
-        changes: of the recipe of a run that is gone on with, from its last checkpoint on.
+        Args:
+            changes: recipe keys that change from the last checkpoint on; None for a new run.
+            max_minutes: stop after this time.
         """
-        recipe, settings, accelerator = self.recipe, self.recipe.train, self.accelerator
-        if changes is not None and not any(map(counts, changes)):
+        if changes is not None and not any(map(affects_result, changes)):
+            select = self.recipe.evaluation.select
             finished = on_main(
-                accelerator, lambda: _finished(run, self.steps, recipe.evaluation.select)
+                self.accelerator, lambda: finished_outcome(self.run, self.steps, select)
             )
             if finished is not None:
                 return finished
-        changes = changes or {}
-        network = self.average.module if self.average is not None else None
-        checkpoints = Checkpoints(
-            run / "checkpoints", accelerator, settings.keep, identity(recipe), network
-        )
+        self._resume(changes or {})
+        self._loop(max_minutes)
+        if self.outcome.finished:
+            self._finish()
+        return self.outcome
+
+    def _resume(self, changes: Changes) -> None:
+        """Load the last checkpoint, if there is one, and record this start."""
+        accelerator = self.accelerator
         if accelerator.is_main_process:
-            checkpoints.clean()
-        loaded = checkpoints.load_last()
-        done = Outcome(0, self.steps) if loaded is None else _outcome(loaded, self.steps)
-        if any(key.startswith(MEASURE) for key in changes):
-            done.best = done.best_step = None  # was measured in another way
+            self.checkpoints.clean()
+        progress = self.checkpoints.load_last()
+        if progress is not None:
+            self.outcome = Outcome.from_progress(progress, self.steps)
+        step = self.saved = self.outcome.step
+        if any(key.startswith(SCORE_KEYS) for key in changes):
+            self.outcome.best = self.outcome.best_step = None  # no longer comparable
         if accelerator.is_main_process:
-            starts = write_facts(run / "run.json", accelerator, self.model, done.step, changes)
+            starts = add_start(self.run / "run.json", accelerator, self.model, step, changes)
             if changes:
-                put_recipe(run, recipe, starts)
-        if recipe.watch.trackers and not done.finished:
-            # Of the steps after the last checkpoint, which come once more, nothing is shown.
+                save_recipe(self.run, self.recipe, starts)
+        if self.recipe.watch.trackers and not self.outcome.finished:
+            # Steps after the checkpoint are repeated: hide their earlier values.
             accelerator.init_trackers(
-                "tracked", init_kwargs={"tensorboard": {"purge_step": done.step + 1}}
+                "tracked", init_kwargs={"tensorboard": {"purge_step": step + 1}}
             )
-        log = Log(run / "log.jsonl", done.step, accelerator)
-        loader = DataLoader(
+        self.log = Log(self.run / "log.jsonl", step, accelerator)
+
+    def _loop(self, max_minutes: float | None) -> None:
+        """Take steps until the last one, a signal, or the time limit."""
+        outcome = self.outcome
+        first, before, started = outcome.step, outcome.seconds, time.monotonic()
+
+        def should_stop() -> bool:
+            minutes = (time.monotonic() - started) / 60
+            return bool(signals) or (max_minutes is not None and minutes > max_minutes)
+
+        self.objective.train()
+        with stop_signals() as signals, self._progress_bar() as show:
+            for sequences in self._loader():
+                step = self._step(sequences, should_stop)
+                self._count(step)
+                seconds = time.monotonic() - started
+                outcome.seconds = before + seconds
+                speed = (outcome.step - first) / seconds
+                show(outcome.step, f"loss {step.loss:.2f}  {speed:.2f} steps/s")
+                self._after_step(step)
+                if step.stop:
+                    break
+
+    def _loader(self) -> DataLoader[Tensor]:
+        """Load this process's share of the remaining batches."""
+        accelerator = self.accelerator
+        rank, processes = accelerator.process_index, accelerator.num_processes
+        return DataLoader(
             self.dataset,
-            batch_sampler=ShareSampler(
-                self.order,
-                done.step,
-                self.steps,
-                accelerator.process_index,
-                accelerator.num_processes,
-            ),
-            num_workers=recipe.data.workers,
+            batch_sampler=ShareSampler(self.order, self.outcome.step, self.steps, rank, processes),
+            num_workers=self.recipe.data.workers,
             pin_memory=accelerator.device.type == "cuda",
-            # A generator of its own, as it is drawn from once a loader: a resumed run has more.
+            # Each loader draws from its generator, and a resumed run creates more loaders: keep
+            # them away from the global generator.
             generator=torch.Generator(),
         )
-        self.objective.train()
 
-        started, before = time.monotonic(), done.seconds
-        with _stop_signals() as stopped, self._progress(done.step) as bar:
-
-            def leave() -> bool:
-                minutes = (time.monotonic() - started) / 60
-                return bool(stopped) or (max_minutes is not None and minutes > max_minutes)
-
-            first = saved = done.step
-            for sequences in loader:
-                step = self._step(done.step, sequences, leave)
-                if step.bad:
-                    log.write(done.step + 1, skipped=done.skipped + 1, sequences=step.bad)
-                    if settings.nonfinite == "stop":
-                        if done.step > saved:  # the weights are still those of the step before
-                            checkpoints.save(done.step, asdict(done), done.best_step)
-                        raise ZooError(_not_finite(done.step + 1, step, checkpoints.all()))
-                    done.skipped += 1
-                else:
-                    done.untold = (done.untold[0] + step.loss, done.untold[1] + 1)
-                done.step += 1
-                done.seconds = before + time.monotonic() - started
-                last = done.step == self.steps or step.stop
-                total, count = done.untold
-                if count and (done.step % recipe.watch.log_every == 0 or last):
-                    done.loss, done.untold = total / count, (0.0, 0)
-                    log.write(
-                        done.step,
-                        loss=done.loss,
-                        lr=self.optimizer.param_groups[0]["lr"],
-                        gradient_norm=step.norm,
-                        seconds=round(done.seconds, 1),
-                    )
-                speed = (done.step - first) / (done.seconds - before)
-                bar(done.step, f"loss {step.loss:.2f}  {speed:.2f} steps/s")
-                best = self._evaluate(done, log)
-                if best or last or done.step % settings.checkpoint_every == 0:
-                    checkpoints.save(done.step, asdict(done), done.best_step)
-                    saved = done.step
-                self._draw(done.step, run)
-                if last:
-                    break
-        if done.finished:
-            self._finish(run, done, checkpoints)
-        return done
-
-    def _progress(self, step: int) -> AbstractContextManager[Callable[[int, str], None]]:
-        """A bar of one of the processes."""
+    def _progress_bar(self) -> AbstractContextManager[Callable[[int, str], None]]:
         if self.accelerator.is_main_process:
-            return progress_bar("training", self.steps, step)
-        return nullcontext(lambda done, note: None)
+            return progress_bar("training", self.steps, self.outcome.step)
+        return nullcontext(lambda step, note: None)
 
-    def _step(self, number: int, sequences: Tensor, leave: Callable[[], bool]) -> _Step:
-        """One step: `sequences` are the rows of this process."""
-        accelerator, settings = self.accelerator, self.recipe.train
+    def _step(self, sequences: Tensor, should_stop: Callable[[], bool]) -> _Step:
+        """Take one step with this process's rows of a batch."""
+        accelerator, settings, number = self.accelerator, self.recipe.train, self.outcome.step
         batch = self.order.batch(number)
         share = Share.of(len(batch), accelerator.process_index, accelerator.num_processes)
         fed = fed_frames(self.recipe, number, self.steps)[share.rows]
         sequences = augment(sequences, self.recipe, number, share.rows)
         self.schedule.step_update(number)
         losses = self._backward(sequences, fed, share.weights)
-        # What all must know: the loss of all, and whether anyone is to stop.
-        told = torch.stack([losses @ share.weights, torch.tensor(float(leave()))])
-        loss, stop = accelerator.reduce(told.to(accelerator.device)).tolist()
-        # Of infinite length where none is asked for, which leaves the gradient as it is.
-        longest = settings.clip_norm or math.inf
-        norm = float(accelerator.clip_grad_norm_(self.objective.parameters(), longest))
-        # In fp16 a gradient that overflows is part of the way: the scaler leaves the step out.
-        sound = math.isfinite(loss) and (math.isfinite(norm) or settings.precision == "fp16")
+        # All processes must agree on the loss and on stopping.
+        local = torch.stack([losses @ share.weights, torch.tensor(float(should_stop()))])
+        loss, stop = accelerator.reduce(local.to(accelerator.device)).tolist()
+        # An infinite limit measures the norm and leaves the gradient unchanged.
+        limit = settings.clip_norm or math.inf
+        norm = float(accelerator.clip_grad_norm_(self.objective.parameters(), limit))
+        # In fp16, gradients may overflow: the gradient scaler then skips the step.
+        finite = math.isfinite(loss) and (math.isfinite(norm) or settings.precision == "fp16")
         bad: list[int] = []
-        if sound:
+        if finite:
             self.optimizer.step()
             if self.average is not None:
                 self.average.update(self.model.network)
         else:
-            every = accelerator.gather(losses.to(accelerator.device))[: len(batch)]
-            rows = (~every.isfinite()).nonzero().flatten().tolist()
+            gathered = accelerator.gather(losses.to(accelerator.device))[: len(batch)]
+            rows = (~gathered.isfinite()).nonzero().flatten().tolist()
             bad = [batch[row] for row in rows] or batch
         self.optimizer.zero_grad()
         return _Step(loss, norm, stop > 0, bad)
 
     def _backward(self, sequences: Tensor, fed: Tensor, weights: Tensor) -> Tensor:
-        """Add the gradient of the weighted losses of some rows, part by part; the losses."""
-        device, processes = self.accelerator.device, self.accelerator.num_processes
-        rows = [tensor.chunk(self.parts) for tensor in (sequences, fed, weights)]
+        """Accumulate the gradient of the weighted losses, part by part; returns the losses."""
+        accelerator = self.accelerator
+        chunks = [tensor.chunk(self.parts) for tensor in (sequences, fed, weights)]
+        parts = list(zip(*chunks, strict=True))
         losses = []
-        for number, part in enumerate(zip(*rows, strict=True), start=1):
-            here, fed_here, weights_here = (tensor.to(device) for tensor in part)
-            # Processes add up their gradients once a step, with the last part.
-            later = number < len(rows[0])
-            with self.accelerator.no_sync(self.objective) if later else nullcontext():
-                with self.accelerator.autocast():
-                    each = self.objective(here, fed_here)
-                # Not the sum but the mean over processes is taken.
-                self.accelerator.backward(processes * (each * weights_here).sum())
-            losses.append(each.detach().float().cpu())
+        for number, part in enumerate(parts, start=1):
+            frames, feeding, factors = (tensor.to(accelerator.device) for tensor in part)
+            # Processes add up their gradients once per step, with the last part.
+            last = number == len(parts)
+            with nullcontext() if last else accelerator.no_sync(self.objective):
+                with accelerator.autocast():
+                    loss = self.objective(frames, feeding)
+                # Data parallelism averages over processes, but the sum is needed.
+                accelerator.backward(accelerator.num_processes * (loss * factors).sum())
+            losses.append(loss.detach().float().cpu())
         return torch.cat(losses)
 
-    def _find_parts(self) -> int:
-        """Into how few parts a batch must be cut to fit into memory, on every process."""
-        objective = self.accelerator.unwrap_model(self.objective)
-        rows = -(-self.recipe.train.batch_size // self.accelerator.num_processes)
-        device = self.accelerator.device
-        sequences = torch.stack([self.dataset[0]] * rows)
-        fed = torch.ones(rows, sequences.shape[1] - 1, dtype=torch.bool)
-        # What the optimiser adds in its first step: Adam's two moments.
-        moments = [torch.empty_like(weight) for weight in [*objective.parameters()] * 2]
-        parts = self.parts
-        while True:
-            try:
-                for part in zip(sequences.chunk(parts), fed.chunk(parts), strict=True):
-                    with self.accelerator.autocast():
-                        loss = objective(*(tensor.to(device) for tensor in part)).sum()
-                    loss.backward()
-                break
-            except RuntimeError as error:
-                if not should_reduce_batch_size(error):
-                    raise
-                if parts >= rows:
-                    raise ZooError(
-                        "a batch of one sequence does not fit into memory; "
-                        "set memory.checkpoint_every, or make the model smaller"
-                    ) from None
-                parts = min(2 * parts, rows)
-            finally:
-                objective.zero_grad()
-        del moments
-        found = self.accelerator.gather(torch.tensor([parts], device=device))
-        return int(found.max())
+    def _count(self, step: _Step) -> None:
+        """Add a step to the outcome; stop if its loss is not finite and must not be skipped."""
+        outcome = self.outcome
+        if step.bad:
+            number = outcome.step + 1
+            self.log.write(number, skipped=outcome.skipped + 1, sequences=step.bad)
+            if self.recipe.train.nonfinite == "stop":
+                if outcome.step > self.saved:  # the weights are still those of the step before
+                    self._save()
+                raise ZooError(_describe_not_finite(number, step, self.checkpoints.all()))
+            outcome.skipped += 1
+        else:
+            total, count = outcome.unlogged
+            outcome.unlogged = total + step.loss, count + 1
+        outcome.step += 1
 
-    def _evaluate(self, done: Outcome, log: Log) -> bool:
-        """Measure if it is time, and say whether it is the best so far."""
-        settings = self.recipe.evaluation
+    def _after_step(self, step: _Step) -> None:
+        """Log, validate, save and draw whatever is due."""
+        outcome, recipe = self.outcome, self.recipe
+        last = outcome.finished or step.stop
+        if last or outcome.step % recipe.watch.log_every == 0:
+            self._log_loss(step.norm)
+        improved = self._validate()
+        if improved or last or outcome.step % recipe.train.checkpoint_every == 0:
+            self._save()
+        self._draw()
+
+    def _log_loss(self, norm: float) -> None:
+        outcome = self.outcome
+        total, count = outcome.unlogged
+        if count == 0:  # every step was skipped
+            return
+        outcome.loss, outcome.unlogged = total / count, (0.0, 0)
+        self.log.write(
+            outcome.step,
+            loss=outcome.loss,
+            lr=self.optimizer.param_groups[0]["lr"],
+            gradient_norm=norm,
+            seconds=round(outcome.seconds, 1),
+        )
+
+    def _validate(self) -> bool:
+        """Validate if it is due; returns whether the model is the best so far."""
+        outcome, settings = self.outcome, self.recipe.evaluation
         if self.validation is None or not settings.every:
             return False
-        if done.step % settings.every and not done.finished:
+        if outcome.step % settings.every and not outcome.finished:
             return False
-        measured = self.validation.measure(self.measured)
+        scores = self.validation.measure(self.result)
         self.objective.train()
-        log.write(done.step, **measured)
-        value = measured[settings.metric]
-        if value is None or not settings.better(value, done.best):  # None: all was missing
+        self.log.write(outcome.step, **scores)
+        score = scores[settings.metric]
+        if score is None or not settings.better(score, outcome.best):  # None: no valid pixel
             return False
-        done.best, done.best_step = value, done.step
+        outcome.best, outcome.best_step = score, outcome.step
         return True
 
-    def _draw(self, step: int, run: Path) -> None:
-        every = self.recipe.watch.pictures_every
+    def _save(self) -> None:
+        self.checkpoints.save(self.outcome.step, asdict(self.outcome), self.outcome.best_step)
+        self.saved = self.outcome.step
+
+    def _draw(self) -> None:
+        step, every = self.outcome.step, self.recipe.watch.pictures_every
         if self.validation is not None and every and step % every == 0:
             if self.accelerator.is_main_process:
-                self.validation.draw(self.measured, run / "pictures" / f"step-{step:08d}.png")
+                self.validation.draw(self.result, self.run / "pictures" / f"step-{step:08d}.png")
             self.objective.train()
 
-    def _finish(self, run: Path, done: Outcome, checkpoints: Checkpoints) -> None:
-        """Write the model and the facts of its training."""
-        if self.recipe.evaluation.select == "best" and done.best_step is not None:
-            best = checkpoints.path(done.best_step)
+    def _finish(self) -> None:
+        """Save the model and the facts of its training."""
+        outcome = self.outcome
+        if self.recipe.evaluation.select == "best" and outcome.best_step is not None:
+            best = self.checkpoints.path(outcome.best_step)
             problem = on_main(self.accelerator, lambda: verify(best))
             if problem is not None:
                 raise ZooError(
-                    f"{best}, the best, is not sound ({problem}); to leave the last weights: "
-                    "--resume --set evaluation.select=last"
+                    f"the best checkpoint, {best}, is damaged ({problem}); to use the last one "
+                    "instead: --resume --set evaluation.select=last"
                 )
-            checkpoints.load(best)
-        model = self.measured
-        if self.accelerator.distributed_type == DistributedType.FSDP:
-            state = self.accelerator.get_state_dict(self.objective)
-            if self.accelerator.is_main_process:
-                model = create_model(self.recipe, model.config.data)
-                model.load_state_dict({k.removeprefix("model."): v for k, v in state.items()})
+            self.checkpoints.load(best)
         if self.accelerator.is_main_process:
-            if not _holds(run, model):  # else what zoo eval measured is of these weights
-                (run / "metrics.json").unlink(missing_ok=True)
-            save(model, run)
-            update_metrics(run, training=_facts(self, done))
+            if not _has_weights(self.run, self.result):
+                # Scores of earlier weights do not belong to these.
+                (self.run / "metrics.json").unlink(missing_ok=True)
+            save(self.result, self.run)
+            facts = training_facts(self.recipe, self.order, self.accelerator, outcome)
+            update_metrics(self.run, training=facts)
         self.accelerator.wait_for_everyone()
 
 
 class _Step(NamedTuple):
-    """What became of a step; `bad` are the sequences whose loss was not finite."""
+    """The result of a step; `bad` lists the sequences whose loss or gradient was not finite."""
 
     loss: float
     norm: float
@@ -439,96 +406,48 @@ class _Step(NamedTuple):
     bad: list[int]
 
 
-def _finished(run: Path, steps: int, select: str) -> Outcome | None:
-    """What became of a run that has all its steps and left its model; None of any other."""
-    try:
-        told = read_metrics(run)["training"]
-        if missing_files(run) or (told["steps"], told.get("select", "last")) != (steps, select):
-            return None
-        best = told.get("validation", {})
-        return Outcome(
-            steps,
-            steps,
-            60 * told["minutes"],
-            told["loss"],
-            told.get("skipped", 0),
-            best.get("best"),
-            best.get("step"),
-            already=True,
+def _count_steps(recipe: Recipe, order: Order) -> int:
+    """Return the number of steps of a recipe whose budget may be in epochs."""
+    settings = recipe.train
+    steps = settings.steps or (settings.epochs or 0) * order.steps_per_epoch
+    if settings.warmup_steps >= steps:
+        raise ConfigError(
+            f"train.warmup_steps ({settings.warmup_steps}) must be less than the steps of the run "
+            f"({steps})"
         )
-    except (ZooError, LookupError, TypeError, AttributeError):  # not there, or damaged
-        return None
+    return steps
 
 
-def _holds(run: Path, model: Forecaster) -> bool:
-    """Whether the model in a folder has these weights."""
+def _check_rotation(recipe: Recipe, data: Data) -> None:
+    if recipe.augment.rotate and data.size and data.size[0] != data.size[1]:
+        raise ConfigError(
+            f"augment.rotate needs square frames, but these are {data.size[0]}×{data.size[1]}; set "
+            "augment.rotate=false or crop the frames"
+        )
+
+
+def _has_weights(run: Path, model: Forecaster) -> bool:
+    """Return whether the folder already holds a model with exactly these weights."""
     try:
-        kept = load_file(run / WEIGHTS)
+        saved = load_file(run / WEIGHTS)
     except (OSError, SafetensorError):
         return False
-    now = model.network.state_dict()
-    return kept.keys() == now.keys() and all(
-        kept[n].dtype == now[n].dtype and torch.equal(kept[n], now[n].cpu()) for n in kept
+    current = model.network.state_dict()
+    return saved.keys() == current.keys() and all(
+        saved[n].dtype == current[n].dtype and torch.equal(saved[n], current[n].cpu())
+        for n in saved
     )
 
 
-def _facts(training: _Training, done: Outcome) -> dict[str, Any]:
-    settings = training.recipe.train
-    epochs, rest = divmod(done.steps, training.order.steps_per_epoch)
-    facts: dict[str, Any] = {
-        "steps": done.steps,
-        "sequences": epochs * training.order.length + rest * settings.batch_size,
-        "minutes": round(done.seconds / 60, 1),
-        "device": training.accelerator.device.type,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "loss": round(done.loss, 4),
-        "processes": training.accelerator.num_processes,
-    }
-    if done.skipped:
-        facts["skipped"] = done.skipped
-    if done.best is not None:
-        facts["validation"] = {
-            "metric": training.recipe.evaluation.metric,
-            "best": done.best,
-            "step": done.best_step,
-        }
-        if training.recipe.evaluation.select == "best":
-            facts["select"] = "best"
-    return facts
-
-
-def _outcome(progress: dict[str, Any], steps: int) -> Outcome:
-    """How far a run is by its checkpoint; its budget may have been another."""
-    known = {field.name for field in fields(Outcome)}
-    done = Outcome(**{name: v for name, v in progress.items() if name in known} | {"steps": steps})
-    if done.step > steps:
-        raise ZooError(f"the run has taken {done.step} steps; train.steps cannot become {steps}")
-    return done
-
-
-def _not_finite(number: int, step: _Step, checkpoints: list[Path]) -> str:
-    what = (
-        f"the gradient of step {number} has the norm {step.norm}"
+def _describe_not_finite(number: int, step: _Step, checkpoints: list[Path]) -> str:
+    problem = (
+        f"the gradient norm of step {number} is {step.norm}"
         if math.isfinite(step.loss)
         else f"the loss of step {number} is {step.loss}"
     )
-    shown = ", ".join(map(str, step.bad[:8])) + (" …" if len(step.bad) > 8 else "")
-    kept = f"{checkpoints[-1]} is sound" if checkpoints else "there is no checkpoint yet"
+    sequences = ", ".join(map(str, step.bad[:8])) + (" …" if len(step.bad) > 8 else "")
+    last = f"the last checkpoint is {checkpoints[-1]}" if checkpoints else "no checkpoint yet"
     return (
-        f"{what}, from the sequences {shown}; {kept}; lower train.lr, set train.clip_norm, or "
-        "leave such steps out, from there on: --resume --set train.nonfinite=skip"
+        f"{problem} (sequences {sequences}; {last}); lower train.lr, set train.clip_norm, or skip "
+        "such steps: --resume --set train.nonfinite=skip"
     )
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and Ctrl-C, to stop after the step at hand."""
-    received: list[int] = []
-    kinds = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(kind, lambda number, _: received.append(number)) for kind in kinds]
-    try:
-        yield received
-    finally:
-        for kind, handler in zip(kinds, before, strict=True):
-            signal.signal(kind, handler)

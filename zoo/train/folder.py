@@ -1,4 +1,4 @@
-"""The folder of a run: who may train in it, and by which recipe."""
+"""The folder of a run: who may train in it, and from which recipe."""
 
 from __future__ import annotations
 
@@ -12,121 +12,136 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from zoo.atomic import atomic_path, make_folder
-from zoo.errors import ZooError
+from zoo.errors import ConfigError, ZooError
 from zoo.train.model import resolve
 from zoo.train.recipe import Recipe, differences, read_recipe, write_recipe
 
-__all__ = ["Changes", "claim", "counts", "identity", "lock", "put_recipe"]
+__all__ = ["Changes", "affects_result", "claim", "identity", "lock", "save_recipe"]
 
-#: Keys and their values until now and from now on.
+#: Recipe keys with their values until now and from now on.
 Changes = dict[str, tuple[Any, Any]]
 
-#: Keys that change no result.
+#: Keys that do not affect the result.
 FREE = ("memory.*", "watch.*", "data.workers", "train.checkpoint_every", "train.keep")
-#: Those that can be set anew on the way.
+#: Keys that may change when a run is resumed.
 CHANGEABLE = (*FREE, "train.*", "loss.*", "evaluation.*")
-#: Those of them that a checkpoint is made for: it holds what the optimiser keeps.
-KEPT = ("optimizer", "optimizer_options", "lr_parts", "freeze")
+#: Keys of `train` that may not, as the optimizer state in a checkpoint depends on them.
+FIXED = ("optimizer", "optimizer_options", "lr_parts", "freeze")
 
 
 @contextmanager
 def lock(run: Path) -> Iterator[None]:
-    """Make a run's folder and keep other trainings out of it, until this process ends at last."""
+    """Create the folder of a run and lock it; the lock ends with the process at the latest.
+
+    Raises:
+        ZooError: if another process trains in the folder, or it cannot be locked.
+    """
     make_folder(run)
     try:
-        held = FileLock(run / ".lock").acquire(timeout=0)
+        lock = FileLock(run / ".lock").acquire(timeout=0)
     except Timeout:
         raise ZooError(
-            f"another process trains in {run}{_who(run)}; wait for it, or take another folder"
+            f"another process trains in {run}{_last_start(run)}; wait for it or choose another "
+            "folder"
         ) from None
     except OSError as error:
-        raise ZooError(
-            f"{run} could not be locked ({error.strerror}); choose a place that is writable"
-        ) from error
-    with held:
+        raise ZooError(f"cannot lock {run} ({error.strerror}); choose a writable folder") from error
+    with lock:
         yield
 
 
 def claim(
     run: Path, recipe: Recipe, source: Path, settings: Iterable[tuple[str, Any]], resume: bool
 ) -> Changes | None:
-    """Put the recipe into a new folder (None), or tell how it changes that of the run there.
+    """Save the recipe in a new folder, or compare it with the recipe of the run in it.
 
-    Raises ZooError for a run that is not to be gone on with, and for changes that it cannot
-    take.
+    Args:
+        run: the folder.
+        recipe: the recipe, with the settings applied.
+        source: the file of the recipe, for messages.
+        settings: keys and values given explicitly; only these may change the result.
+        resume: whether the folder may hold a run already.
+
+    Returns:
+        How the recipe differs from that of the run; None for a new run.
+
+    Raises:
+        ConfigError: if the folder holds a run and `resume` is false, or if a key differs that
+            must not.
     """
-    kept = run / "recipe.toml"
-    if not kept.exists():
-        put_recipe(run, recipe)
+    path = run / "recipe.toml"
+    if not path.exists():
+        save_recipe(run, recipe)
         return None
     if not resume:
-        raise ZooError(f"{run} holds a run already; add --resume, or take another folder")
-    changes = differences(resolve(read_recipe(kept)), recipe)
-    told = [name for name, _ in settings]
-    refused = [key for key, pair in changes.items() if not _may_change(key, pair)]
-    if refused:
-        raise ZooError(
-            f"{kept} is another recipe ({', '.join(refused)}); this cannot change in a run, --set "
-            "or not; take another folder"
+        raise ConfigError(f"{run} already holds a run; add --resume or choose another folder")
+    changes = differences(resolve(read_recipe(path)), recipe)
+    fixed = [key for key, values in changes.items() if not _may_change(key, values)]
+    if fixed:
+        raise ConfigError(
+            f"the recipe differs from {path} in {', '.join(fixed)}, which cannot change when a run "
+            "is resumed; choose another folder"
         )
-    untold = [
-        key for key in changes if not _fits(key, FREE) and not any(_within(key, n) for n in told)
+    given = [key for key, _ in settings]
+    implicit = [
+        key for key in changes if affects_result(key) and not any(_overlap(key, k) for k in given)
     ]
-    if untold:
-        raise ZooError(
-            f"{kept} is another recipe than {source} ({', '.join(untold)}); go on with the former, "
-            "change it from here on by --set KEY=VALUE, or take another folder"
+    if implicit:
+        raise ConfigError(
+            f"{source} differs from {path} in {', '.join(implicit)}; resume with the latter, "
+            "change keys explicitly with --set KEY=VALUE, or choose another folder"
         )
     return changes
 
 
-def counts(key: str) -> bool:
-    """Whether what a run ends with depends on a key."""
-    return not _fits(key, FREE)
+def affects_result(key: str) -> bool:
+    """Return whether the weights a run ends with depend on a key."""
+    return not _matches(key, FREE)
 
 
-def put_recipe(run: Path, recipe: Recipe, starts: Iterable[Mapping[str, Any]] = ()) -> None:
-    """Write the recipe; what was another before, by the starts in run.json, in comments."""
-    before = [
+def save_recipe(run: Path, recipe: Recipe, starts: Iterable[Mapping[str, Any]] = ()) -> None:
+    """Write recipe.toml; values that were changed by the starts in run.json become comments."""
+    history = [
         f"# Until step {start['step']}: {key} = {json.dumps(old)}\n"
         for start in starts
         for key, (old, _) in start.get("changed", {}).items()
-        if start["step"] and counts(key)
+        if start["step"] and affects_result(key)
     ]
     with atomic_path(run / "recipe.toml") as temporary:
-        temporary.write_text("".join(before) + write_recipe(recipe), encoding="utf-8")
+        temporary.write_text("".join(history) + write_recipe(recipe), encoding="utf-8")
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
-    """What a checkpoint fits: the keys that decide which weights there are, and their optimiser."""
+    """Return the keys that a checkpoint depends on: those of the model and of the optimizer."""
     train = recipe.train.model_dump(mode="json")
     model = {key: value for key, value in recipe.flat().items() if key.startswith("model.")}
-    return {**model, **{f"train.{name}": train[name] for name in KEPT}}
+    return {**model, **{f"train.{name}": train[name] for name in FIXED}}
 
 
-def _may_change(key: str, pair: tuple[Any, Any]) -> bool:
-    if any(_within(key, f"train.{name}") for name in KEPT):
+def _may_change(key: str, values: tuple[Any, Any]) -> bool:
+    if any(_overlap(key, f"train.{name}") for name in FIXED):
         return False
-    # A checkpoint has no scale of an fp16 gradient, and no average, if there was none.
-    if (key == "train.precision" and "fp16" in pair) or (key == "train.ema_decay" and None in pair):
+    # A checkpoint has an fp16 gradient scale, or averaged weights, only if the run has.
+    if key == "train.precision" and "fp16" in values:
         return False
-    return _fits(key, CHANGEABLE)
+    if key == "train.ema_decay" and None in values:
+        return False
+    return _matches(key, CHANGEABLE)
 
 
-def _fits(key: str, patterns: tuple[str, ...]) -> bool:
+def _matches(key: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
-def _within(key: str, other: str) -> bool:
-    """Whether one is the other or a part of it: of the table `evaluation.options`, for one."""
-    one, two = f"{key}.", f"{other}."
-    return one.startswith(two) or two.startswith(one)
+def _overlap(key: str, other: str) -> bool:
+    """Return whether two keys are the same or one is a table that contains the other."""
+    return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
 
 
-def _who(run: Path) -> str:
-    """Who trains there, as it says in run.json."""
+def _last_start(run: Path) -> str:
+    """Describe the process that trains in a folder, as far as run.json says."""
     try:
         start = json.loads((run / "run.json").read_text(encoding="utf-8"))["starts"][-1]
         return f" (process {start['pid']}, since {start['time']})"
-    except (OSError, ValueError, LookupError, TypeError):  # it has not come so far
+    except (OSError, ValueError, LookupError, TypeError):  # not written yet
         return ""

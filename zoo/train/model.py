@@ -1,20 +1,19 @@
-"""The model of a recipe, and the optimiser and schedule that change it."""
+"""The model, optimizer and schedule of a recipe."""
 
 from __future__ import annotations
 
-import inspect
 import math
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, get_optimizer_class, list_optimizers
+from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
 from zoo.config import Config, Data
-from zoo.errors import ZooError, did_you_mean, shorten
+from zoo.errors import ConfigError, did_you_mean, shorten
 from zoo.forecast import Forecaster
 from zoo.head import FrameHead
 from zoo.hub import load, pull
@@ -24,21 +23,12 @@ from zoo.train.recipe import Recipe, TrainRecipe
 
 __all__ = ["create_model", "create_optimizer", "create_schedule", "resolve"]
 
-#: What the recipe tells elsewhere than among the arguments of create_scheduler_v2.
-TOLD = {
-    "num_epochs": "train.steps",
-    "warmup_epochs": "train.warmup_steps",
-    "sched": "train.schedule",
-    "step_on_epochs": "",
-    "updates_per_epoch": "",
-    "optimizer": "train.optimizer",
-}
-
 
 def resolve(recipe: Recipe) -> Recipe:
-    """The recipe with every option of its model, those of an `init` included, and its loss.
+    """Return the recipe with all defaults of its model and its loss filled in.
 
-    Raises ZooError for a model that cannot be made.
+    Raises:
+        ConfigError: if the model cannot be created.
     """
     config = _config(recipe)
     fields = config.model_dump(mode="json", include=CREATE_FIELDS - {"topology", "data"})
@@ -52,67 +42,56 @@ def resolve(recipe: Recipe) -> Recipe:
 
 
 def create_model(recipe: Recipe, data: Data) -> Forecaster:
-    """The model that training starts from, with fresh weights or those of `init`."""
+    """Create the model that training starts from, with random weights or those of `init`.
+
+    Raises:
+        ConfigError: if the weights of `init` do not fit the model.
+    """
     model = build(_config(recipe).model_copy(update={"data": data}))
     if recipe.init is not None:
-        _begin_with(model.network, recipe.init)
+        _load_weights(model.network, recipe.init)
     return model
 
 
 def create_optimizer(network: nn.Module, settings: TrainRecipe) -> torch.optim.Optimizer:
-    """An optimiser of timm's for the weights that are not frozen.
+    """Create an optimizer with timm for the weights that are not frozen.
 
-    Raises ZooError for a name or options that timm does not know, patterns that fit nothing,
-    and those that leave nothing to train.
+    Raises:
+        ConfigError: if timm does not accept the name or the options, a pattern matches no
+            weights, or all weights are frozen.
     """
     known = [str(name) for name in list_optimizers()]
     if settings.optimizer.lower() not in known:
-        near = did_you_mean(settings.optimizer, known)
-        raise ZooError(f"timm has no optimizer {settings.optimizer!r}{near}")
-    if settings.optimizer.lower() == "adahessian":
-        raise ZooError("adahessian needs second derivatives, which a step does not take; take adam")
-    names = [name for name, _ in network.named_parameters()]
-    for pattern in (*settings.freeze, *settings.lr_parts):
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise ZooError(
-                f"the pattern {pattern!r} fits no weights{did_you_mean(pattern, names)}; "
-                f"there are {shorten(names)}"
-            )
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(not any(fnmatchcase(name, one) for one in settings.freeze))
-    if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise ZooError("train.freeze leaves no weights to train; take some of its patterns out")
+        hint = did_you_mean(settings.optimizer, known)
+        raise ConfigError(f"timm has no optimizer {settings.optimizer!r}{hint}")
+    _freeze(network, settings)
     options: dict[str, Any] = dict(settings.optimizer_options)
     try:
-        _try_optimizer(settings)
         if settings.lr_parts:
             decay = float(options.get("weight_decay", 0))
             options["param_group_fn"] = lambda module: _groups(module, settings, decay)
         return create_optimizer_v2(network, opt=settings.optimizer, lr=settings.lr, **options)
-    except Exception as error:  # of any kind: nobody looks at an option before it is used
-        raise ZooError(
-            f"train.optimizer_options: {_told(error)}; {_taken(settings.optimizer)}"
-        ) from None
+    except Exception as error:  # optimizers raise errors of any kind
+        raise ConfigError(
+            f"train.optimizer_options: cannot create {settings.optimizer!r}: {_one_line(error)}"
+        ) from error
 
 
 def create_schedule(
     optimizer: torch.optim.Optimizer, settings: TrainRecipe, steps: int
 ) -> Scheduler:
-    """A schedule of timm's: a function of the number of the step, so nothing of it is saved."""
+    """Create a schedule with timm, a function of the step number that needs no checkpoint.
+
+    Raises:
+        ConfigError: if timm does not accept the options.
+    """
     constant = settings.schedule == "constant"
-    # timm begins a warm-up at 1e-5, which is no rise to a learning rate below it.
     options: dict[str, Any] = {
         "min_lr": settings.lr if constant else 0.0,
+        # timm warms up from 1e-5 by default, which may be above the learning rate.
         "warmup_lr": min(1e-5, settings.lr / 10),
+        **settings.schedule_options,
     }
-    takes = set(inspect.signature(create_scheduler_v2).parameters)
-    for name, value in settings.schedule_options.items():
-        if name not in takes or name in TOLD:
-            instead = (
-                f"; it is {TOLD[name]}" if TOLD.get(name) else did_you_mean(name, takes - {*TOLD})
-            )
-            raise ZooError(f"train.schedule_options takes no {name!r}{instead}")
-        options[name] = value
     try:
         schedule, _ = create_scheduler_v2(
             optimizer,
@@ -123,35 +102,34 @@ def create_schedule(
             updates_per_epoch=1,
             **options,
         )
+        # timm checks options only when they are used.
         for step in (0, 1, steps // 2, steps - 1):
             schedule.step_update(step)
             if not all(math.isfinite(group["lr"]) for group in optimizer.param_groups):
                 raise ValueError(f"the learning rate of step {step + 1} is not finite")
-    except Exception as error:  # of any kind, as those of the optimisers
-        raise ZooError(f"train.schedule_options: {_told(error)}") from None
+    except Exception as error:  # schedules raise errors of any kind
+        raise ConfigError(
+            f"train.schedule_options: cannot create {settings.schedule!r}: {_one_line(error)}"
+        ) from error
     return schedule
 
 
-def _try_optimizer(settings: TrainRecipe) -> None:
-    """Take a step with a few weights, which uses the options."""
-    weights = nn.Parameter(torch.zeros(2, 2))
-    weights.grad = torch.ones(2, 2)
-    with torch.random.fork_rng(devices=[]):
-        options: dict[str, Any] = dict(settings.optimizer_options)
-        create_optimizer_v2([weights], opt=settings.optimizer, lr=settings.lr, **options).step()
+def _freeze(network: nn.Module, settings: TrainRecipe) -> None:
+    """Freeze weights by the recipe's patterns, each of which must match some."""
+    names = [name for name, _ in network.named_parameters()]
+    for pattern in (*settings.freeze, *settings.lr_parts):
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ConfigError(
+                f"the pattern {pattern!r} matches no weights{did_you_mean(pattern, names)}; "
+                f"weights are {shorten(names)}"
+            )
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(not any(fnmatchcase(name, p) for p in settings.freeze))
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ConfigError("train.freeze freezes all weights; remove some of its patterns")
 
 
-def _taken(optimizer: str) -> str:
-    """Which options an optimiser takes."""
-    try:
-        taken = inspect.signature(get_optimizer_class(optimizer, bind_defaults=False)).parameters
-    except (AssertionError, ImportError):  # it is of a package or a device that is not there
-        return f"{optimizer} cannot be used here; take another"
-    return f"{optimizer} takes {', '.join(n for n in taken if n not in ('params', 'lr'))}"
-
-
-def _told(error: Exception) -> str:
-    """What an error says, in one line."""
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -160,35 +138,35 @@ def _config(recipe: Recipe) -> Config:
     if not options:
         return read_config(pull(str(recipe.init)))
     if "data" in options:
-        raise ZooError("[model] takes no data; the table [data] tells it")
-    with torch.device("meta"):  # only its config is wanted
+        raise ConfigError("[model] has no key 'data'; use the table [data]")
+    with torch.device("meta"):  # only the config is needed
         return create(options.pop("name"), **options).config
 
 
-def _begin_with(network: nn.Module, init: str) -> None:
-    """Load the weights of a pretrained model, every one of them."""
-    found = load(init).network.state_dict()
-    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    unfit = [name for name in wanted if name not in found or found[name].shape != wanted[name]]
-    unfit += [name for name in found if name not in wanted]
-    if unfit:
-        raise ZooError(
-            f"the weights of {init} do not fit the model of the recipe ({shorten(unfit)}); "
-            "leave [model] out to take that of init"
+def _load_weights(network: nn.Module, init: str) -> None:
+    """Load the weights of a pretrained model, which must match exactly."""
+    weights = load(init).network.state_dict()
+    shapes = {name: tensor.shape for name, tensor in weights.items()}
+    expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    mismatched = [n for n in {**expected, **shapes} if shapes.get(n) != expected.get(n)]
+    if mismatched:
+        raise ConfigError(
+            f"the weights of {init} do not fit the model of the recipe ({shorten(mismatched)}); "
+            "remove [model] to use the model of init"
         )
-    network.load_state_dict(found)
+    network.load_state_dict(weights)
 
 
 def _groups(network: nn.Module, settings: TrainRecipe, decay: float) -> list[dict[str, Any]]:
-    """Groups of parameters by learning rate, and those of one axis without weight decay.
+    """Group parameters by learning rate and weight decay; vectors have no weight decay.
 
-    A schedule of timm's multiplies its learning rate by the `lr_scale` of a group.
+    timm's schedules multiply their learning rate by the `lr_scale` of a group.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            fitting = (lr for p, lr in settings.lr_parts.items() if fnmatchcase(name, p))
-            key = next(fitting, settings.lr), decay if parameter.ndim > 1 else 0.0
+            rates = (lr for p, lr in settings.lr_parts.items() if fnmatchcase(name, p))
+            key = next(rates, settings.lr), decay if parameter.ndim > 1 else 0.0
             groups.setdefault(key, []).append(parameter)
     return [
         {"params": members, "weight_decay": weight_decay, "lr_scale": lr / settings.lr}

@@ -1,4 +1,4 @@
-"""The training objective: a forecaster and the loss of its rollout, as one module."""
+"""The training objective: a forecaster and the loss of its rollout in one module."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ __all__ = ["Objective"]
 
 
 class Objective(nn.Module):
-    """The loss of a model on whole sequences, that of a recipe.
+    """The loss of a model on whole sequences.
 
-    All T − 1 one-step predictions are compared with frames 1 … T − 1: the weighted sum of
-    squared and of absolute errors over (C, H, W), averaged over steps; and the auxiliary
-    losses of the cells. It is one module so that a data-parallel wrapper sees one forward.
+    All T − 1 one-step predictions are compared with frames 1 … T − 1. The loss of a sequence is
+    the weighted sum of squared and absolute errors over (C, H, W), averaged over time, plus the
+    auxiliary losses of the cells. A single module lets a data-parallel wrapper see one forward
+    pass.
 
     Args:
         model: the forecaster.
-        loss: how errors are weighted.
-        checkpoint_every: steps in time whose activations are computed again in the backward
-            pass; None keeps all.
+        loss: the weights of the errors.
+        checkpoint_every: keep the activations of every N-th time step only, and recompute the
+            others in the backward pass; None keeps all.
     """
 
     thresholds: Tensor
@@ -40,19 +41,24 @@ class Objective(nn.Module):
         self.loss = loss or LossRecipe()
         self.l1 = 1.0 if self.loss.l1 is None else self.loss.l1
         self.checkpoint_every = checkpoint_every
-        # Thresholds are told in units of the data, and sequences are scaled.
-        told = torch.tensor(self.loss.thresholds).view(1, 1, -1)
-        scaled = scale(told, model.config.data, like=told).flatten() if told.numel() else told[0, 0]
-        self.register_buffer("thresholds", scaled, persistent=False)
+        # Thresholds have the units of the data, but sequences are scaled.
+        thresholds = torch.tensor(self.loss.thresholds).view(1, 1, -1)
+        if thresholds.numel():
+            thresholds = scale(thresholds, model.config.data, like=thresholds)
+        self.register_buffer("thresholds", thresholds.flatten(), persistent=False)
         self.register_buffer("weights", torch.tensor(self.loss.weights), persistent=False)
 
     def forward(self, sequences: Tensor, fed: Tensor) -> Tensor:
-        """Scaled sequences (B, T, C, H, W), fed (B, T − 1) of bool, to losses (B,).
+        """Compute the loss of each sequence, (B,).
 
-        NaN is what is missing: the network reads it as 0, and it enters no loss.
+        Missing pixels (NaN) are read as 0 and do not contribute to the loss.
+
+        Args:
+            sequences: scaled frames (B, T, C, H, W).
+            fed: whether the network reads the true frame, (B, T − 1), or its own prediction.
         """
-        there = ~sequences.isnan()
-        sequences = sequences.where(there, 0)
+        valid = ~sequences.isnan()
+        sequences = sequences.where(valid, 0)
         rollout = self.model.rollout(
             sequences[:, :-1], 1, fed, checkpoint_every=self.checkpoint_every
         )
@@ -60,10 +66,8 @@ class Objective(nn.Module):
         error = rollout.frames.float() - truth
         pixelwise = self.loss.l2 * error.square() + self.l1 * error.abs()
         if len(self.weights):
-            pixelwise = (
-                pixelwise
-                * self.weights[torch.bucketize(truth.contiguous(), self.thresholds, right=True)]
-            )
-        pixelwise = pixelwise.where(there[:, 1:], 0)
+            ranges = torch.bucketize(truth.contiguous(), self.thresholds, right=True)
+            pixelwise = pixelwise * self.weights[ranges]
+        pixelwise = pixelwise.where(valid[:, 1:], 0)
         losses = pixelwise.sum(dim=(2, 3, 4)).mean(dim=1)
         return losses if rollout.loss is None else losses + self.loss.auxiliary * rollout.loss

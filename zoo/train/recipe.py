@@ -1,6 +1,6 @@
-"""Recipes: everything that decides what a training run ends with, in one TOML file.
+"""Recipes: TOML files that fully determine a training run.
 
-This module knows no torch, so that a recipe can be read and printed at once.
+This module does not import torch, so that recipes can be read and printed quickly.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, JsonValue, model_validator
 
 from zoo.config import Count, Validated
-from zoo.errors import ZooError
+from zoo.errors import ConfigError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -37,34 +37,34 @@ __all__ = [
     "write_recipe",
 ]
 
-MOST = 10**9  # steps, sequences and the like: what one counts
+MOST = 10**9  # largest number of steps, sequences and the like
 
 Natural = Annotated[int, Field(ge=0, le=MOST)]
 Positive = Annotated[int, Field(ge=1, le=MOST)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # NumPy takes no other
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # the seeds that NumPy accepts
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 Options = dict[str, JsonValue]
 
-#: The losses in which more is better; of all others less is.
-RISING = ("ssim", "psnr")
+#: Metrics for which higher is better.
+HIGHER_IS_BETTER = ("ssim", "psnr")
 
-#: What is no option of a data set in a recipe, and what tells it.
-TOLD = {
-    "name": "data.name tells it",
-    "frames": "data.input_frames and data.horizon tell it",
-    "root": "the environment variable ZOO_DATA and --data-dir tell it",
-    "split": "it is train, and for measuring evaluation.split tells it",
+#: Options of a data set that a recipe sets elsewhere.
+RESERVED_OPTIONS = {
+    "name": "set data.name",
+    "frames": "set data.input_frames and data.horizon",
+    "root": "set the environment variable ZOO_DATA or use --data-dir",
+    "split": "training uses train; for validation set evaluation.split",
 }
 
 
 def _check_options(options: Options) -> Options:
     for name in options:
-        if name in TOLD:
-            raise ValueError(f"{name} is no option here: {TOLD[name]}")
+        if name in RESERVED_OPTIONS:
+            raise ValueError(f"{name} is reserved; {RESERVED_OPTIONS[name]}")
     if not isinstance(options.get("folder", ""), str):
-        raise ValueError("folder must be a text, the name of a folder")
+        raise ValueError("folder must be a string")
     return options
 
 
@@ -72,13 +72,17 @@ DataOptions = Annotated[Options, AfterValidator(_check_options)]
 
 
 class DataRecipe(Validated):
-    """What to train on: a data set, and how its sequences are cut into past and future.
+    """The data set, and how its sequences are split into input and forecast.
 
-    seed: of the order of the sequences, and of Moving MNIST's sequences themselves.
-    options: of the data set. Moving MNIST makes fresh sequences for every step, unless
-        `sequences` among them says how many there are, or the budget is told in epochs.
-    workers: processes that make batches ready ahead, for each process of the training; each
-        takes some hundred MB.
+    Attributes:
+        name: name of the data set.
+        input_frames: frames that the model reads.
+        horizon: frames that it forecasts.
+        seed: seed of the order of sequences, and of the sequences that Moving MNIST generates.
+        options: options of the data set. Moving MNIST generates new sequences for every step,
+            unless `sequences` limits their number or the budget is given in epochs.
+        workers: processes that prepare batches in advance, for each training process; each takes
+            some hundred MB.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -90,17 +94,20 @@ class DataRecipe(Validated):
 
 
 class LossRecipe(Validated):
-    """What is made small: by default the papers' L1 + L2 (arXiv 2304.07724, section 4).
+    """The loss. The default is the papers' L1 + L2 (arXiv 2304.07724, section 4).
 
-    l1, l2: weights of the absolute and of the squared error, each summed over a frame. With a
-        head that starts from the last frame (`change`, `gate`, `advect`) l1 is 0 by default.
-    auxiliary: factor of the cells' own losses, on top of the weight a cell gives its own.
-    thresholds, weights: the balanced errors B-MAE and B-MSE (Shi et al. 2017, arXiv
-        1706.03458): what is true at a pixel decides its weight, weights[i] from
-        thresholds[i − 1] up to thresholds[i], in units of the data. Theirs for rain in mm/h:
-        thresholds = [2, 5, 10, 30], weights = [1, 2, 5, 10, 30].
+    Pixels whose true value is missing (NaN) do not count.
 
-    Where the truth is missing (NaN), nothing is counted.
+    Attributes:
+        l1: weight of the absolute error, summed over a frame. By default 1, or 0 for heads that
+            start from the last frame (`change`, `gate`, `advect`).
+        l2: weight of the squared error, summed over a frame.
+        auxiliary: factor of the cells' own losses, on top of the weights that cells set.
+        thresholds: boundaries between ranges of true values, in the units of the data, for the
+            balanced errors B-MAE and B-MSE (Shi et al. 2017, arXiv 1706.03458).
+        weights: weight of the pixels in each range, one more than thresholds: weights[i] applies
+            from thresholds[i − 1] up to thresholds[i]. The paper has thresholds = [2, 5, 10, 30]
+            (mm/h) and weights = [1, 2, 5, 10, 30].
     """
 
     l1: Weight | None = None
@@ -112,22 +119,27 @@ class LossRecipe(Validated):
     @model_validator(mode="after")
     def _check(self) -> LossRecipe:
         if self.l1 == 0 and self.l2 == 0:
-            raise ValueError("l1 and l2 are both 0; give one of them a weight")
+            raise ValueError("l1 and l2 are both 0; set at least one of them")
         if (self.thresholds or self.weights) and len(self.weights) != len(self.thresholds) + 1:
             raise ValueError(
-                f"{len(self.thresholds)} thresholds part {len(self.thresholds) + 1} ranges; "
-                f"got {len(self.weights)} weights"
+                f"{len(self.thresholds)} thresholds need {len(self.thresholds) + 1} weights, got "
+                f"{len(self.weights)}"
             )
         if any(a >= b for a, b in zip(self.thresholds, self.thresholds[1:], strict=False)):
-            raise ValueError("thresholds must rise")
+            raise ValueError("thresholds must increase")
         return self
 
 
 class Curve(Validated):
-    """A probability that goes from `start` to `end` between two steps, and stays before and after.
+    """A probability that changes between two steps and is constant before and after.
 
-    begin, until: the steps; until is by default the last of the run.
-    shape: linear; or exponential, nearing `end` as exp(−5 (step − begin) / (until − begin)).
+    Attributes:
+        start: the probability up to the step `begin`.
+        end: the probability from the step `until` on.
+        shape: "linear", or "exponential": approaches `end` as
+            exp(−5 (step − begin) / (until − begin)).
+        begin: the step at which the change begins.
+        until: the step at which it ends; by default the last step.
     """
 
     start: Share
@@ -143,26 +155,28 @@ class Curve(Validated):
         return self
 
     def at(self, step: int, steps: int) -> float:
-        """The probability at a step of a run of so many."""
+        """Return the probability at a step of a run of `steps` steps."""
         until = steps if self.until is None else self.until
         if step >= until:
             return self.end
         if step <= self.begin:
             return self.start
-        passed = (step - self.begin) / (until - self.begin)
-        rest = 1 - passed if self.shape == "linear" else math.exp(-5 * passed)
-        return self.end + (self.start - self.end) * rest
+        progress = (step - self.begin) / (until - self.begin)
+        remaining = 1 - progress if self.shape == "linear" else math.exp(-5 * progress)
+        return self.end + (self.start - self.end) * remaining
 
 
 class SamplingRecipe(Validated):
-    """How probable it is that the true frame is fed in training, and not the network's own.
+    """How often the network is fed true frames in training instead of its own predictions.
 
-    kind: "scheduled" (Bengio et al. 2015; arXiv 2304.07724): true inputs, and in the forecast
-        half true frames with a probability that falls linearly from 1 to 0;
-        "reverse" (PredRNN-V2, arXiv 2103.09504): both halves start at 0.5 and stay there for
-        a third of the run; in the second third inputs near 1 exponentially and the forecast
-        half falls to 0 linearly; "none": true inputs, and no true frame after them.
-    inputs, forecast: curves in place of those of `kind`. The first frame is always true.
+    Attributes:
+        kind: "scheduled" (Bengio et al. 2015; arXiv 2304.07724): true inputs; in the forecast,
+            true frames with a probability that falls linearly from 1 to 0. "reverse" (PredRNN-V2,
+            arXiv 2103.09504): inputs and forecast start at 0.5 for the first third of the run; in
+            the second third, inputs approach 1 exponentially and the forecast falls to 0
+            linearly. "none": true inputs, no true frames in the forecast.
+        inputs: curve for the inputs, overrides that of `kind`. The first frame is always true.
+        forecast: curve for the forecast, overrides that of `kind`.
     """
 
     kind: Literal["scheduled", "reverse", "none"] = "scheduled"
@@ -170,9 +184,11 @@ class SamplingRecipe(Validated):
     forecast: Curve | None = None
 
     def curves(self, steps: int, fall: int | None = None) -> tuple[Curve, Curve]:
-        """Those of the inputs and of the forecast half, in a run of so many steps.
+        """Return the curves of the inputs and of the forecast.
 
-        fall: the steps over which scheduled sampling falls; by default all.
+        Args:
+            steps: steps of the run.
+            fall: steps over which scheduled sampling falls to 0; by default all.
         """
         third = steps // 3
         if self.kind == "reverse":
@@ -185,24 +201,35 @@ class SamplingRecipe(Validated):
 
 
 class TrainRecipe(Validated):
-    """How to train. The defaults are the papers' (arXiv 2304.07724, section 4).
+    """How to train. The defaults are those of the papers (arXiv 2304.07724, section 4).
 
-    steps or epochs, batch_size: the budget. The batch is that of all processes together.
-    optimizer, optimizer_options: timm's names and arguments (weight_decay, betas and so on).
-    lr, lr_parts: the learning rate, and others for parts of the network, by patterns of the
-        names of their weights: {"head.*" = 1e-3}; the first that fits counts.
-    freeze: patterns of the weights that stay as they are.
-    schedule, schedule_options: timm's names and arguments, counted in steps; it runs from `lr`
-        over all steps, after `warmup_steps` of linear growth.
-    clip_norm: the largest norm of the gradient; larger ones are scaled down to it.
-    sampling_steps: the steps over which scheduled sampling falls. By default all.
-    ema_decay: with it, the model that is measured and kept is the exponential moving average
-        of the weights.
-    nonfinite: what to do where a loss or gradient is NaN or infinite: stop, or skip the step
-        and count it.
-    precision, channels_last, compile, deterministic: how it is run, "bf16" being automatic
-        mixed precision. On a CPU a run is deterministic without being asked.
-    checkpoint_every, keep: steps between two checkpoints, and how many of the last are kept.
+    Attributes:
+        steps: number of steps. Set either `steps` or `epochs`.
+        epochs: number of passes over the data.
+        batch_size: sequences per step, of all processes together.
+        optimizer: name of an optimizer of timm.
+        optimizer_options: its options, such as weight_decay and betas.
+        lr: learning rate.
+        lr_parts: other learning rates for parts of the network, by patterns of weight names, such
+            as {"head.*" = 1e-3}; the first match counts.
+        freeze: patterns of the names of weights that are not trained.
+        schedule: name of a learning-rate schedule of timm.
+        schedule_options: its options, counted in steps.
+        warmup_steps: steps of linear warm-up before the schedule.
+        clip_norm: largest norm of the gradient; larger gradients are scaled down.
+        sampling_steps: steps over which scheduled sampling falls to 0; by default all.
+        ema_decay: decay of an exponential moving average of the weights. If set, the averaged
+            weights are validated and saved.
+        nonfinite: what to do if a loss or gradient is NaN or infinite: "stop", or "skip" the step
+            and count it.
+        seed: seed of weights, sampling and augmentation.
+        precision: "fp32", or automatic mixed precision with "bf16" or "fp16".
+        channels_last: whether to use the channels-last memory format.
+        compile: whether to compile the network with torch.compile.
+        deterministic: whether to use deterministic algorithms only. On a CPU, training is
+            deterministic anyway.
+        checkpoint_every: steps between checkpoints.
+        keep: number of checkpoints to keep, in addition to the best.
     """
 
     steps: Positive | None = None
@@ -231,19 +258,22 @@ class TrainRecipe(Validated):
     @model_validator(mode="after")
     def _check_budget(self) -> TrainRecipe:
         if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give the budget as steps or as epochs, one of them")
+            raise ValueError("set either steps or epochs")
         if self.steps is not None and self.warmup_steps >= self.steps:
-            raise ValueError(f"warmup_steps ({self.warmup_steps}) must be below steps")
+            raise ValueError(
+                f"warmup_steps ({self.warmup_steps}) must be less than steps ({self.steps})"
+            )
         return self
 
 
 class MemoryRecipe(Validated):
-    """What to do with less memory; nothing of it changes what is computed.
+    """How to save memory. These keys do not change the result.
 
-    checkpoint_every: of so many steps in time only the first state is kept, and the rest is
-        computed again in the backward pass.
-    accumulate: parts in which the batch of a process is run one after another.
-    fit: find before the run, by trying, into how many parts a batch must be cut to fit.
+    Attributes:
+        checkpoint_every: keep the activations of every N-th time step only and recompute the
+            others in the backward pass.
+        accumulate: number of parts into which the batch of a process is split.
+        fit: before training, find by trial the number of parts that fits into memory.
     """
 
     checkpoint_every: Positive | None = None
@@ -252,12 +282,14 @@ class MemoryRecipe(Validated):
 
 
 class AugmentRecipe(Validated):
-    """Random changes of training sequences, the same for all frames of one; none by default.
+    """Random changes of training sequences, the same for all frames of a sequence. Default: none.
 
-    mirror, flip: left and right, or top and bottom, are exchanged in half of the sequences.
-    rotate: by a random multiple of 90°; the frames must be square.
-    brightness, contrast: the largest shift of the scaled values, and the largest relative change
-        of their distance from the mean; the result is clipped to [0, 1].
+    Attributes:
+        mirror: swap left and right in half of the sequences.
+        flip: swap top and bottom in half of the sequences.
+        rotate: rotate by a random multiple of 90°; frames must be square.
+        brightness: largest shift of the scaled values, which are then clipped to [0, 1].
+        contrast: largest relative change of their distance from the mean, clipped likewise.
     """
 
     mirror: bool = False
@@ -268,18 +300,21 @@ class AugmentRecipe(Validated):
 
     @property
     def active(self) -> bool:
-        """Whether anything is changed."""
+        """Whether any change is enabled."""
         return self != AugmentRecipe()
 
 
 class EvaluationRecipe(Validated):
-    """How to measure while training; the checkpoint of the best measure is kept.
+    """Validation during training. The best checkpoint is kept.
 
-    every: steps between two measurements; none by default.
-    split, options: of the data set, as its own options, with those of [data] as defaults.
-    sequences: only the first so many.
-    metric: which decides what is best: mse, mae, ssim, psnr, of the forecast frames.
-    select: the model that a run leaves: the "last" or the "best".
+    Attributes:
+        every: steps between validations; by default there are none.
+        split: split of the data set.
+        options: options of the data set, in addition to those of [data].
+        sequences: validate on the first N sequences.
+        batch_size: sequences per batch.
+        metric: metric that defines the best checkpoint, of the forecast frames.
+        select: checkpoint that becomes the model: "last" or "best".
     """
 
     every: Positive | None = None
@@ -293,20 +328,22 @@ class EvaluationRecipe(Validated):
     @model_validator(mode="after")
     def _check(self) -> EvaluationRecipe:
         if self.select == "best" and self.every is None:
-            raise ValueError('select = "best" needs measurements: give `every`')
+            raise ValueError('select = "best" needs validation: set `every`')
         return self
 
     def better(self, value: float, best: float | None) -> bool:
-        """Whether a value of the metric is better than the best so far."""
-        return best is None or (value > best if self.metric in RISING else value < best)
+        """Return whether a value of the metric is better than the best so far."""
+        return best is None or (value > best if self.metric in HIGHER_IS_BETTER else value < best)
 
 
 class WatchRecipe(Validated):
-    """What a run tells while it goes on.
+    """What a run reports.
 
-    log_every: steps between two lines of log.jsonl.
-    pictures_every: steps between two pictures of a forecast, in pictures/; none by default.
-    trackers: accelerate's names, "tensorboard" for one; each is a package to be installed.
+    Attributes:
+        log_every: steps between lines of log.jsonl.
+        pictures_every: steps between pictures of a forecast in pictures/; by default there are
+            none.
+        trackers: trackers of accelerate, such as "tensorboard", which must be installed.
     """
 
     log_every: Positive = 10
@@ -317,9 +354,18 @@ class WatchRecipe(Validated):
 class Recipe(Validated):
     """A training run.
 
-    init: a pretrained model, as :func:`zoo.load` names it, whose weights are the first.
-    model: the arguments of :func:`zoo.create`, `name` among them; with `init` it may be left
-        out, or must make a network that those weights fit.
+    Attributes:
+        init: name of a pretrained model, as in :func:`zoo.load`, to start from.
+        model: arguments of :func:`zoo.create`, including `name`. With `init` it may be omitted;
+            otherwise the weights of `init` must fit it.
+        data: the data set.
+        augment: random changes of training sequences.
+        loss: the loss.
+        sampling: when the network is fed true frames.
+        train: budget, optimizer and precision.
+        memory: how to save memory.
+        evaluation: validation during training.
+        watch: log, pictures and trackers.
     """
 
     init: str | None = None
@@ -342,44 +388,51 @@ class Recipe(Validated):
             self.sampling.kind != "scheduled" or self.sampling.forecast is not None
         ):
             raise ValueError(
-                "train.sampling_steps is of scheduled sampling; give sampling.forecast its `until`"
+                "train.sampling_steps applies to scheduled sampling only; set "
+                "sampling.forecast.until instead"
             )
         return self
 
     def flat(self) -> dict[str, Any]:
-        """All values by their dotted keys, such as "train.lr", as JSON holds them."""
+        """Return all values as JSON types by dotted keys, such as "train.lr"."""
         return _flat(self.model_dump(mode="json"))
 
 
 def read_recipe(path: Path, settings: Iterable[tuple[str, Any]] = ()) -> Recipe:
-    """Read and validate a recipe; ZooError says in one line what is wrong with it.
+    """Read and validate a recipe.
 
-    settings: keys and values that take the place of the file's: ("train.lr", 1e-4).
+    Args:
+        path: the TOML file.
+        settings: keys and values that override the file's, such as ("train.lr", 1e-4).
+
+    Raises:
+        ConfigError: if the file cannot be read or is not a valid recipe.
     """
-    values: dict[str, Any]
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ZooError(f"there is no recipe at {path}; see cards/*/recipe.toml for some") from None
+        raise ConfigError(
+            f"recipe {path} not found; for examples see cards/*/recipe.toml"
+        ) from None
     except (OSError, ValueError) as error:
-        raise ZooError(f"{path} cannot be read as TOML: {error}") from None
+        raise ConfigError(f"cannot read {path} as TOML: {error}") from None
     source = str(path)
     for key, value in settings:
         source = f"{path} with --set"
         *tables, last = key.split(".")
         if not all((*tables, last)):
-            raise ZooError(f"--set {key}: no key of a recipe, such as train.lr; see --show")
+            raise ConfigError(f"--set {key}: not a valid key, such as train.lr; see --show")
         table = values
         for name in tables:
             table = table.setdefault(name, {})
             if not isinstance(table, dict):
-                raise ZooError(f"--set {key}: {name!r} is a value and no table; see --show")
+                raise ConfigError(f"--set {key}: {name!r} is a value, not a table; see --show")
         table[last] = value
     return Recipe.parse(values, source=source)
 
 
 def write_recipe(recipe: Recipe) -> str:
-    """A recipe as TOML with all defaults; what is not set stands in a comment."""
+    """Return a recipe as TOML with all defaults; keys that are not set become comments."""
     import tomlkit
 
     document = tomlkit.document()
@@ -401,10 +454,10 @@ def write_recipe(recipe: Recipe) -> str:
 
 
 def differences(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
-    """The dotted keys in which two recipes differ, with the values of both."""
+    """Return the dotted keys in which two recipes differ, with both values."""
     first, second = one.flat(), other.flat()
     pairs = {key: (first.get(key), second.get(key)) for key in first | second}
-    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+    return {key: (a, b) for key, (a, b) in pairs.items() if a != b}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -420,7 +473,7 @@ def _entries(table: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _inline(value: Any) -> Any:
-    """Tables inside a table in one line, without what is not set."""
+    """Convert a nested table to an inline table, without keys that are not set."""
     import tomlkit
 
     if not isinstance(value, dict):

@@ -1,6 +1,6 @@
-"""Runs that were made: what their folders tell, and how they stand beside one another.
+"""Read the folders of runs, and compare runs.
 
-This module knows no torch, so that runs are listed at once.
+This module does not import torch, so that runs are listed quickly.
 """
 
 from __future__ import annotations
@@ -10,17 +10,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import ZooError
+from zoo.errors import ConfigError, ZooError
 from zoo.train.recipe import Recipe, differences, read_recipe
 
 __all__ = ["Run", "compare", "find_runs", "read_run"]
 
-ROWS = 12  # of a curve that is longer
+ROWS = 12  # longer curves are thinned to about this length
 
 
 @dataclass
 class Run:
-    """A run: its folder, its recipe, what its log and its metrics.json say."""
+    """A run, as read from its folder.
+
+    Attributes:
+        folder: the folder.
+        recipe: recipe.toml.
+        log: the lines of log.jsonl.
+        metrics: metrics.json; empty until the run is finished.
+        progress: progress.json of the last checkpoint; empty without one.
+    """
 
     folder: Path
     recipe: Recipe
@@ -30,30 +38,30 @@ class Run:
 
     @property
     def step(self) -> int:
-        """The last step in the log or a checkpoint."""
-        told = [line["step"] for line in self.log[-1:]] + [self.progress.get("step", 0)]
-        return max(told)
+        """The last step in the log or the last checkpoint."""
+        logged = self.log[-1]["step"] if self.log else 0
+        return max(logged, self.progress.get("step", 0))
 
     @property
     def steps(self) -> int | None:
-        """Those of the budget; None where it is told in epochs and no step was taken."""
+        """Steps of the budget; None if it is in epochs and there is no checkpoint yet."""
         steps: int | None = self.progress.get("steps", self.recipe.train.steps)
         return steps
 
     @property
     def state(self) -> str:
-        """ "finished", or how much of it is done."""
+        """Return "finished", the percentage done, or "begun" if that is unknown."""
         training = self.metrics.get("training")
         if isinstance(training, dict) and self.step <= training.get("steps", self.step):
             return "finished"
         return f"{self.step / self.steps:.0%}" if self.steps else "begun"
 
     def curve(self, name: str) -> dict[int, float]:
-        """What the log has of a value, by step."""
+        """Return the logged values of a quantity by step."""
         return {line["step"]: line[name] for line in self.log if name in line}
 
     def summary(self) -> dict[str, Any]:
-        """What `zoo runs` prints of it."""
+        """Return the row of `zoo runs`."""
         losses, lines = self.curve("loss"), [line for line in self.log if "seconds" in line]
         return {
             "run": str(self.folder),
@@ -72,9 +80,13 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read the folder of a run; ZooError where it is none."""
+    """Read the folder of a run.
+
+    Raises:
+        ConfigError: if the folder has no valid recipe.toml.
+    """
     if not (folder / "recipe.toml").is_file():
-        raise ZooError(f"{folder} is no run: it has no recipe.toml; see: zoo runs")
+        raise ConfigError(f"{folder} is not a run: recipe.toml not found; list runs with: zoo runs")
     checkpoints = sorted((folder / "checkpoints").glob("step-*/progress.json"))
     return Run(
         folder,
@@ -86,10 +98,14 @@ def read_run(folder: Path) -> Run:
 
 
 def find_runs(folder: Path) -> tuple[list[Run], list[str]]:
-    """The runs in a folder and its folders, by name; and what is wrong with others there."""
+    """Find the runs in a folder and its subfolders.
+
+    Returns:
+        The runs, sorted by path, and what is wrong with runs that cannot be read.
+    """
     runs, problems = [], []
-    told = {path.parent for name in ("run.json", "log.jsonl") for path in folder.rglob(name)}
-    for path in sorted(told):
+    folders = {path.parent for name in ("run.json", "log.jsonl") for path in folder.rglob(name)}
+    for path in sorted(folders):
         try:
             runs.append(read_run(path))
         except ZooError as error:
@@ -98,11 +114,12 @@ def find_runs(folder: Path) -> tuple[list[Run], list[str]]:
 
 
 def compare(runs: list[Run]) -> dict[str, Any]:
-    """Runs side by side: what differs in their recipes, their curves, their results.
+    """Compare the recipes, curves and results of runs.
 
-    Returns {"recipe": {key: [value a run]}, "curves": {name: {step: [value or None a run]}},
-    "results": {name: [value or None a run]}}, ready for JSON. Of long curves about a dozen
-    steps are taken, at which every run that went so far has a value.
+    Returns:
+        A dict for JSON, in which each list has one value per run, or None: {"runs": [folder],
+        "recipe": {key: [value]} of the keys that differ, "curves": {name: {step: [value]}} at
+        about a dozen steps, "results": {name: [value]}}.
     """
     differing = {key for run in runs[1:] for key in differences(runs[0].recipe, run.recipe)}
     recipes = [run.recipe.flat() for run in runs]
@@ -110,24 +127,28 @@ def compare(runs: list[Run]) -> dict[str, Any]:
     curves = {name: [run.curve(name) for run in runs] for name in names}
     results = {
         "state": [run.state for run in runs],
-        **{f"last {name}": [_last(one) for one in c] for name, c in curves.items() if any(c)},
+        **{
+            f"last {name}": [_last(curve) for curve in group]
+            for name, group in curves.items()
+            if any(group)
+        },
         "minutes": [run.summary()["minutes"] for run in runs],
     }
     for protocol in ("forecast", "all-steps"):
         for name in names[1:]:
-            measured = [run.metrics.get(protocol, {}).get("model", {}).get(name) for run in runs]
-            if any(value is not None for value in measured):
-                results[f"{protocol} {name} (zoo eval)"] = measured
+            scores = [run.metrics.get(protocol, {}).get("model", {}).get(name) for run in runs]
+            if any(score is not None for score in scores):
+                results[f"{protocol} {name} (zoo eval)"] = scores
     return {
         "runs": [str(run.folder) for run in runs],
         "recipe": {key: [recipe.get(key) for recipe in recipes] for key in sorted(differing)},
-        "curves": {name: _table(c) for name, c in curves.items() if any(c)},
+        "curves": {name: _table(group) for name, group in curves.items() if any(group)},
         "results": results,
     }
 
 
 def _table(curves: list[dict[int, float]]) -> dict[int, list[float | None]]:
-    """Some steps, and the value of every run at each: its last one until then."""
+    """Thin curves to common steps; each run has its last value up to that step."""
     steps = sorted({step for curve in curves for step in curve})
     size = max(1, -(-len(steps) // ROWS))
     chosen = sorted({*steps[size - 1 :: size], steps[-1]})
@@ -137,8 +158,8 @@ def _table(curves: list[dict[int, float]]) -> dict[int, list[float | None]]:
 def _until(curve: dict[int, float], step: int) -> float | None:
     if not curve or step > max(curve):
         return None
-    before = [at for at in curve if at <= step]
-    return curve[max(before)] if before else None
+    earlier = [logged for logged in curve if logged <= step]
+    return curve[max(earlier)] if earlier else None
 
 
 def _last(curve: dict[int, float]) -> float | None:
@@ -146,7 +167,7 @@ def _last(curve: dict[int, float]) -> float | None:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log, without one that is being written."""
+    """Read the lines of a log, except incomplete ones."""
     lines = []
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -162,6 +183,6 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def _object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not there yet, or being written
+    except (OSError, ValueError):  # missing or incomplete
         return {}
     return value if isinstance(value, dict) else {}

@@ -1,8 +1,7 @@
-"""What a step sees: which sequences, and which of their frames are fed as they are.
+"""The sequences of each step, and which of their true frames the network is fed.
 
-Both are functions of the recipe's seeds and the number of the step alone: generators that
-belong to the run, at a place that the step tells. So a run that is resumed, on however many
-processes, goes on where it was, and each process knows what the others see.
+Both depend only on the recipe's seeds and the step number. So a run can be resumed on any number
+of processes, and every process knows the rows of the others.
 """
 
 from __future__ import annotations
@@ -22,10 +21,15 @@ __all__ = ["Order", "Share", "ShareSampler", "fed_frames", "generator"]
 
 @dataclass(frozen=True)
 class Order:
-    """The order in which a data set of so many sequences is seen, in batches of all processes.
+    """The order of training sequences, in batches of all processes together.
 
-    Each epoch sees every sequence once; the last batch of an epoch is smaller where they do
-    not come out even. With `shuffle` every epoch has an order of its own.
+    Each epoch visits every sequence once. The last batch of an epoch may be smaller.
+
+    Attributes:
+        length: number of sequences.
+        batch_size: sequences per batch.
+        seed: seed of the order.
+        shuffle: whether each epoch has its own random order.
     """
 
     length: int
@@ -35,17 +39,16 @@ class Order:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches per epoch."""
         return -(-self.length // self.batch_size)
 
     def batch(self, step: int) -> list[int]:
-        """The sequences of a step."""
+        """Return the numbers of the sequences of a step."""
         epoch, number = divmod(step, self.steps_per_epoch)
-        here = range(self.length)[number * self.batch_size : (number + 1) * self.batch_size]
+        batch = slice(number * self.batch_size, (number + 1) * self.batch_size)
         if not self.shuffle:
-            return list(here)
-        order = _permutation(self.length, self.seed, epoch)
-        return order[here.start : here.stop].tolist()
+            return list(range(self.length)[batch])
+        return _permutation(self.length, self.seed, epoch)[batch].tolist()
 
 
 @functools.lru_cache(maxsize=2)
@@ -54,33 +57,37 @@ def _permutation(length: int, seed: int, epoch: int) -> Tensor:
 
 
 def generator(seed: int, number: int) -> torch.Generator:
-    """A generator for each pair of numbers. Of its seed torch reads the lower 32 bits alone."""
+    """Return a generator seeded by a pair of numbers (torch uses the lower 32 bits of a seed)."""
     return torch.Generator().manual_seed((seed * 0x9E3779B1 + number) % 2**32)
 
 
 @dataclass(frozen=True)
 class Share:
-    """One process's share of a batch: its rows, and the weight of each in the mean loss.
+    """The rows of a batch that one process computes.
 
-    Where the processes do not divide the batch, some have a row more, with a weight of 0, so
-    that all run batches of one shape.
+    If the number of processes does not divide the batch, some processes repeat a row with
+    weight 0, so that all have batches of the same shape.
+
+    Attributes:
+        rows: positions in the batch.
+        weights: the weight of each row in the mean loss, (rows,).
     """
 
     rows: list[int]
-    weights: Tensor  # (rows,)
+    weights: Tensor
 
     @classmethod
     def of(cls, batch: int, process: int, processes: int) -> Share:
-        """That of one of several processes, of a batch of so many rows."""
+        """Return the share of one of several processes in a batch of `batch` rows."""
         size = -(-batch // processes)
         rows = range(batch)[process * size : (process + 1) * size]
-        idle = size - len(rows)
-        weights = [1 / batch] * len(rows) + [0.0] * idle
-        return cls([*rows, *[0] * idle], torch.tensor(weights))
+        padding = size - len(rows)
+        weights = [1 / batch] * len(rows) + [0.0] * padding
+        return cls([*rows, *[0] * padding], torch.tensor(weights))
 
 
 class ShareSampler(Sampler[list[int]]):
-    """For a DataLoader: the sequences of one process's share of the steps from `first` on."""
+    """Batch sampler for a DataLoader: one process's share of the steps from `first` on."""
 
     def __init__(
         self, order: Order, first: int, steps: int, process: int = 0, processes: int = 1
@@ -93,7 +100,7 @@ class ShareSampler(Sampler[list[int]]):
         return self.steps - self.first
 
     def __iter__(self) -> Iterator[list[int]]:
-        """The batches, each a list of the numbers of sequences."""
+        """Yield batches, each a list of sequence numbers."""
         for step in range(self.first, self.steps):
             batch = self.order.batch(step)
             share = Share.of(len(batch), self.process, self.processes)
@@ -101,18 +108,16 @@ class ShareSampler(Sampler[list[int]]):
 
 
 def fed_frames(recipe: Recipe, step: int, steps: int) -> Tensor:
-    """Which true frames to feed at a step of `steps`: (batch_size, T − 1) of bool.
+    """Draw which true frames to feed at a step: bool (batch_size, T − 1).
 
-    Each frame but the first is fed with the probability that `recipe.sampling` gives its half,
-    drawn for every sequence and frame.
+    The first frame is always fed. The others are drawn for every sequence and frame, with the
+    probability that `recipe.sampling` gives for inputs and forecast.
     """
     settings, data = recipe.train, recipe.data
     inputs, forecast = recipe.sampling.curves(steps, settings.sampling_steps)
     probability = torch.full((data.input_frames + data.horizon - 1,), forecast.at(step, steps))
     probability[: data.input_frames] = inputs.at(step, steps)
-    drawn = torch.rand(
-        settings.batch_size, len(probability), generator=generator(settings.seed, step)
-    )
-    fed = drawn < probability
+    shape = settings.batch_size, len(probability)
+    fed = torch.rand(shape, generator=generator(settings.seed, step)) < probability
     fed[:, 0] = True
     return fed

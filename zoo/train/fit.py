@@ -1,0 +1,65 @@
+"""Find into how many parts a batch must be split to fit into memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils.memory import should_reduce_batch_size
+
+from zoo.errors import ConfigError
+from zoo.train.objective import Objective
+
+__all__ = ["find_parts"]
+
+
+def find_parts(
+    objective: Objective, sequence: torch.Tensor, rows: int, parts: int, accelerator: Accelerator
+) -> int:
+    """Return the smallest number of parts that fits into memory on every process.
+
+    Args:
+        objective: the training objective, without data-parallel wrapper.
+        sequence: a training sequence (T, C, H, W).
+        rows: the rows of the batch on one process.
+        parts: the number of parts to start with; it is doubled until the batch fits.
+        accelerator: tells the device and the precision.
+
+    Raises:
+        ConfigError: if not even one sequence fits.
+    """
+    sequences = torch.stack([sequence] * rows)
+    fed = torch.ones(rows, len(sequence) - 1, dtype=torch.bool)
+    # Reserve what the optimizer adds in its first step: Adam's two moments.
+    moments: list[Any] = [torch.empty_like(weight) for weight in [*objective.parameters()] * 2]
+    while not _fits(objective, sequences.chunk(parts), fed.chunk(parts), accelerator):
+        if parts >= rows:
+            raise ConfigError(
+                "a batch of one sequence does not fit into memory; set memory.checkpoint_every "
+                "or make the model smaller"
+            )
+        parts = min(2 * parts, rows)
+    del moments
+    every = accelerator.gather(torch.tensor([parts], device=accelerator.device))
+    return int(every.max())
+
+
+def _fits(
+    objective: Objective,
+    sequences: tuple[torch.Tensor, ...],
+    fed: tuple[torch.Tensor, ...],
+    accelerator: Accelerator,
+) -> bool:
+    try:
+        for part in zip(sequences, fed, strict=True):
+            with accelerator.autocast():
+                loss = objective(*(tensor.to(accelerator.device) for tensor in part)).sum()
+            loss.backward()
+    except RuntimeError as error:
+        if not should_reduce_batch_size(error):
+            raise
+        return False
+    finally:
+        objective.zero_grad()
+    return True

@@ -1,0 +1,83 @@
+"""Validation during training: metrics and pictures of forecasts of unseen sequences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from zoo.atomic import atomic_path, make_folder
+from zoo.data import open_dataset
+from zoo.forecast import Forecaster
+from zoo.inspect.pictures import comparison_strip
+from zoo.metrics import FrameMetrics
+from zoo.train.recipe import Recipe
+from zoo.train.sampling import Share
+
+__all__ = ["Validation"]
+
+METRICS = ("mse", "mae", "ssim", "psnr")
+
+
+class Validation:
+    """The sequences that a run is validated on, and the metrics of a model's forecasts of them.
+
+    Args:
+        recipe: its tables `data` and `evaluation` choose the sequences.
+        accelerator: the processes that share the sequences.
+        root: the folder of the data sets.
+
+    Raises:
+        DataError: if the data are missing.
+    """
+
+    def __init__(self, recipe: Recipe, accelerator: Accelerator, root: Path | None) -> None:
+        self.accelerator = accelerator
+        self.input_frames, self.horizon = recipe.data.input_frames, recipe.data.horizon
+        settings = recipe.evaluation
+        options: dict[str, Any] = {**recipe.data.options, **settings.options}
+        dataset: Any = open_dataset(
+            recipe.data.name,
+            settings.split,
+            root=root,
+            frames=self.input_frames + self.horizon,
+            **options,
+        )
+        self.dataset = Subset(dataset, range(min(settings.sequences, len(dataset))))
+        self.batch_size = settings.batch_size
+
+    def measure(self, model: Forecaster) -> dict[str, float | None]:
+        """Compute the metrics of the forecast frames; each process forecasts its share."""
+        metrics = FrameMetrics()
+        model.eval()
+        for sequences in DataLoader(self.dataset, self.batch_size):
+            share = Share.of(
+                len(sequences), self.accelerator.process_index, self.accelerator.num_processes
+            )
+            forecast = self._forecast(model, sequences[share.rows])
+            gathered = self.accelerator.gather(forecast.contiguous())[: len(sequences)]
+            metrics.update(gathered.cpu(), sequences[:, self.input_frames :].float())
+        values = metrics.compute()
+        return {name: values[name] for name in METRICS}
+
+    def draw(self, model: Forecaster, path: Path) -> None:
+        """Save a picture of the first sequence: input, truth and forecast."""
+        model.eval()
+        sequence = self.dataset[0]
+        forecast = self._forecast(model, sequence[None])[0].cpu().clamp(0, 1)
+        channels = slice(None) if sequence.shape[1] in (1, 3) else slice(1)
+        parts = sequence[: self.input_frames], sequence[self.input_frames :], forecast
+        past, truth, future = (frames[:, channels].nan_to_num().numpy() for frames in parts)
+        make_folder(path.parent)
+        with atomic_path(path) as temporary:
+            comparison_strip(past, truth, future).save(temporary)
+
+    def _forecast(self, model: Forecaster, sequences: Tensor) -> Tensor:
+        """Forecast the last frames of sequences (B, T, C, H, W): (B, horizon, C, H, W)."""
+        past = sequences[:, : self.input_frames].nan_to_num().to(self.accelerator.device)
+        with torch.no_grad():
+            return model(past, self.horizon)[:, -self.horizon :].float()
