@@ -12,7 +12,6 @@ from huggingface_hub import ModelCard, ModelCardData
 
 import zoo
 from zoo.bench.cost import count
-from zoo.bench.published import Task
 from zoo.cli import zoo as command
 from zoo.config import read_config
 from zoo.data.clips import handwritten_digits
@@ -22,6 +21,7 @@ from zoo.hub import read_metrics
 from zoo.hub.card import UNWRITTEN, write_card
 from zoo.hub.publish import publish, what_is_missing
 from zoo.metrics import FrameMetrics
+from zoo.published import Task
 
 CARDS = Path(__file__).parents[1] / "cards"
 MODELS = sorted(path.parent.name for path in CARDS.glob("*/model.safetensors"))

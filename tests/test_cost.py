@@ -18,9 +18,9 @@ from zoo.bench.cost import (
     published,
     reports,
 )
-from zoo.bench.published import DIFFERENCES, TABLES, Task
 from zoo.cli import zoo as command
 from zoo.errors import ZooError
+from zoo.published import DIFFERENCES, TABLES, Task
 
 #: Exact convolution MACs (10⁹) of the published networks, in the order of TABLES.
 EXACT = {

@@ -355,14 +355,14 @@ def test_the_newest_files_are_forecast_however_many_are_left_out(dwd: Path) -> N
     model = zoo.create(
         "convlstm", hidden=2, layers=2, data={"name": "dwd", "options": {"every": 2}}
     )
-    from zoo.evaluate import latest
+    from zoo.data.newest import newest_frames
 
     (dwd / "raa01-ry_10000-2001011235-dwd---bin").write_bytes(radolan(np.ones((6, 8)), 35))
-    times = latest(model, "dwd", dwd, 2)["time"].values
+    times = newest_frames(model.config.data, "dwd", dwd, 2)["time"].values
     assert [str(t)[11:16] for t in times] == ["12:25", "12:35"]
     with pytest.raises(ZooError, match=r"12:25:00 to .*12:35:00\), .*12:15:00; 5 are needed"):
-        latest(model, "dwd", dwd, 3)
+        newest_frames(model.config.data, "dwd", dwd, 3)
     (dwd.parent / "prepared").mkdir()
     list(DWD(dwd, frames=2, every=2, test_share=0).prepare(dwd.parent / "prepared"))
-    times = latest(model, "dwd", dwd.parent / "prepared", 2)["time"].values
+    times = newest_frames(model.config.data, "dwd", dwd.parent / "prepared", 2)["time"].values
     assert [str(t)[11:16] for t in times] == ["12:25", "12:35"]

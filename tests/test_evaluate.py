@@ -227,8 +227,7 @@ def test_other_data_are_refused(root: Path, models: Path) -> None:
 def test_optical_flow_follows_a_shower(root: Path, models: Path) -> None:
     pytest.importorskip("pysteps", reason="pip install 'spatiotemporal-zoo[flow]'")
     pytest.importorskip("cv2", reason="pip install 'spatiotemporal-zoo[flow]'")
-    from zoo.baselines import optical_flow
-    from zoo.metrics import persistence
+    from zoo.baselines import optical_flow, persistence
 
     y, x = np.mgrid[:64, :64]
     moving = [np.exp(-((y - 32) ** 2 + (x - 20 - 3 * t) ** 2) / 60) for t in range(7)]

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoo.errors import ZooError
-from zoo.metrics import PSNR_CAP, FrameMetrics, persistence
+from zoo.baselines import persistence
+from zoo.metrics import PSNR_CAP, FrameMetrics
 
 NAMES = ("mse", "mae", "ssim", "psnr")
 

@@ -12,7 +12,8 @@ from scipy.ndimage import gaussian_filter
 
 from zoo.config import Data
 from zoo.errors import ZooError
-from zoo.metrics import BALANCE, FrameMetrics, persistence
+from zoo.baselines import persistence
+from zoo.metrics import BALANCE, FrameMetrics
 from zoo.units import to_physical, to_unit_interval
 
 RAIN = Data(name="rain", variable="rain_rate", unit="mm/h", reflectivity={}, missing=True)  # type: ignore[arg-type]

@@ -1,15 +1,17 @@
 """Files and folders that appear whole or not at all."""
 
+import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from zoo.errors import ZooError
 
-__all__ = ["atomic_folder", "atomic_path", "make_folder"]
+__all__ = ["atomic_folder", "atomic_path", "make_folder", "write_json"]
 
 
 @contextmanager
@@ -84,3 +86,9 @@ def _writing(path: str | Path) -> Iterator[None]:
         raise ZooError(
             f"{path}: could not be written ({reason}); choose a place that is writable"
         ) from error
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a value as an indented JSON file, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

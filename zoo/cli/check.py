@@ -55,7 +55,7 @@ def check(cell: str, as_json: bool) -> None:
 def _costs(cell: str) -> list[dict[str, Any]]:
     """What the cell costs on the frames of Moving MNIST, beside ConvLSTM."""
     from zoo.bench.cost import find_config, report
-    from zoo.bench.published import TABLES
+    from zoo.published import TABLES
 
     task = TABLES["mmnist"].task
     rows = []

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
-from zoo.cli.common import as_json, data_option, parse_setting, print_json
+from zoo.cli.common import as_json, data_option, print_json, set_option
 
 
 @click.command()
@@ -19,13 +20,10 @@ from zoo.cli.common import as_json, data_option, parse_setting, print_json
     help="The folder of the run; by default runs/ and the name of the recipe or, for a "
     "recipe.toml, of its folder.",
 )
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
+@set_option(
+    "Override a value of the recipe, such as train.lr=1e-4. May be repeated. With --resume, it "
+    "holds from there on.",
     metavar="KEY=VALUE",
-    help="In place of the recipe's, such as train.lr=1e-4; may be repeated. With --resume, "
-    "from there on.",
 )
 @click.option("--show", is_flag=True, help="Print the recipe with all defaults, and train nothing.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
@@ -41,7 +39,7 @@ from zoo.cli.common import as_json, data_option, parse_setting, print_json
 def train(
     recipe: Path,
     output: Path | None,
-    settings: tuple[str, ...],
+    settings: tuple[tuple[str, Any], ...],
     show: bool,
     resume: bool,
     max_minutes: float | None,
@@ -54,12 +52,11 @@ def train(
     Ctrl-C and SIGTERM stop with a checkpoint, from which --resume goes on. torchrun and
     accelerate launch start it on many devices and machines: docs/training.md.
     """
-    given = [parse_setting(setting) for setting in settings]
     if show:
         from zoo.train.model import resolve
         from zoo.train.recipe import read_recipe, write_recipe
 
-        whole = resolve(read_recipe(recipe, given))
+        whole = resolve(read_recipe(recipe, settings))
         if as_json:
             print_json(whole.model_dump(mode="json"))
         else:
@@ -76,7 +73,7 @@ def train(
         resume=resume,
         max_minutes=max_minutes,
         data_root=data_dir,
-        settings=given,
+        settings=settings,
     )
     if card and outcome.finished:
         _write_card(recipe, run, data_dir)
@@ -101,7 +98,7 @@ def _write_card(recipe: Path, run: Path, data_dir: Path | None) -> None:
     """Measure the model of a run, count what it costs, and write its card."""
     import torch
 
-    from zoo.bench.cost import default_task, kept, report
+    from zoo.bench.cost import default_task, report, summary
     from zoo.evaluate import evaluate
     from zoo.hub import load, update_metrics
     from zoo.hub.card import write_card
@@ -113,7 +110,7 @@ def _write_card(recipe: Path, run: Path, data_dir: Path | None) -> None:
     if os.environ.get("RANK", "0") != "0":
         return
     counted = report(run.name, model.config, default_task(model.config))
-    update_metrics(run, **measured, cost=kept(counted))
+    update_metrics(run, **measured, cost=summary(counted))
     written, path = recipe.with_name("README.md"), writable_part(run, "README.md")
     if written.is_file() and not path.exists():
         path.write_text(read_text(written), encoding="utf-8")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from zoo.atomic import atomic_path
+from zoo.atomic import write_json
 from zoo.errors import ZooError
 from zoo.parts import read_json, writable_part
 
@@ -106,5 +105,4 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 def update_metrics(folder: Path, **values: Any) -> None:
     """Write values into metrics.json of a model's folder; the others in it stay."""
     path, kept = writable_part(folder, "metrics.json"), read_metrics(folder)
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(kept | values, indent=2) + "\n", encoding="utf-8")
+    write_json(path, kept | values)

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from torch.utils.data import DataLoader, Subset
 
-from zoo.atomic import atomic_path, make_folder
+from zoo.atomic import atomic_path, make_folder, write_json
 from zoo.data import open_dataset
 from zoo.errors import ZooError, did_you_mean
 from zoo.forecast import Forecaster
@@ -160,8 +160,7 @@ def write_facts(
             },
         }
     )
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(facts, indent=2) + "\n")
+    write_json(path, facts)
     starts: list[dict[str, Any]] = facts["starts"]
     return starts
 
