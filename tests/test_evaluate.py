@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 
 import zoo
-from zoo.config import Data
+from zoo.config import Data, Reflectivity
 from zoo.errors import ConfigError, DataError, ZooError
 from zoo.evaluate import evaluate
+from zoo.protocol import EvalData, protocol
 
 OPTIONS = {"path": "rain.npz", "unit": "mm/h", "quantity": "rain_rate", "time_step": 300.0}
 
@@ -103,6 +104,21 @@ def test_protocol_id_depends_on_data_and_settings(root: Path, models: Path) -> N
         identity(options={**OPTIONS, "high": 30.0, "low": 0.0}),
     ]
     assert len({usual, *others}) == 6
+
+
+def test_protocol_id_is_stable() -> None:
+    """Published scores carry the id: if this fails, earlier scores cannot be compared."""
+    data = Data(
+        name="rain",
+        variable="rain_rate",
+        unit="mm/h",
+        reflectivity=Reflectivity(),
+        time_step=300.0,
+        options={"folder": "a", "pool": 2},
+    )
+    frames = [torch.zeros(5, 1, 8, 8)] * 3
+    evaluated = EvalData("rain", "test", frames, data, sequences=3, input_frames=3, horizon=2)
+    assert protocol(evaluated, {"mse", "b_mse", "csi@2", "fss@2/3"})["id"] == "d45ecd12d069"
 
 
 def test_protocol_id_depends_on_the_data_but_not_on_their_folder(tmp_path: Path, cli: Any) -> None:

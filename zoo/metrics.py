@@ -50,7 +50,7 @@ DEFINITIONS = {
     "hss": "Heidke skill score, counts of all frames summed first",
     "bias": "(hits + false alarms) / (hits + misses), counts of all frames summed first",
     "fss": "1 - sum (f - o)^2 / sum (f^2 + o^2), fractions of square windows, sums of all frames",
-    "lpips": "LPIPS of AlexNet features (Zhang et al. 2018), frames as grey or RGB in [-1, 1]",
+    "lpips": "LPIPS of AlexNet features (Zhang et al. 2018), frames as gray or RGB in [-1, 1]",
 }
 
 SKILL_SCORES = ("pod", "far", "csi", "hss", "bias")
