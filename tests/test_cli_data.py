@@ -76,7 +76,7 @@ def test_check_and_prepare(clips: Path, tmp_path: Path) -> None:
         (("check", "kth", "."), "holds no clip"),
         (("check", "dwd", "."), "holds no files"),
         (("check", "arrays", "clips", "--set", "pool=99"), "more than a frame has cells"),
-        (("check", "arrays", "clips", "--set", "pool"), "is no OPTION=VALUE"),
+        (("check", "arrays", "clips", "--set", "pool"), "OPTION=VALUE"),
         (("check", "arrays", "clips", "--set", "folder=a"), "folder is no option here"),
         (("check", "arrays", "clips", "--set", "crop=3"), "crop is 3; expected a list"),
         (

@@ -1,12 +1,12 @@
-"""Costs: counted by hand, beside the published figures, and measured."""
+"""Costs: compared with hand calculation and published figures, and measured."""
 
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 import zoo
 from zoo.bench.cost import (
@@ -18,8 +18,7 @@ from zoo.bench.cost import (
     published,
     reports,
 )
-from zoo.cli import zoo as command
-from zoo.errors import ZooError
+from zoo.errors import ConfigError
 from zoo.published import DIFFERENCES, TABLES, Task
 
 #: Exact convolution MACs (10⁹) of the published networks, in the order of TABLES.
@@ -33,7 +32,7 @@ EXACT = {
     "mklstm": "147.28 13.56 589.10 429.20",
     "ms-convlstm": "15.07 1.39 60.27 43.91",
     "ms-mklstm": "64.44 5.93 257.74 187.78",
-    # Of these the zoo computes less:
+    # The zoo computes less than these:
     "predrnnv2": "70.77 6.52 283.09 206.25",
     "mim": "142.97 13.17 571.89 416.66",
     "motionrnn": "144.77 13.33 579.06 421.89",
@@ -47,7 +46,7 @@ def counted(name: str, dataset: str = "mmnist") -> Cost:
 
 
 def missing(name: str, task: Task) -> float:
-    """MACs of the published network that the zoo's does not have, counted by hand."""
+    """MACs that the published network has and the zoo's does not, counted by hand."""
     height, width = task.size
     pixels = height * width
     kernels = 9 * 32 * 32  # weights of a 3×3 convolution, 32 to 32 channels
@@ -67,7 +66,7 @@ def missing(name: str, task: Task) -> float:
     return weights * pixels * task.steps
 
 
-def test_a_network_counted_by_hand() -> None:
+def test_count_matches_hand_calculation() -> None:
     """Two layers of two channels on 4×4 pixels, three steps."""
     config = find_config("convlstm", {"hidden": 2, "layers": 2})
     cost = count(config, Task((4, 4), 2, 2))
@@ -86,7 +85,7 @@ def test_a_network_counted_by_hand() -> None:
     assert cost.total.as_dict()["flops"] == 2 * sum(macs.values())
 
 
-def test_the_check_of_the_papers_convention() -> None:
+def test_convention_matches_the_paper() -> None:
     macs = counted("convlstm").total.macs["convolution"]
     layers = 6 * 19 * 64 * 64 * 73_728
     assert macs == layers + 19 * 64 * 64 * (32 + 32)
@@ -95,8 +94,8 @@ def test_the_check_of_the_papers_convention() -> None:
 
 @pytest.mark.parametrize("dataset", TABLES)
 @pytest.mark.parametrize("name", EXACT)
-def test_convolutions_are_those_of_the_published_network(name: str, dataset: str) -> None:
-    """With what it computes and does not use added to ours, to the last printed digit."""
+def test_convolutions_match_the_published_network(name: str, dataset: str) -> None:
+    """What the published network computes but does not use is added to ours."""
     exact = EXACT[name].split()[list(TABLES).index(dataset)]
     macs = counted(name, dataset).total.macs["convolution"]
     macs += missing(name, TABLES[dataset].task)
@@ -117,8 +116,8 @@ def test_every_published_row_agrees_or_is_explained(dataset: str) -> None:
         assert "\n" not in why
 
 
-def test_the_explanations_give_the_published_figures() -> None:
-    """The habits of the published counter, added to exact counts, give what it printed."""
+def test_explanations_reproduce_the_published_figures() -> None:
+    """The conventions of the published counter, added to exact counts, give its figures."""
     ms, steps = counted("ms-mklstm").total.macs["convolution"], 19
     assert round((ms + steps * 11 * 32 * (32**2 + 64**2)) / 1e9, 1) == 64.5
     motion = counted("motionrnn").total.macs["convolution"]
@@ -130,7 +129,7 @@ def test_the_explanations_give_the_published_figures() -> None:
     assert round((large + 7 * 11 * 32 * (106**2 + 212**2)) / 1e9, 1) == 260.6
 
 
-def test_warps_and_attention_count() -> None:
+def test_warps_and_attention_are_counted() -> None:
     assert counted("trajgru").total.macs["warp"] == 19 * 6 * 4 * 10 * 32 * 64 * 64
     # Five layers of nine fields of eight channels, at half size.
     assert counted("motionrnn").total.macs["warp"] == 19 * 5 * 4 * 9 * 8 * 32 * 32
@@ -142,13 +141,13 @@ def test_warps_and_attention_count() -> None:
     assert counted("preciplstm").total.macs["attention"] >= windows
 
 
-def test_attention_holds_no_scores() -> None:
+def test_memory_model_has_no_attention_scores() -> None:
     scores = 19 * 6 * 4 * (2 * 64 * 64) ** 2
     assert counted("cmslstm").total.outputs < scores / 2
 
 
-def test_the_theory_of_the_multi_scale_network() -> None:
-    """The parameters of the plain one, and 0.4375 of what its layers compute and make."""
+def test_multi_scale_network_costs_what_theory_says() -> None:
+    """It has all parameters of the plain network, but 0.4375 of the MACs and outputs in layers."""
     plain, mirror = counted("convlstm"), counted("ms-convlstm")
     assert plain.total.parameters == mirror.total.parameters
 
@@ -163,7 +162,7 @@ def test_the_theory_of_the_multi_scale_network() -> None:
     assert between.outputs > 0
 
 
-def test_what_layers_share_is_no_ones() -> None:
+def test_shared_module_is_a_part_of_its_own() -> None:
     cost = count(find_config("ms-predrnnv2", {"hidden": 4, "down": "conv"}), Task((16, 16), 1, 2))
     parts = {part.name: part for part in cost.parts}
     assert parts["shared"].parameters == 4 * 4 + 4
@@ -172,7 +171,7 @@ def test_what_layers_share_is_no_ones() -> None:
         assert sum(getattr(p, kind) for p in cost.parts) == getattr(cost.total, kind)
 
 
-def test_another_network_has_no_published_figures() -> None:
+def test_other_options_and_tasks_have_no_published_row() -> None:
     task = TABLES["mmnist"].task
     assert published(find_config("mim", {"hidden": 64}), task) is None
     assert published(find_config("mim"), Task((64, 64), 10, 20)) is None
@@ -180,94 +179,90 @@ def test_another_network_has_no_published_figures() -> None:
     assert explain(None, find_config("ms-mim"), counted("mim").total) == DIFFERENCES["mim"]
 
 
-def test_reports_of_a_table() -> None:
-    told = {one["name"]: one for one in reports("taxibj")}
-    assert list(told)[:2] == ["convlstm", "trajgru"]
-    assert {"modernn", "preciplstm", "mklstm"} <= told.keys()
-    assert told["ms-mklstm"]["published"]["macs"] == 5.9
-    assert told["ms-mklstm"]["differs"] is None
-    assert "softmax" in told["cmslstm"]["differs"]
-    assert told["modernn"]["published"] is None
+def test_reports_cover_all_models_of_a_table() -> None:
+    models = {model["name"]: model for model in reports("taxibj")}
+    assert list(models)[:2] == ["convlstm", "trajgru"]
+    assert {"modernn", "preciplstm", "mklstm"} <= models.keys()
+    assert models["ms-mklstm"]["published"]["macs"] == 5.9
+    assert models["ms-mklstm"]["differs"] is None
+    assert "softmax" in models["cmslstm"]["differs"]
+    assert models["modernn"]["published"] is None
 
 
-def test_a_training_step_is_measured() -> None:
+@pytest.mark.slow
+def test_peak_memory_is_near_the_memory_model() -> None:
     config = find_config("predrnnv2", {"hidden": 16, "layers": 2})
     task = Task((64, 64), 4, 4)
     model = count(config, task).total.memory_model
     assert model / 8 < measure_peak(config, task) < 2 * model
 
 
-def test_a_device_that_does_not_do() -> None:
-    task = Task((8, 8), 1, 1)
-    with pytest.raises(ZooError, match="'mps' cannot be measured"):
-        measure_peak(find_config("convlstm"), task, "mps")
-    with pytest.raises(ZooError, match="no training step on 'cuda:77'"):
-        measure_peak(find_config("convlstm"), task, "cuda:77")
+@pytest.mark.parametrize("device", ["mps", "cuda:77"])
+def test_unknown_device_is_refused(device: str) -> None:
+    with pytest.raises(ConfigError, match=device):
+        measure_peak(find_config("convlstm"), Task((8, 8), 1, 1), device)
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(command, ["cost", *map(str, arguments)])
+@pytest.fixture
+def cost_json(cli: Any) -> Callable[..., Any]:
+    return lambda *arguments: json.loads(cli.succeed("cost", *arguments, "--json"))
 
 
-def as_json(*arguments: object) -> Any:
-    result = run(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+def test_command_counts_an_architecture(cli: Any, cost_json: Callable[..., Any]) -> None:
+    counted = cost_json("mslstm", "--size", "64x64", "--input", 10, "--horizon", 10)
+    assert (counted["architecture"], counted["steps"]) == ("ms-mklstm", 19)
+    assert counted["parameters"] == 1_894_561
+    assert counted["macs"]["total"] == sum(part["macs"]["total"] for part in counted["parts"])
+    assert counted["published"]["name"] == "MS-LSTM"
+    assert counted["peak_bytes"] is None
+    printed = cli.succeed("cost", "mslstm")
+    assert "64.44 G" in printed
+    assert "published: MS-LSTM" in printed
+    assert "bilinear upsampling" in printed
 
 
-def test_command() -> None:
-    told = as_json("mslstm", "--size", "64x64", "--input", 10, "--horizon", 10)
-    assert (told["architecture"], told["steps"]) == ("ms-mklstm", 19)
-    assert told["parameters"] == 1_894_561
-    assert told["macs"]["total"] == sum(part["macs"]["total"] for part in told["parts"])
-    assert told["published"]["name"] == "MS-LSTM"
-    assert told["peak_bytes"] is None
-    shown = run("mslstm").stdout
-    assert "64.44 G" in shown
-    assert "published: MS-LSTM" in shown
-    assert "bilinear upsampling" in shown
+def test_command_takes_options_of_the_architecture(cost_json: Callable[..., Any]) -> None:
+    counted = cost_json("convlstm", "--set", "hidden=2", "--set", "layers=2", "--size", "4x4")
+    assert (counted["parameters"], counted["published"]) == (599, None)
+    assert [part["name"] for part in counted["parts"]] == ["embed", "layer 0", "layer 1", "head"]
 
 
-def test_command_with_options() -> None:
-    told = as_json("convlstm", "--set", "hidden=2", "--set", "layers=2", "--size", "4x4")
-    assert (told["parameters"], told["published"]) == (599, None)
-    assert [part["name"] for part in told["parts"]] == ["embed", "layer 0", "layer 1", "head"]
+@pytest.mark.slow
+def test_command_prints_a_published_table(cli: Any, cost_json: Callable[..., Any]) -> None:
+    printed = cli.succeed("cost", "--table", "taxibj")
+    for text in ("TaxiBJ", "4 input and 4 forecast", "32×32", "7 steps"):
+        assert text in printed
+    assert f"mim: {DIFFERENCES['mim']}" in printed
+    assert len(cost_json("--table", "taxibj")) == len(EXACT)
 
 
-def test_command_for_a_table() -> None:
-    shown = run("--table", "taxibj").stdout
-    assert "TaxiBJ, frames of 32×32, 4 read and 4 forecast (7 steps)" in shown
-    assert "mim: the published network computes the N and S memories" in shown
-    assert len(as_json("--table", "taxibj")) == len(EXACT)
-
-
-def test_command_for_a_model(tmp_path: Path) -> None:
+def test_command_uses_the_frames_of_a_trained_model(
+    tmp_path: Path, cli: Any, cost_json: Callable[..., Any]
+) -> None:
     data = {"size": (16, 24), "input_frames": 3, "horizon": 2}
     folder = zoo.save(zoo.create("trajgru", hidden=4, layers=2, data=data), tmp_path / "model")
-    told = as_json(f"local-dir:{folder}")
-    assert (told["size"], told["steps"]) == ([16, 24], 4)
-    assert told["macs"]["warp"] == 4 * 2 * 4 * 10 * 4 * 16 * 24
-    refused = run(f"local-dir:{folder}", "--set", "hidden=8")
-    assert refused.exit_code == 2
-    assert "is a trained model" in refused.stderr
+    counted = cost_json(f"local-dir:{folder}")
+    assert (counted["size"], counted["steps"]) == ([16, 24], 4)
+    assert counted["macs"]["warp"] == 4 * 2 * 4 * 10 * 4 * 16 * 24
+    assert "hidden" in cli.fail("cost", f"local-dir:{folder}", "--set", "hidden=8")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["convlst"], "did you mean convlstm"),
-        (["local-dir:nowhere"], "there is no folder nowhere"),
-        (["convlstm", "--set", "hiden=3"], "did you mean hidden?"),
-        (["convlstm", "--set", "hidden"], "is no OPTION=VALUE"),
-        (["convlstm", "--size", "64"], "is no HEIGHTxWIDTH"),
-        (["convlstm", "--horizon", "0"], "0 is not in the range"),
-        (["convlstm", "--table", "kth"], "leave the others out"),
-        (["--table", "imagenet"], "is not one of"),
-        ([], "Give its NAME, or --table"),
+        (["convlst"], "convlstm"),
+        (["local-dir:nowhere"], "nowhere"),
+        (["convlstm", "--set", "hiden=3"], "hidden"),
+        (["convlstm", "--set", "hidden"], "OPTION=VALUE"),
+        (["convlstm", "--size", "64"], "HEIGHTxWIDTH"),
+        (["convlstm", "--horizon", "0"], "--horizon"),
+        (["convlstm", "--table", "kth"], "--table"),
+        (["--table", "imagenet"], "imagenet"),
+        ([], "NAME or --table"),
     ],
 )
-def test_command_with_bad_input(arguments: list[str], message: str) -> None:
-    result = run(*arguments)
+def test_command_refuses_invalid_arguments(cli: Any, arguments: list[str], message: str) -> None:
+    result = cli("cost", *arguments)
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr

@@ -341,7 +341,7 @@ def test_what_follows_the_last_files_is_forecast(dwd: Path) -> None:
         np.testing.assert_allclose(future.values, model.predict(past, 3), rtol=1e-5, atol=1e-6)
     for change, said in (
         (["--input-frames", "5"], "only the newest 2 frames"),
-        (["--data", "mmnist"], "is no data set of recordings"),
+        (["--data", "mmnist"], "mmnist"),
         (["--data", "knmi"], "holds no files"),
         (["--time-step", "1h"], "1 h apart are asked for; this model makes steps of 5 min"),
     ):
@@ -355,14 +355,14 @@ def test_the_newest_files_are_forecast_however_many_are_left_out(dwd: Path) -> N
     model = zoo.create(
         "convlstm", hidden=2, layers=2, data={"name": "dwd", "options": {"every": 2}}
     )
-    from zoo.evaluate import latest
+    from zoo.data.newest import newest_frames
 
     (dwd / "raa01-ry_10000-2001011235-dwd---bin").write_bytes(radolan(np.ones((6, 8)), 35))
-    times = latest(model, "dwd", dwd, 2)["time"].values
+    times = newest_frames(model.config.data, "dwd", dwd, 2)["time"].values
     assert [str(t)[11:16] for t in times] == ["12:25", "12:35"]
     with pytest.raises(ZooError, match=r"12:25:00 to .*12:35:00\), .*12:15:00; 5 are needed"):
-        latest(model, "dwd", dwd, 3)
+        newest_frames(model.config.data, "dwd", dwd, 3)
     (dwd.parent / "prepared").mkdir()
     list(DWD(dwd, frames=2, every=2, test_share=0).prepare(dwd.parent / "prepared"))
-    times = latest(model, "dwd", dwd.parent / "prepared", 2)["time"].values
+    times = newest_frames(model.config.data, "dwd", dwd.parent / "prepared", 2)["time"].values
     assert [str(t)[11:16] for t in times] == ["12:25", "12:35"]

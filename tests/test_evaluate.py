@@ -1,4 +1,4 @@
-"""Evaluation: protocols, several models, other scales, processes, reports, the command."""
+"""Evaluation: protocol ids, other scales, processes, reports, and zoo eval."""
 
 import csv
 import json
@@ -11,21 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from PIL import Image
 
 import zoo
-from zoo.cli import zoo as command
-from zoo.config import Data
-from zoo.errors import ZooError
+from zoo.config import Data, Reflectivity
+from zoo.errors import ConfigError, DataError, ZooError
 from zoo.evaluate import evaluate
+from zoo.protocol import EvalData, protocol
 
 OPTIONS = {"path": "rain.npz", "unit": "mm/h", "quantity": "rain_rate", "time_step": 300.0}
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root whose arrays/rain.npz holds 30 frames of a shower that moves."""
+    """A data root in which arrays/rain.npz has 30 frames of a moving shower."""
     folder = tmp_path_factory.mktemp("data")
     (folder / "arrays").mkdir()
     y, x = np.mgrid[:16, :20]
@@ -60,15 +59,14 @@ def load(folder: Path) -> zoo.Forecaster:
     return zoo.load(f"local-dir:{folder}")
 
 
-def test_a_report(root: Path, models: Path) -> None:
+def test_report_has_scores_counts_and_protocol(root: Path, models: Path) -> None:
     report = evaluate(load(models / "one"), root=root, windows=(3,))
-    assert {*report} == {
-        *("data", "protocol", "forecast", "all-steps", "per_frame", "counts"),
-    }
+    keys = {"data", "protocol", "forecast", "all-steps", "per_frame", "counts"}
+    assert {*report} == keys
     assert report["data"] == {
         "name": "arrays",
         "split": "test",
-        "sequences": 2,  # of the last six frames
+        "sequences": 2,  # in the last six frames
         "sha256": None,
         "input_frames": 3,
         "horizon": 2,
@@ -87,17 +85,17 @@ def test_a_report(root: Path, models: Path) -> None:
     assert "hits" in protocol["metrics"]["csi@2"]
 
 
-def test_the_protocol_tells_figures_apart(root: Path, models: Path) -> None:
+def test_protocol_id_depends_on_data_and_settings(root: Path, models: Path) -> None:
     model = load(models / "one")
 
     def identity(**options: Any) -> str:
-        found: str = evaluate(model, root=root, **options)["protocol"]["id"]
-        return found
+        report = evaluate(model, root=root, **options)
+        return str(report["protocol"]["id"])
 
     usual = identity()
     assert identity(batch_size=1) == usual
     assert identity(baselines=()) == usual
-    assert identity(windows=(3,)) == usual  # more metrics change nothing of the others
+    assert identity(windows=(3,)) == usual  # other scores are unchanged
     others = [
         identity(split="train"),
         identity(thresholds=(1.0,)),
@@ -108,45 +106,48 @@ def test_the_protocol_tells_figures_apart(root: Path, models: Path) -> None:
     assert len({usual, *others}) == 6
 
 
-@pytest.fixture
-def places(tmp_path: Path) -> dict[str, Any]:
-    """The id and the figures of persistence on a folder's frames, by the folder and options."""
+def test_protocol_id_is_stable() -> None:
+    """Published scores carry the id: if this fails, earlier scores cannot be compared."""
+    data = Data(
+        name="rain",
+        variable="rain_rate",
+        unit="mm/h",
+        reflectivity=Reflectivity(),
+        time_step=300.0,
+        options={"folder": "a", "pool": 2},
+    )
+    frames = [torch.zeros(5, 1, 8, 8)] * 3
+    evaluated = EvalData("rain", "test", frames, data, sequences=3, input_frames=3, horizon=2)
+    assert protocol(evaluated, {"mse", "b_mse", "csi@2", "fss@2/3"})["id"] == "d45ecd12d069"
+
+
+def test_protocol_id_depends_on_the_data_but_not_on_their_folder(tmp_path: Path, cli: Any) -> None:
     model = zoo.create("convlstm", hidden=4, layers=2)
-    found: dict[str, Any] = {}
 
     def measure(folder: str, root: Path = tmp_path, **options: Any) -> tuple[str, float]:
         report = evaluate(
             model,
             dataset="arrays",
             root=root,
-            options={"folder": folder, **options},
+            options={"folder": folder, "low": 0.0, "high": 2.0, **options},
             input_frames=3,
             horizon=2,
         )
         return report["protocol"]["id"], report["forecast"]["persistence"]["mse"]
 
-    found["measure"], found["root"] = measure, tmp_path
-    return found
-
-
-def test_the_protocol_tells_data_apart_but_not_places(places: dict[str, Any]) -> None:
-    measure, root = places["measure"], places["root"]
     frames = np.random.default_rng(0).random((30, 8, 8)).astype(np.float32)
     for folder, values in (("a", frames), ("b", frames**2), ("elsewhere/a", frames)):
-        (root / folder).mkdir(parents=True)
-        np.save(root / folder / "f.npy", values)
-    limits = {"low": 0.0, "high": 2.0}
-    one = measure("a", **limits)
-    assert measure("b", **limits)[0] != one[0]
-    assert measure("a", root=root / "elsewhere", **limits) == one
-    assert measure("elsewhere/a", path="f.npy", **limits) == one
-    made = ["data", "prepare", "arrays", str(root / "a"), "-o", str(root / "made")]
-    result = CliRunner().invoke(command, made)
-    assert result.exit_code == 0, result.output
-    assert measure("made", **limits) == one
+        (tmp_path / folder).mkdir(parents=True)
+        np.save(tmp_path / folder / "f.npy", values)
+    expected = measure("a")
+    assert measure("b")[0] != expected[0]
+    assert measure("a", root=tmp_path / "elsewhere") == expected
+    assert measure("elsewhere/a", path="f.npy") == expected
+    cli.succeed("data", "prepare", "arrays", tmp_path / "a", "-o", tmp_path / "prepared")
+    assert measure("prepared") == expected
 
 
-def test_truth_beyond_the_range_of_the_training_counts_in_full(tmp_path: Path) -> None:
+def test_truth_beyond_the_training_range_is_not_clipped(tmp_path: Path) -> None:
     (tmp_path / "arrays").mkdir()
     frames = np.zeros((20, 8, 8), np.float32)
     frames[:16] = np.linspace(0, 10, 16)[:, None, None]
@@ -162,10 +163,10 @@ def test_truth_beyond_the_range_of_the_training_counts_in_full(tmp_path: Path) -
     assert "not the truth" in report["protocol"]["clipped"]
 
 
-def test_a_frame_without_any_value_is_left_out(tmp_path: Path, models: Path) -> None:
+def test_frame_without_any_value_is_left_out(tmp_path: Path, models: Path) -> None:
     rain = np.random.default_rng(0).gamma(1, 2, (30, 16, 20)).astype(np.float32)
     gaps = rain.copy()
-    gaps[[25, 28]] = -1  # one that is read and one that is forecast
+    gaps[[25, 28]] = -1  # an input frame and a forecast frame
     figures = []
     for name, frames in (("whole", rain), ("gaps", gaps)):
         (tmp_path / name / "arrays").mkdir(parents=True)
@@ -180,15 +181,14 @@ def test_a_frame_without_any_value_is_left_out(tmp_path: Path, models: Path) -> 
     assert figures[1]["forecast"]["persistence"]["mse"] == pytest.approx(whole["mse"][-2])
 
 
-def test_batches_change_nothing_of_persistence(root: Path, models: Path) -> None:
+def test_batch_size_does_not_change_the_scores(root: Path, models: Path) -> None:
     model = load(models / "one")
     one, many = (evaluate(model, root=root, split="train", batch_size=n) for n in (1, 7))
     assert one["per_frame"]["persistence"] == many["per_frame"]["persistence"]
     assert one["per_frame"]["model"]["mse"] == pytest.approx(many["per_frame"]["model"]["mse"])
 
 
-def test_a_model_of_another_scale_of_the_same_unit(root: Path, models: Path) -> None:
-    """Its forecast in mm/h is what counts, whatever 0 and 1 are to it."""
+def test_model_trained_on_another_scale_is_converted(root: Path, models: Path) -> None:
     one = load(models / "one")
     torch.manual_seed(0)
     data = one.config.data.model_copy(update={"high": 40.0})
@@ -205,81 +205,100 @@ def test_a_model_of_another_scale_of_the_same_unit(root: Path, models: Path) -> 
         assert got["mse_unit"] == pytest.approx(float(error.mean()), rel=1e-4)
 
 
-def test_other_data_are_refused(root: Path, models: Path) -> None:
+@pytest.mark.parametrize(
+    ("changed", "message"), [({"unit": "K"}, "'K'"), ({"time_step": 600.0}, "10 min.* 5 min")]
+)
+def test_data_of_another_unit_or_time_step_are_refused(
+    root: Path, models: Path, changed: dict[str, Any], message: str
+) -> None:
     model = load(models / "one")
-    for changed, told in (
-        ({"unit": "K"}, "the model takes|this model takes rain_rate"),
-        ({"time_step": 600.0}, "makes steps of 5 min"),
-    ):
-        with pytest.raises(ZooError, match=told):
-            evaluate(model, root=root, options={**model.config.data.options, **changed})
-    coarse = model.config.data.model_copy(update={"grid_step": 5000.0})
-    other = zoo.create("convlstm", hidden=4, layers=2, data=coarse.model_dump())
-    told = "model does not fit the data: the frames have cells of 1000 m; .* cells of 5000 m"
-    with pytest.raises(ZooError, match=told):
-        evaluate(other, root=root, options={**coarse.options, "grid_step": 1000.0})
-    with pytest.raises(ZooError, match="there is no baseline 'guess'"):
-        evaluate(model, root=root, baselines=("guess",))
-    with pytest.raises(ZooError, match="outside of what the data can tell"):
-        evaluate(model, root=root, thresholds=(21.0,))
+    with pytest.raises(ZooError, match=message):
+        evaluate(model, root=root, options={**model.config.data.options, **changed})
 
 
-def test_optical_flow_follows_a_shower(root: Path, models: Path) -> None:
+def test_data_of_another_grid_are_refused(root: Path, models: Path) -> None:
+    coarse = load(models / "one").config.data.model_copy(update={"grid_step": 5000.0})
+    model = zoo.create("convlstm", hidden=4, layers=2, data=coarse.model_dump())
+    with pytest.raises(DataError, match=r"model does not fit the data: .*1000 m.* 5000 m"):
+        evaluate(model, root=root, options={**coarse.options, "grid_step": 1000.0})
+
+
+def test_unknown_baseline_is_refused(root: Path, models: Path) -> None:
+    with pytest.raises(ConfigError, match="'guess'"):
+        evaluate(load(models / "one"), root=root, baselines=("guess",))
+
+
+def test_threshold_outside_the_range_is_refused(root: Path, models: Path) -> None:
+    with pytest.raises(ConfigError, match="21 mm/h"):
+        evaluate(load(models / "one"), root=root, thresholds=(21.0,))
+
+
+def test_optical_flow_beats_persistence_on_a_moving_shower(root: Path, models: Path) -> None:
     pytest.importorskip("pysteps", reason="pip install 'spatiotemporal-zoo[flow]'")
     pytest.importorskip("cv2", reason="pip install 'spatiotemporal-zoo[flow]'")
-    from zoo.baselines import optical_flow
-    from zoo.metrics import persistence
+    from zoo.baselines import optical_flow, persistence
 
     y, x = np.mgrid[:64, :64]
     moving = [np.exp(-((y - 32) ** 2 + (x - 20 - 3 * t) ** 2) / 60) for t in range(7)]
     frames = torch.from_numpy(np.stack(moving)).float()[None, :, None]
-    made = optical_flow(frames[:, :4], 3, Data())
-    stayed = persistence(frames[:, :4], 3)
-    assert made.shape == stayed.shape
-    error = [float((f - frames[:, 1:]).abs()[:, -3:].sum()) for f in (made, stayed)]
+    forecasts = optical_flow(frames[:, :4], 3, Data()), persistence(frames[:, :4], 3)
+    assert forecasts[0].shape == forecasts[1].shape
+    error = [float((f - frames[:, 1:]).abs()[:, -3:].sum()) for f in forecasts]
     assert error[0] < 0.3 * error[1]
 
 
-def test_the_command_writes_a_report(root: Path, models: Path, tmp_path: Path) -> None:
+def test_command_writes_tables_and_pictures(
+    root: Path, models: Path, tmp_path: Path, cli: Any
+) -> None:
     names = [f"local-dir:{models / name}" for name in ("one", "two")]
     output = tmp_path / "report"
-    arguments = ["eval", *names, "--data-dir", str(root), "-o", str(output), "--fss", "3"]
-    result = CliRunner().invoke(command, arguments)
-    assert result.exit_code == 0, result.output
-    for told in ("one, two on 2 test sequences of arrays; protocol", "CSI@2", "persistence"):
-        assert told in result.stdout
-    assert {p.name for p in output.iterdir()} == {
-        *("report.json", "report.csv", "table.md", "curves.png", "cumulated.png", "strip.png"),
-    }
+    printed = cli.succeed("eval", *names, "--data-dir", root, "-o", output, "--fss", 3)
     report = json.loads((output / "report.json").read_text())
+    for text in ("one, two", "2 test", "arrays", report["protocol"]["id"], "CSI@2", "persistence"):
+        assert text in printed
+    pictures = {"curves.png", "cumulated.png", "strip.png"}
+    assert {p.name for p in output.iterdir()} == {
+        "report.json",
+        "report.csv",
+        "table.md",
+        *pictures,
+    }
     assert [*report["forecast"]] == ["one", "two", "persistence"]
     rows = [*csv.DictReader((output / "report.csv").open())]
-    found = {(r["frames"], r["lead"], r["forecast_by"], r["metric"]): r["value"] for r in rows}
-    assert float(found["forecast", "", "two", "mse"]) == report["forecast"]["two"]["mse"]
-    assert float(found["forecast", "2", "two", "mse"]) == report["per_frame"]["two"]["mse"][-1]
+    values = {(r["frames"], r["lead"], r["forecast_by"], r["metric"]): r["value"] for r in rows}
+    assert float(values["forecast", "", "two", "mse"]) == report["forecast"]["two"]["mse"]
+    assert float(values["forecast", "2", "two", "mse"]) == report["per_frame"]["two"]["mse"][-1]
     assert {r["protocol"] for r in rows} == {report["protocol"]["id"]}
     assert "| two |" in (output / "table.md").read_text()
-    colours = np.asarray(Image.open(output / "strip.png")).reshape(-1, 3)
-    assert {(250, 217, 74), (45, 119, 184)} <= {*map(tuple, colours.tolist())}  # of rain
+    colors = np.asarray(Image.open(output / "strip.png")).reshape(-1, 3)
+    assert {(250, 217, 74), (45, 119, 184)} <= {*map(tuple, colors.tolist())}  # of rain
 
 
-def test_the_command_and_what_a_user_can_mend(root: Path, models: Path) -> None:
-    one = f"local-dir:{models / 'one'}"
-    for arguments, told in (
-        (["eval", one, one], "two of the models are named alike"),
-        (["eval", one, f"local-dir:{models / 'two'}", "--save"], "--save is for one model"),
-        (["eval", one, "--set", "pol=2"], "no option 'pol'"),
-        (["eval", one, "--thresholds", "a,b"], "is no list such as"),
-        (["eval", one, "--split", "valid"], "has no window"),
-        (["eval", one, "--example", "9", "-o", str(models / "r")], "--example is 9"),
-    ):
-        result = CliRunner().invoke(command, [*arguments, "--data-dir", str(root)])
-        assert result.exit_code == 2, result.output
-        assert told in result.output
-        assert "Traceback" not in result.output
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["one"], "one, one"),
+        (["two", "--save"], "--save"),
+        (["--set", "pol=2"], "'pol'"),
+        (["--thresholds", "a,b"], "--thresholds"),
+        (["--split", "valid"], "valid"),
+        (["--example", "9", "-o", "report"], "--example is 9"),
+    ],
+    ids=["same-name", "save-two", "option", "thresholds", "no-window", "example"],
+)
+def test_command_refuses_invalid_arguments(
+    root: Path, models: Path, cli: Any, arguments: list[str], message: str
+) -> None:
+    places = {name: f"local-dir:{models / name}" for name in ("one", "two")}
+    given = [places.get(argument, argument) for argument in arguments]
+    result = cli("eval", places["one"], *given, "--data-dir", root)
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert "Traceback" not in result.output
 
 
-def test_two_processes_share_the_work(root: Path, models: Path) -> None:
+@pytest.mark.slow
+def test_two_processes_give_the_report_of_one(root: Path, models: Path) -> None:
     alone = evaluate(load(models / "one"), root=root, split="train", batch_size=1)
     arguments = ["eval", f"local-dir:{models / 'one'}", "--split", "train", "--batch-size", "1"]
     arguments += ["--data-dir", str(root), "--json"]
@@ -304,7 +323,7 @@ def test_two_processes_share_the_work(root: Path, models: Path) -> None:
     ]
     outputs = [process.communicate(timeout=120) for process in running]
     assert [process.returncode for process in running] == [0, 0], outputs[0][1] + outputs[1][1]
-    assert not outputs[1][0]  # one speaks
+    assert not outputs[1][0]  # only the first process prints
     report = json.loads(outputs[0][0])
     assert report["per_frame"] == alone["per_frame"]
     assert report["protocol"] == json.loads(json.dumps(alone["protocol"]))

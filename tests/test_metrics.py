@@ -1,4 +1,4 @@
-"""Frame metrics: known values, laws, and scikit-image's SSIM."""
+"""Metrics of pictures: known values, invariants, and agreement with scikit-image."""
 
 import json
 import math
@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo.errors import ZooError
-from zoo.metrics import PSNR_CAP, FrameMetrics, persistence
+from zoo.baselines import persistence
+from zoo.errors import DataError
+from zoo.metrics import PSNR_CAP, FrameMetrics
 
 NAMES = ("mse", "mae", "ssim", "psnr")
 
@@ -41,7 +42,7 @@ def test_known_values() -> None:
     assert got["ssim"] == pytest.approx([1e-4 / (0.25 + 1e-4), 1e-4 / (0.01 + 1e-4), 1], rel=1e-3)
 
 
-def test_a_perfect_forecast_and_the_form_of_the_answer() -> None:
+def test_perfect_forecast_gives_best_scores() -> None:
     truth = frames(2, 4, 1, 16, 16)
     got = measure(truth, truth)
     assert [got[name] for name in NAMES] == pytest.approx([0, 0, 1, PSNR_CAP])
@@ -51,7 +52,7 @@ def test_a_perfect_forecast_and_the_form_of_the_answer() -> None:
         assert got[name] == pytest.approx(np.mean(got["per_frame"][name]))
 
 
-def test_a_forecast_is_clipped() -> None:
+def test_forecast_is_clipped() -> None:
     truth = frames(1, 2, 1, 16, 16)
     wild = 3 * frames(1, 2, 1, 16, 16, seed=1) - 1
     assert measure(wild, truth) == measure(wild.clamp(0, 1), truth)
@@ -66,7 +67,9 @@ def test_a_forecast_is_clipped() -> None:
     width=st.integers(3, 14),
     seed=st.integers(0, 100),
 )
-def test_laws(sequences: int, batch: int, time: int, height: int, width: int, seed: int) -> None:
+def test_scores_are_symmetric_bounded_and_independent_of_batches(
+    sequences: int, batch: int, time: int, height: int, width: int, seed: int
+) -> None:
     shape = (sequences, time, 1, height, width)
     a, b = frames(*shape, seed=seed), frames(*shape, seed=seed + 1)
     whole, parts, swapped = measure(a, b), measure(a, b, batch=batch), measure(b, a)
@@ -79,14 +82,13 @@ def test_laws(sequences: int, batch: int, time: int, height: int, width: int, se
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (11, 20), (9, 30), (8, 16)])
-def test_ssim_is_that_of_scikit_image(height: int, width: int) -> None:
-    """Ours is scikit-image's to float32 rounding (about 1e-7).
+def test_ssim_agrees_with_scikit_image(height: int, width: int) -> None:
+    """The difference is float32 rounding (about 1e-7).
 
-    Both leave out the pixels whose window crosses the border. Torchmetrics' own mean keeps
-    them (1.7; not in 1.4), with frames mirrored at the border: on the forecast frames of
-    Moving MNIST under persistence that is 0.11 higher on average and 0.18 at most, as the
-    borders are mostly empty.
-    Frames too small for 11×11 have a smaller window, σ in proportion.
+    Both omit pixels whose window crosses the border. The mean of torchmetrics 1.7 (not 1.4)
+    includes them, with frames mirrored at the border: for persistence on Moving MNIST, where
+    borders are mostly empty, it is 0.11 higher on average and 0.18 at most. Frames smaller than
+    11×11 have a smaller window, σ in proportion.
     """
     skimage = pytest.importorskip("skimage.metrics")
     truth = frames(2, 3, 1, height, width)
@@ -111,34 +113,47 @@ def test_ssim_is_that_of_scikit_image(height: int, width: int) -> None:
     assert measure(forecast, truth)["per_frame"]["ssim"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_half_precision_frames_are_measured_in_full() -> None:
+def test_half_precision_is_measured_in_double() -> None:
     truth = frames(1, 1, 1, 16, 16).bfloat16()
     forecast = frames(1, 1, 1, 16, 16, seed=1).bfloat16()
     assert measure(forecast, truth) == measure(forecast.double(), truth.double())
 
 
-def test_what_a_user_can_mend() -> None:
-    good = frames(1, 2, 1, 16, 16)
+GOOD = frames(1, 2, 1, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("forecast", "truth", "message"),
+    [
+        (GOOD, GOOD[:, :1], r"\(1, 2, 1, 16, 16\), truth \(1, 1, 1, 16, 16\)"),
+        (GOOD[0], GOOD[0], r"\(B, T, C, H, W\)"),
+        (GOOD, GOOD.byte(), "uint8"),
+        (GOOD[..., :2], GOOD[..., :2], "16×2.* 3×3"),
+        (GOOD * torch.nan, GOOD, "NaN"),
+    ],
+    ids=["shapes", "dimensions", "integers", "small", "nan"],
+)
+def test_invalid_frames_are_refused(
+    forecast: torch.Tensor, truth: torch.Tensor, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        FrameMetrics().update(forecast, truth)
+
+
+def test_compute_without_sequences_is_refused() -> None:
+    with pytest.raises(DataError, match="sequences"):
+        FrameMetrics().compute()
+
+
+def test_batches_of_different_length_are_refused() -> None:
     metrics = FrameMetrics()
-    with pytest.raises(ZooError, match="no sequences"):
-        metrics.compute()
-    with pytest.raises(ZooError, match="same"):
-        metrics.update(good, good[:, :1])
-    with pytest.raises(ZooError, match="same"):
-        metrics.update(good[0], good[0])
-    with pytest.raises(ZooError, match="scale both"):
-        metrics.update(good, good.byte())
-    with pytest.raises(ZooError, match="3×3"):
-        metrics.update(good[..., :2], good[..., :2])
-    metrics.update(good, good)
-    with pytest.raises(ZooError, match="1 frames after batches of 2"):
-        metrics.update(good[:, :1], good[:, :1])
-    with pytest.raises(ZooError, match="NaN"):
-        metrics.update(good * torch.nan, good)
+    metrics.update(GOOD, GOOD)
+    with pytest.raises(DataError, match="1 frames after batches of 2"):
+        metrics.update(GOOD[:, :1], GOOD[:, :1])
 
 
 @pytest.mark.parametrize("horizon", [1, 3])
-def test_persistence(horizon: int) -> None:
+def test_persistence_repeats_the_last_frame(horizon: int) -> None:
     past = frames(2, 4, 1, 5, 6)
     got = persistence(past, horizon)
     assert got.shape == (2, 3 + horizon, 1, 5, 6)
@@ -146,8 +161,8 @@ def test_persistence(horizon: int) -> None:
         assert torch.equal(frame, past[:, min(step, 3)])
 
 
-def test_persistence_of_nothing() -> None:
-    with pytest.raises(ZooError, match="horizon 0"):
+def test_persistence_needs_a_frame_and_a_horizon() -> None:
+    with pytest.raises(DataError, match="horizon 0"):
         persistence(frames(1, 2, 1, 4, 4), 0)
-    with pytest.raises(ZooError, match="frame to hold"):
+    with pytest.raises(DataError, match=r"\(1, 0, 1, 4, 4\)"):
         persistence(frames(1, 0, 1, 4, 4), 1)

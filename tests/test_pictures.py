@@ -1,11 +1,11 @@
-"""The pictures that set a forecast beside what came."""
+"""Pictures of a forecast next to the truth."""
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
 from zoo.data.files import read_frames
-from zoo.errors import ZooError
+from zoo.errors import ConfigError, DataError, ZooError
 from zoo.inspect import pictures
 from zoo.inspect.palettes import Palette
 from zoo.inspect.pictures import comparison_gif, comparison_strip
@@ -17,7 +17,7 @@ def flat(t, value, c=1, h=32, w=32):
 
 @pytest.fixture
 def texts(monkeypatch):
-    """Every text that is drawn; none may leave its picture."""
+    """All texts that are drawn; each must be inside its picture."""
     seen = []
     draw = ImageDraw.ImageDraw.text
 
@@ -45,8 +45,8 @@ def test_strip_shows_the_four_rows(texts):
         "forecast",
         "|difference|",
     ]
-    colours, counts = np.unique(np.asarray(strip).reshape(-1, 3), axis=0, return_counts=True)
-    found = {tuple(colour.tolist()): count for colour, count in zip(colours, counts, strict=True)}
+    colors, counts = np.unique(np.asarray(strip).reshape(-1, 3), axis=0, return_counts=True)
+    found = {tuple(color.tolist()): count for color, count in zip(colors, counts, strict=True)}
     area = 96 * 96
     assert found[(51,) * 3] == 3 * area
     assert found[(102,) * 3] == 4 * area
@@ -54,23 +54,23 @@ def test_strip_shows_the_four_rows(texts):
     assert found[(255, 51, 0)] == 4 * area  # a difference of 0.4: red, and a little yellow
 
 
-def test_long_sequences_are_thinned(texts):
+def test_long_sequences_show_ten_frames(texts):
     comparison_strip(flat(30, 0), flat(100, 0), flat(100, 0))
     times = [text for text in texts if text.startswith("t") and text != "truth"]
     assert len(times) == 20
     assert (times[0], times[9], times[10], times[-1]) == ("t-29", "t", "t+1", "t+100")
 
 
-def test_several_models(texts):
+def test_strip_shows_two_rows_per_model(texts):
     models = {"convlstm": flat(2, 0), "a-model-with-a-rather-long-name": flat(2, 1)}
-    strip = comparison_strip(flat(2, 0), flat(2, 0.5), models, names=("past", "what came"))
+    strip = comparison_strip(flat(2, 0), flat(2, 0.5), models, names=("past", "observed"))
     one = comparison_strip(flat(2, 0), flat(2, 0.5), flat(2, 0))
     assert strip.height > one.height
-    assert {"past", "what came", *models} <= set(texts)
+    assert {"past", "observed", *models} <= set(texts)
     assert texts.count("|difference|") == 3
 
 
-def test_units(texts):
+def test_values_are_scaled_from_low_to_high(texts):
     strip = comparison_strip(flat(1, 20), flat(1, 20), flat(1, 40), low=0, high=40)
     shown = np.asarray(strip).reshape(-1, 3).tolist()
     assert [128] * 3 in shown
@@ -81,7 +81,7 @@ def test_units(texts):
 @pytest.mark.parametrize(
     "size", [(1, 1), (28, 28), (64, 64), (120, 160), (500, 40), (4, 300), (432, 768)]
 )
-def test_any_size(tmp_path, texts, channels, size):
+def test_frames_of_any_size_are_drawn(tmp_path, texts, channels, size):
     arrays = [np.random.default_rng(0).random((2, channels, *size)) for _ in range(3)]
     strip = comparison_strip(*arrays)
     assert max(strip.size) < 1200
@@ -90,7 +90,7 @@ def test_any_size(tmp_path, texts, channels, size):
     comparison_gif(tmp_path / "a.gif", *arrays)
 
 
-def test_missing_values_are_shown():
+def test_missing_values_are_drawn():
     comparison_strip(flat(2, np.nan), flat(2, np.nan), flat(2, 1))
 
 
@@ -103,14 +103,14 @@ def test_gif_plays_input_then_forecast(tmp_path, texts, ending):
     assert texts[:4] == ["truth", "input  t-1", "forecast", "input  t-1"]
     assert texts[-4:] == ["truth", "truth  t+3", "forecast", "forecast  t+3"]
     frames = read_frames(path, channels=1)
-    assert len(frames) in (5, 5 + 2)  # the last one stays: a gif says so without a copy
-    shown = frames[:5, 0, 150, [100, 400]] / 255  # a pixel of each panel
+    assert len(frames) in (5, 5 + 2)  # the last frame is held, in a gif without copies
+    shown = frames[:5, 0, 150, [100, 400]] / 255  # one pixel per panel
     np.testing.assert_allclose(
         shown, [[0.1, 0.1], [0.2, 0.2], [0.3, 0.7], [0.45, 0.55], [0.6, 0.4]], atol=0.03
     )
 
 
-def test_gif_of_several_models(tmp_path, texts):
+def test_gif_shows_a_panel_per_model(tmp_path, texts):
     comparison_gif(tmp_path / "a.gif", flat(1, 0), flat(2, 1), {"a": flat(2, 1), "b": flat(2, 0)})
     assert {"truth", "a", "b"} <= set(texts)
     with Image.open(tmp_path / "a.gif") as gif:
@@ -118,43 +118,45 @@ def test_gif_of_several_models(tmp_path, texts):
 
 
 @pytest.mark.parametrize(
-    ("past", "truth", "forecast", "said"),
+    ("past", "truth", "forecast", "message"),
     [
-        (flat(2, 0), flat(2, 0)[0], flat(2, 0), "truth of shape"),
+        (flat(2, 0), flat(2, 0)[0], flat(2, 0), "truth"),
         (flat(2, 0, c=2), flat(2, 0, c=2), flat(2, 0, c=2), "1 or 3 channels"),
-        (flat(2, 0), flat(0, 0), flat(0, 0), "truth of shape"),
-        (flat(2, 0, h=8), flat(2, 0), flat(2, 0), "input of shape"),
-        (flat(0, 0), flat(2, 0), flat(2, 0), "input of shape"),
-        (flat(2, 0), flat(2, 0), flat(3, 0), "forecast of shape"),
-        (flat(2, 0), flat(2, 0), {"mine": flat(2, 0, w=8)}, "mine of shape"),
-        (flat(2, 0), flat(2, 0), {}, "no forecast"),
+        (flat(2, 0), flat(0, 0), flat(0, 0), "truth"),
+        (flat(2, 0, h=8), flat(2, 0), flat(2, 0), "input"),
+        (flat(0, 0), flat(2, 0), flat(2, 0), "input"),
+        (flat(2, 0), flat(2, 0), flat(3, 0), "forecast"),
+        (flat(2, 0), flat(2, 0), {"mine": flat(2, 0, w=8)}, "mine"),
+        (flat(2, 0), flat(2, 0), {}, "forecast"),
     ],
 )
-def test_what_does_not_fit(tmp_path, past, truth, forecast, said):
-    with pytest.raises(ZooError, match=said):
+def test_shapes_that_do_not_fit_are_refused(tmp_path, past, truth, forecast, message):
+    with pytest.raises(DataError, match=message):
         comparison_strip(past, truth, forecast)
-    with pytest.raises(ZooError, match=said):
+    with pytest.raises(DataError, match=message):
         comparison_gif(tmp_path / "a.gif", past, truth, forecast)
     assert not list(tmp_path.iterdir())
 
 
-def test_bad_range_and_bad_paths(tmp_path):
-    arrays = flat(2, 0), flat(2, 0), flat(2, 0)
-    with pytest.raises(ZooError, match="low < high"):
-        comparison_strip(*arrays, low=1, high=1)
-    for name, said in [("a.npy", "ends in"), ("a.png", "ends in"), ("no/a.gif", "mkdir")]:
-        with pytest.raises(ZooError, match=said):
-            comparison_gif(tmp_path / name, *arrays)
+def test_empty_range_is_refused():
+    with pytest.raises(ConfigError, match="low < high"):
+        comparison_strip(flat(2, 0), flat(2, 0), flat(2, 0), low=1, high=1)
 
 
-def test_a_legend_widens_narrow_pictures(texts):
+@pytest.mark.parametrize("name", ["a.npy", "a.png", "no/a.gif"])
+def test_path_that_cannot_be_written_is_refused(tmp_path, name):
+    with pytest.raises(ZooError, match=name):
+        comparison_gif(tmp_path / name, flat(2, 0), flat(2, 0), flat(2, 0))
+
+
+def test_legend_widens_narrow_pictures(texts):
     palette = Palette(0, 1234, spread=617, unit="1/30min", shade="viridis")
     comparison_strip(*(flat(1, 20, h=32, w=4) for _ in range(3)), palette=palette)
-    assert "1/30min" in texts  # and none leaves its picture
+    assert "1/30min" in texts
     assert "|difference|: white is 617 or more" in texts
 
 
-def test_times_and_a_note(texts):
+def test_times_are_in_minutes_if_the_time_step_is_given(texts):
     comparison_strip(flat(2, 0), flat(2, 0), flat(2, 0), time_step=300.0, note="channel 1 of 2")
     assert {"t-5 min", "t", "t+5 min", "t+10 min", "channel 1 of 2"} <= {*texts}
     comparison_strip(flat(2, 0), flat(2, 0), flat(2, 0), time_step=0.1)

@@ -1,4 +1,4 @@
-"""Scores of the fields against independent libraries; missing values; batches and processes."""
+"""Metrics of physical fields: agreement with other libraries, missing values, batches."""
 
 import math
 from typing import Any
@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
+from zoo.baselines import persistence
 from zoo.config import Data
-from zoo.errors import ZooError
-from zoo.metrics import BALANCE, FrameMetrics, persistence
+from zoo.errors import ConfigError, DataError
+from zoo.metrics import BALANCE, FrameMetrics
 from zoo.units import to_physical, to_unit_interval
 
 RAIN = Data(name="rain", variable="rain_rate", unit="mm/h", reflectivity={}, missing=True)  # type: ignore[arg-type]
@@ -20,7 +21,7 @@ THRESHOLDS = (0.5, 2.0, 5.0)
 
 
 def fields(count: int = 3, time: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Forecast and truth (B, T, 1, H, W) of rain in mm/h, alike and not the same."""
+    """Return a forecast and a similar truth (B, T, 1, H, W) of rain in mm/h."""
     rng = np.random.default_rng(seed)
     noise = rng.normal(size=(2, count, time, 1, 24, 30))
     noise[0] = 0.7 * noise[1] + 0.3 * noise[0]
@@ -39,12 +40,12 @@ def measured(
     return metrics
 
 
-def test_contingency_scores_are_those_of_scores() -> None:
+def test_contingency_scores_agree_with_scores() -> None:
     categorical = pytest.importorskip("scores.categorical", reason="pip install scores")
     xarray = pytest.importorskip("xarray")
     forecast, truth = fields()
     got = measured(forecast, truth, thresholds=THRESHOLDS).compute()
-    # What a forecast can say has passed through [0, 1] and back.
+    # A forecast is scaled to [0, 1] and back.
     shown = to_physical(to_unit_interval(forecast, RAIN), RAIN)
     for threshold in THRESHOLDS:
         manager = categorical.ThresholdEventOperator(default_event_threshold=threshold)
@@ -60,7 +61,7 @@ def test_contingency_scores_are_those_of_scores() -> None:
             assert got[f"{name}@{threshold:g}"] == pytest.approx(float(theirs), rel=1e-9), name
 
 
-def test_categorical_scores_are_those_of_pysteps() -> None:
+def test_categorical_scores_agree_with_pysteps() -> None:
     verification = pytest.importorskip("pysteps.verification", reason="pip install pysteps")
     forecast, truth = fields()
     got = measured(forecast, truth, thresholds=THRESHOLDS).compute()
@@ -72,7 +73,7 @@ def test_categorical_scores_are_those_of_pysteps() -> None:
 
 
 @pytest.mark.parametrize("window", [1, 3, 7])
-def test_fss_is_that_of_scores(window: int) -> None:
+def test_fss_agrees_with_scores(window: int) -> None:
     spatial = pytest.importorskip("scores.spatial", reason="pip install scores")
     forecast, truth = fields(count=1, time=1)
     got = measured(forecast, truth, thresholds=(2.0,), windows=(window,)).compute()
@@ -83,13 +84,13 @@ def test_fss_is_that_of_scores(window: int) -> None:
         window_size=(window, window),
         zero_padding=True,
     )
-    # scores has a row of windows more at the edges where it pads with zeros.
+    # scores pads with zeros, which adds a row of windows at the edges.
     tolerance = 1e-9 if window == 1 else 1e-3
     assert got[f"fss@2/{window}"] == pytest.approx(float(theirs), rel=tolerance)
 
 
 @pytest.mark.parametrize("window", [1, 3, 7])
-def test_fss_is_that_of_pysteps(window: int) -> None:
+def test_fss_agrees_with_pysteps(window: int) -> None:
     scores = pytest.importorskip("pysteps.verification.spatialscores", reason="pip install pysteps")
     forecast, truth = fields(count=2, time=1)
     got = measured(forecast, truth, thresholds=(2.0,), windows=(window,)).compute()
@@ -99,7 +100,7 @@ def test_fss_is_that_of_pysteps(window: int) -> None:
     assert got[f"fss@2/{window}"] == pytest.approx(float(scores.fss_compute(theirs)), rel=1e-6)
 
 
-def test_ssim_7x7_is_the_default_of_scikit_image() -> None:
+def test_ssim_7x7_agrees_with_the_default_of_scikit_image() -> None:
     skimage = pytest.importorskip("skimage.metrics")
     forecast, truth = (to_unit_interval(x, RAIN).double() for x in fields())
     metrics = FrameMetrics()
@@ -113,7 +114,7 @@ def test_ssim_7x7_is_the_default_of_scikit_image() -> None:
     assert metrics.compute()["ssim_7x7"] == pytest.approx(expected, abs=1e-9)
 
 
-def test_psnr_is_that_of_scikit_image() -> None:
+def test_psnr_agrees_with_scikit_image() -> None:
     skimage = pytest.importorskip("skimage.metrics")
     forecast, truth = (to_unit_interval(x, RAIN).double() for x in fields(count=1, time=1))
     metrics = FrameMetrics()
@@ -122,7 +123,7 @@ def test_psnr_is_that_of_scikit_image() -> None:
     assert metrics.compute()["psnr"] == pytest.approx(expected)
 
 
-def test_gdl_balance_and_units_by_hand() -> None:
+def test_gdl_balanced_errors_and_unit_errors_match_hand_calculation() -> None:
     truth = torch.zeros(1, 1, 1, 4, 4)
     truth[..., 2:] = 12.0  # mm/h in the right half
     forecast = torch.zeros_like(truth)
@@ -137,13 +138,13 @@ def test_gdl_balance_and_units_by_hand() -> None:
     assert [weight for _, weight in BALANCE] == [1, 2, 5, 10, 30]
 
 
-def test_a_value_at_the_threshold_exceeds_it() -> None:
+def test_value_at_the_threshold_exceeds_it() -> None:
     truth = torch.full((1, 1, 1, 4, 4), 0.5)
     got = measured(truth, truth, thresholds=(0.5,)).compute()
     assert got["csi@0.5"] == 1
 
 
-def test_what_is_missing_is_not_counted() -> None:
+def test_missing_pixels_are_not_counted() -> None:
     forecast, truth = fields(count=2)
     holed = truth.clone()
     holed[0, :, :, :, :15] = torch.nan
@@ -153,7 +154,7 @@ def test_what_is_missing_is_not_counted() -> None:
     one = measured(forecast, holed, **options).compute()
     other = measured(wild, holed, **options).compute()
     assert one == other
-    # The scores of the other half alone; sums are those of whole frames.
+    # These are the scores of the other half; sums are scaled to whole frames.
     half = measured(forecast[:1, ..., 15:], truth[:1, ..., 15:], thresholds=THRESHOLDS).compute()
     first = measured(forecast[:1], holed[:1], thresholds=THRESHOLDS).compute()
     for name in ("mae_mean", "mae_unit", "ssim", "ssim_7x7", "psnr", "csi@2", "hss@0.5", "far@2"):
@@ -180,7 +181,7 @@ def test_frames_without_truth_are_left_out() -> None:
     cut=st.integers(0, 6),
     seed=st.integers(0, 50),
 )
-def test_no_batch_order_or_process_changes_a_digit(
+def test_batches_order_and_merging_change_no_digit(
     batch: int, order: list[int], cut: int, seed: int
 ) -> None:
     forecast, truth = fields(count=6, seed=seed)
@@ -190,25 +191,31 @@ def test_no_batch_order_or_process_changes_a_digit(
     first = measured(forecast[order[:cut]], truth[order[:cut]], batch, **options)
     second = measured(forecast[order[cut:]], truth[order[cut:]], batch, **options)
     first.merge(second)
-    assert first.compute() == whole.compute()  # exactly
+    assert first.compute() == whole.compute()
     assert first.compute(1) == whole.compute(1)
     assert first.counts() == whole.counts()
 
 
-def test_what_cannot_be_merged_or_asked() -> None:
+def test_metrics_of_different_kinds_are_not_merged() -> None:
     forecast, truth = fields()
-    one = measured(forecast, truth, thresholds=(2.0,))
-    with pytest.raises(ZooError, match="of one kind"):
-        one.merge(measured(forecast, truth, thresholds=(5.0,)))
-    with pytest.raises(ZooError, match="1 frames after batches of 2"):
-        one.merge(measured(forecast[:, :1], truth[:, :1], thresholds=(2.0,)))
-    with pytest.raises(ZooError, match="outside of what the data can tell"):
+    metrics = measured(forecast, truth, thresholds=(2.0,))
+    with pytest.raises(ConfigError, match=r"2.0.* 5.0"):
+        metrics.merge(measured(forecast, truth, thresholds=(5.0,)))
+    with pytest.raises(DataError, match="1 frames after batches of 2"):
+        metrics.merge(measured(forecast[:, :1], truth[:, :1], thresholds=(2.0,)))
+
+
+def test_threshold_outside_the_data_is_refused() -> None:
+    with pytest.raises(ConfigError, match="1000 mm/h"):
         FrameMetrics(RAIN, thresholds=(1000.0,))
-    with pytest.raises(ZooError, match="must be odd"):
+
+
+def test_even_window_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"4 pixels.* odd"):
         FrameMetrics(RAIN, thresholds=(2.0,), windows=(4,))
 
 
-def test_persistence_holds_the_last_value_that_is_known() -> None:
+def test_persistence_fills_missing_values_with_the_last_known() -> None:
     past = torch.tensor([[1.0, math.nan, 3], [math.nan, 2.0, math.nan]]).T.reshape(1, 3, 1, 1, 2)
     got = persistence(past, 2)[0, :, 0, 0]
     assert got.tolist() == [[1, 0], [1, 2], [3, 2], [3, 2]]

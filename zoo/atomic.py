@@ -1,5 +1,6 @@
 """Atomic writes: a file or folder appears complete or not at all, even after a power cut."""
 
+import json
 import os
 import shutil
 import time
@@ -8,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from zoo.errors import ConfigError, ZooError
 
-__all__ = ["atomic_folder", "atomic_path", "make_folder"]
+__all__ = ["atomic_folder", "atomic_path", "make_folder", "write_json"]
 
 #: Seconds after which a temporary file or folder is certainly left over from a killed process.
 STALE = 24 * 60 * 60
@@ -152,3 +154,9 @@ def _writing(path: str | Path) -> Iterator[None]:
         raise ZooError(
             f"{path}: could not be written ({reason}); choose a writable place"
         ) from error
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a value as an indented JSON file, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

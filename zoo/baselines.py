@@ -1,7 +1,7 @@
-"""Forecasts without a network: what a model has to beat.
+"""Forecasts without a network, which a model has to beat.
 
-A baseline is a function of scaled frames (B, T, C, H, W), a horizon and what the numbers mean,
-and gives what a model gives, (B, T − 1 + horizon, C, H, W). Missing values may come in as NaN.
+A baseline is a function of scaled frames (B, T, C, H, W) with NaN where values are missing, a
+horizon, and what the values mean. It returns what a model returns, (B, T − 1 + horizon, C, H, W).
 """
 
 from __future__ import annotations
@@ -16,46 +16,72 @@ from einops import rearrange
 from torch import Tensor
 
 from zoo.config import Data
-from zoo.errors import ZooError
-from zoo.metrics import persistence
+from zoo.errors import ConfigError, DataError, did_you_mean
 
-__all__ = ["BASELINES", "check_baseline", "optical_flow"]
+__all__ = ["BASELINES", "check_baseline", "optical_flow", "persistence"]
 
 Baseline = Callable[[Tensor, int, Data], Tensor]
 
 
+def persistence(frames: Tensor, horizon: int) -> Tensor:
+    """Repeat the last frame, at every step that a model would forecast.
+
+    Args:
+        frames: (B, T, C, H, W). A missing value (NaN) is replaced by the last known one, or 0.
+        horizon: How often the last frame is repeated.
+
+    Returns:
+        (B, T − 1 + horizon, C, H, W): each input frame but the last is the forecast of the next.
+
+    Raises:
+        DataError: If there are no frames, or the horizon is below 1.
+    """
+    if frames.ndim != 5 or not frames.shape[1] or horizon < 1:
+        raise DataError(
+            f"frames are {tuple(frames.shape)}, horizon {horizon}; "
+            "expected (B, T, C, H, W) with T of 1 or more and a horizon of 1 or more"
+        )
+    filled = [frames[:, 0]]
+    for frame in frames.unbind(dim=1)[1:]:
+        filled.append(frame.where(~frame.isnan(), filled[-1]))
+    frames = torch.stack(filled, dim=1).nan_to_num(nan=0.0)
+    last = frames[:, -1:].expand(-1, horizon, -1, -1, -1)  # (B, horizon, C, H, W)
+    return torch.cat([frames[:, :-1], last], dim=1)
+
+
 def optical_flow(frames: Tensor, horizon: int, data: Data) -> Tensor:
-    """The last frame carried on along the motion of those before it, by pysteps.
+    """Extrapolate the last frame along the motion of the frames before it, with pysteps.
 
-    The motion is Lucas and Kanade's, the extrapolation semi-Lagrangian (Pulkkinen et al. 2019),
-    on the scaled values, which of a rain rate are its reflectivity. Where nothing is known of
-    what comes in from outside, the last frame stays. The first frame has no motion before it
-    and stays as it is.
+    Motion is estimated by Lucas and Kanade's method and extrapolated by a semi-Lagrangian scheme
+    (Pulkkinen et al. 2019), on the scaled values; for rain rates these are reflectivities. Pixels
+    that come from outside the frame, and the first frame, which has no motion yet, are as in
+    persistence.
 
-    Raises ZooError where pysteps is not installed.
+    Raises:
+        ConfigError: If pysteps is not installed.
     """
     check_baseline("optical flow")
     from pysteps import extrapolation, motion
 
-    lucas_kanade, carry = motion.get_method("LK"), extrapolation.get_method("semilagrangian")
-    stay = persistence(frames, horizon)
-    filled = persistence(frames, 1)  # the frames themselves, without anything missing
-    made = stay.clone()
+    lucas_kanade = motion.get_method("LK")
+    extrapolate = extrapolation.get_method("semilagrangian")
+    forecast = persistence(frames, horizon)
+    filled = persistence(frames, 1)  # the frames themselves, without missing values
     series = rearrange(filled, "b t c h w -> b c t h w").cpu().numpy().astype(np.float64)
     for b, c in np.ndindex(series.shape[:2]):
         past = series[b, c]
         for t in range(1, len(past)):
             steps = horizon if t == len(past) - 1 else 1
-            field = past[max(0, t - 2) : t + 1]  # the two steps before it, or the one there is
+            recent = past[max(0, t - 2) : t + 1]
+            if np.ptp(recent) == 0:
+                continue
             with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
-                velocity = lucas_kanade(field, verbose=False) if np.ptp(field) > 0 else None
-                if velocity is None:
-                    continue
-                ahead = carry(past[t], velocity, steps)  # (steps, H, W), NaN from outside
-            known = torch.from_numpy(ahead).to(made)
-            place = made[b, t : t + steps, c]
-            made[b, t : t + steps, c] = known.where(~known.isnan(), place)
-    return made
+                velocity = lucas_kanade(recent, verbose=False)
+                ahead = extrapolate(past[t], velocity, steps)  # (steps, H, W), NaN from outside
+            moved = torch.from_numpy(ahead).to(forecast)
+            still = forecast[b, t : t + steps, c]
+            forecast[b, t : t + steps, c] = moved.where(~moved.isnan(), still)
+    return forecast
 
 
 BASELINES: dict[str, Baseline] = {
@@ -65,16 +91,18 @@ BASELINES: dict[str, Baseline] = {
 
 
 def check_baseline(name: str) -> None:
-    """Raise ZooError for an unknown baseline, or one whose library is not installed."""
+    """Raise ConfigError if a baseline is unknown or its library is not installed."""
     if name not in BASELINES:
-        raise ZooError(f"there is no baseline {name!r}; there are {', '.join(BASELINES)}")
+        raise ConfigError(
+            f"unknown baseline {name!r}{did_you_mean(name, BASELINES)}; "
+            f"choose from: {', '.join(BASELINES)}"
+        )
     if name == "optical flow":
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # it greets on the output stream
-                import cv2  # noqa: F401, of which pysteps has its Lucas and Kanade
+            with contextlib.redirect_stdout(io.StringIO()):  # pysteps prints a greeting
+                import cv2  # noqa: F401, needed by pysteps for Lucas and Kanade
                 import pysteps  # noqa: F401
         except ImportError:
-            raise ZooError(
-                "optical flow is computed by pysteps with OpenCV, which are not both installed: "
-                "pip install 'spatiotemporal-zoo[flow]'"
+            raise ConfigError(
+                "optical flow needs pysteps and OpenCV: pip install 'spatiotemporal-zoo[flow]'"
             ) from None

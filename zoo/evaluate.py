@@ -1,48 +1,34 @@
-"""How good models are on a data set, beside forecasts that need no model."""
+"""Scores of models on a data set, next to baselines."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from einops import reduce
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from zoo.baselines import BASELINES, check_baseline
 from zoo.config import Data
-from zoo.data import SequenceDataset, find_dataset, open_dataset
-from zoo.errors import ZooError
+from zoo.data import open_dataset
+from zoo.errors import ConfigError, DataError, ZooError
 from zoo.forecast import Forecaster
 from zoo.memory import trim
-from zoo.metrics import BALANCE, DEFINITIONS, FrameMetrics
+from zoo.metrics import FrameMetrics
 from zoo.progress import progress_bar
-from zoo.units import check_data, clips, to_physical, to_unit_interval
+from zoo.protocol import EvalData, protocol
+from zoo.units import check_data, to_physical, to_unit_interval
 
-__all__ = ["default_thresholds", "evaluate", "forecast_all", "latest", "open_for"]
+__all__ = ["default_thresholds", "evaluate", "forecast_all", "open_data", "process_rank"]
 
-if TYPE_CHECKING:
-    import xarray
+SEQUENCES = 10_000  # in the fixed test set of Moving MNIST
+LARGE = 2**20  # values in a batch from which on freed memory is returned to the system
 
-SEQUENCES = 10_000  # of the fixed test set of Moving MNIST
-LARGE = 2**20  # values of a batch from which on memory is minded
-
-#: Thresholds of the categorical scores by unit: for rain those of the MS-RNN papers.
+#: Default thresholds of the skill scores by unit; for rain those of the MS-RNN papers.
 THRESHOLDS = {"mm/h": (0.5, 2.0, 5.0), "dBZ": (20.0, 30.0, 40.0)}
-
-#: Metrics that are measured on demand: with or without them, the others may be compared.
-ASKED_FOR = ("fss", "lpips")
-
-#: Options that say where the files are, which says nothing of what is in them.
-PLACES = ("folder", "path")
-
-#: What of the scaled values is clipped to [0, 1], by whether the data are.
-CLIPPED = {True: "all", False: "what models read and forecast, not the truth nor the baselines"}
 
 
 def evaluate(
@@ -61,144 +47,94 @@ def evaluate(
     baselines: Sequence[str] = ("persistence",),
     lpips: bool = False,
 ) -> dict[str, Any]:
-    """Measure models on a part of a data set, each on the device it is on.
+    """Measure models on a part of a data set, each on its own device.
+
+    Under ``torchrun`` or ``accelerate launch`` the processes share the sequences, and each
+    returns the complete report.
 
     Args:
-        models: one, or several by name.
-        dataset: a data set's name; by default the one the (first) model was trained on.
+        models: One model, or several by name.
+        dataset: Name of the data set; by default the training data of the (first) model.
         split: "train", "valid" or "test".
-        options: of the data set; by default those of the training, on the data set of the
-            training.
-        sequences: only the first so many, for a quick look.
-        input_frames, horizon: by default those of the training.
-        batch_size: sequences at a time; it does not change the figures.
-        root: the folder of the data sets.
-        thresholds: of the categorical scores, in the unit of the data; by default for rain 0.5,
-            2 and 5 mm/h, for reflectivity 20, 30 and 40 dBZ.
-        windows: pixels, for the fractions skill score at each threshold.
+        options: Options of the data set; by default those used in training, if it is the same.
+        sequences: Evaluate only the first N sequences.
+        input_frames: Frames to read; by default as in training.
+        horizon: Frames to forecast; by default as in training.
+        batch_size: Sequences per batch; it does not change the scores.
+        root: Folder of the data sets.
+        thresholds: Thresholds of the skill scores, in the unit of the data; by default 0.5, 2 and
+            5 mm/h for rain, 20, 30 and 40 dBZ for reflectivity.
+        windows: Windows of the fractions skill score in pixels, for each threshold.
         baselines: "persistence", "optical flow".
-        lpips: whether to measure LPIPS too.
+        lpips: Whether to measure LPIPS.
 
-    Returns what --json prints: under "forecast" the figures over the forecast frames, under
-    "all-steps" those over all T − 1 one-step predictions, the warm-up included (the habit of
-    the MS-LSTM paper's tables), under "per_frame" every one of these, under "counts" the
-    contingency tables (hits, false alarms, misses, correct negatives) by threshold; each for
-    every model ("model" for a single one) and baseline. Metrics are those of
-    :class:`zoo.metrics.FrameMetrics`. "protocol" says how and on which data it was measured, and
-    its "id" is the same for figures that may be set side by side. Under ``torchrun`` or
-    ``accelerate launch`` the processes share the sequences, and each returns the whole report.
+    Returns:
+        What ``zoo eval --json`` prints. "forecast" holds scores over the forecast frames,
+        "all-steps" over all T − 1 one-step predictions including the warm-up (as in the tables
+        of the MS-LSTM paper), "per_frame" over each of these, "counts" the contingency tables
+        (hits, false alarms, misses, correct negatives) by threshold; each by model ("model" if
+        there is only one) and baseline, with the metrics of :class:`zoo.metrics.FrameMetrics`.
+        "data" and "protocol" say on which data and how they were measured. Scores with the same
+        protocol id may be compared.
 
-    Raises ZooError where the data are absent or do not fit the models.
+    Raises:
+        ConfigError: If an option or a baseline is unknown.
+        DataError: If the data are missing or do not fit the models.
     """
     named = {"model": models} if isinstance(models, Forecaster) else dict(models)
     for name in baselines:
         check_baseline(name)
     first = next(iter(named.values()))
-    name, test, given, horizon = open_for(
-        first, dataset, split, options, input_frames, horizon, root
+    evaluated = open_data(
+        first,
+        dataset=dataset,
+        split=split,
+        options=options,
+        sequences=sequences,
+        input_frames=input_frames,
+        horizon=horizon,
+        root=root,
     )
-    record: Data = getattr(test, "record", Data())
-    for who, model in named.items():
-        _check_fits(who, model, record)
-    limit = SEQUENCES if name == "mmnist" else len(test)
-    count = min(sequences or limit, limit)
-    checksum = _checksum(name, test, split, count, given + horizon)
-    thresholds = default_thresholds(record) if thresholds is None else thresholds
-
-    def empty() -> FrameMetrics:
-        return FrameMetrics(record, thresholds=thresholds, windows=windows, lpips=lpips)
-
-    metrics = {who: empty() for who in (*named, *baselines)}
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    mine = range(rank, count, world)
-    with progress_bar("evaluating", len(mine)) as bar:
-        for number, frames in enumerate(DataLoader(Subset(test, mine), batch_size), 1):
-            past, truth = frames[:, :given], frames[:, 1:]
-            for who, forecast in forecast_all(named, baselines, past, horizon, record).items():
-                metrics[who].update(forecast, truth.to(forecast.device), clip=False)
-            bar(min(number * batch_size, len(mine)), "")
-            if frames.numel() > LARGE:
-                trim()
-    if world > 1:
-        metrics = _gathered(metrics)
-    computed = {who: metric.compute() for who, metric in metrics.items()}
-    whole = {who: _without(figures) for who, figures in computed.items()}
-    ahead = {who: _without(metric.compute(horizon)) for who, metric in metrics.items()}
-    report = {
-        "data": {
-            "name": name,
-            "split": split,
-            "sequences": count,
-            "sha256": checksum,
-            "input_frames": given,
-            "horizon": horizon,
-        },
-        "protocol": _protocol(name, split, test, record, count, given, horizon, whole),
-        "forecast": ahead,
-        "all-steps": whole,
-        "per_frame": {who: figures["per_frame"] for who, figures in computed.items()},
+    for name, model in named.items():
+        _check_fits(name, model, evaluated.data)
+    checksum = _checksum(evaluated)
+    if thresholds is None:
+        thresholds = default_thresholds(evaluated.data)
+    metrics = {
+        name: FrameMetrics(evaluated.data, thresholds=thresholds, windows=windows, lpips=lpips)
+        for name in (*named, *baselines)
     }
-    if thresholds:
-        report["counts"] = {who: metric.counts() for who, metric in metrics.items()}
-    return report
+    metrics = _measure(metrics, named, baselines, evaluated, batch_size)
+    return _report(metrics, evaluated, checksum)
 
 
-def open_for(
+def open_data(
     model: Forecaster,
+    *,
     dataset: str | None = None,
     split: str = "test",
     options: Mapping[str, Any] | None = None,
+    sequences: int | None = None,
     input_frames: int | None = None,
     horizon: int | None = None,
     root: Path | None = None,
-) -> tuple[str, Any, int, int]:
-    """The data set on which a model is measured: its name, itself, T_in and the horizon."""
-    data = model.config.data
-    name = dataset or data.name
+) -> EvalData:
+    """Open the data to evaluate a model on; arguments are as for :func:`evaluate`."""
+    trained = model.config.data
+    name = dataset or trained.name
     if name is None:
-        raise ZooError("the model names no data set; say which to evaluate on: --data mmnist")
-    given, horizon = input_frames or data.input_frames or 10, horizon or data.horizon or 10
+        raise ConfigError("the model does not name a data set; choose one, such as --data mmnist")
+    given, horizon = input_frames or trained.input_frames or 10, horizon or trained.horizon or 10
     if options is None:
-        options = data.options if name == data.name else {}
-    # How many a training draws, and in which order, is its own affair.
+        options = trained.options if name == trained.name else {}
+    # These say how training draws sequences; evaluation reads them in order.
     chosen: dict[str, Any] = {
         key: value for key, value in options.items() if key not in ("sequences", "seed")
     }
     opened = open_dataset(name, split, root=root, frames=given + horizon, **chosen)
-    return name, opened, given, horizon
-
-
-def latest(
-    model: Forecaster, dataset: str, folder: Path, input_frames: int | None = None
-) -> xarray.DataArray:
-    """The newest frames that a folder of files holds, as :meth:`Forecaster.predict` takes them.
-
-    Args:
-        model: whose data set options are used, if it was trained on this data set; of its option
-            every the newest frame is always one.
-        dataset: the name of the data set whose files they are.
-        folder: with the files; no gap in time may be between those that are read.
-        input_frames: how many; by default as in the training.
-
-    Raises ZooError where the data set has no recordings, or too few frames follow one another up
-    to the newest.
-    """
-    data = model.config.data
-    kind = find_dataset(dataset)
-    if not (isinstance(kind, type) and issubclass(kind, SequenceDataset)):
-        raise ZooError(f"{dataset} is no data set of recordings, whose last frames could be read")
-    told = data.options if dataset == data.name else {}
-    # All of it is read, whatever was for training and test, and nothing is scaled here.
-    options: dict[str, Any] = {
-        key: value for key, value in told.items() if key not in (*kind.later, "every", "folder")
-    }
-    options |= {"test_share": 1.0, "low": 0.0, "high": 1.0}
-    opened: Any = open_dataset(
-        dataset, "test", root=folder.parent, folder=folder.name, frames=1, **options
-    )
-    every = 1 if "every" in opened.options else told.get("every", 1)  # it may be prepared so
-    newest: xarray.DataArray = opened.newest(input_frames or data.input_frames or 10, every)
-    return newest
+    limit = SEQUENCES if name == "mmnist" else len(opened)
+    data = getattr(opened, "record", Data())
+    return EvalData(name, split, opened, data, min(sequences or limit, limit), given, horizon)
 
 
 @torch.no_grad()
@@ -207,168 +143,155 @@ def forecast_all(
     baselines: Sequence[str],
     past: Tensor,
     horizon: int,
-    record: Data,
+    data: Data,
 ) -> dict[str, Tensor]:
-    """The predictions (B, T − 1 + horizon, C, H, W) of models and baselines, on the data's scale.
+    """Forecast a batch with models and baselines.
 
-    A model reads and gives [0, 1], clipped, as in :meth:`Forecaster.predict`; one trained on
-    another scale of the same unit, that of its own. Baselines have what was observed, unclipped.
+    A model reads and returns values clipped to [0, 1], as in :meth:`Forecaster.predict`; if it
+    was trained on another scale of the same unit, they are converted. Baselines read the observed
+    values, unclipped.
+
+    Args:
+        models: Models by name.
+        baselines: Names of baselines.
+        past: Scaled input frames (B, T, C, H, W).
+        horizon: Number of frames to forecast.
+        data: What the values mean.
+
+    Returns:
+        By name, (B, T − 1 + horizon, C, H, W) on the scale of the data.
     """
-    made = {}
-    for who, model in models.items():
+    forecasts = {}
+    for name, model in models.items():
         model.eval()
         own = model.config.data
+        converts = own.name is not None and _scale(own) != _scale(data)
         frames = past.to(next(model.parameters()).device)
-        if _is_other_scale(own, record):
-            frames = to_unit_interval(to_physical(frames, record), own)
+        if converts:
+            frames = to_unit_interval(to_physical(frames, data), own)
         forecast = model(frames.clamp(0, 1).nan_to_num(nan=0.0), horizon).clamp(0, 1)
-        if _is_other_scale(own, record):
-            forecast = to_unit_interval(to_physical(forecast, own), record)
-        made[who] = forecast
-    for who in baselines:
-        made[who] = BASELINES[who](past, horizon, record)
-    return made
+        if converts:
+            forecast = to_unit_interval(to_physical(forecast, own), data)
+        forecasts[name] = forecast
+    for name in baselines:
+        forecasts[name] = BASELINES[name](past, horizon, data)
+    return forecasts
 
 
-def default_thresholds(record: Data) -> tuple[float, ...]:
-    """Thresholds for the categorical scores of data that have some."""
-    low, high = record.limits
-    return tuple(t for t in THRESHOLDS.get(record.unit, ()) if low < t <= high)
+def default_thresholds(data: Data) -> tuple[float, ...]:
+    """Return the default thresholds of the skill scores within the range of the data."""
+    low, high = data.limits
+    return tuple(t for t in THRESHOLDS.get(data.unit, ()) if low < t <= high)
 
 
-def _is_other_scale(own: Data, record: Data) -> bool:
-    if own.name is None:  # a network that was never told what it is for
-        return False
-    return (own.limits, own.reflectivity) != (record.limits, record.reflectivity)
+def process_rank() -> tuple[int, int]:
+    """Return the rank of this process and the number of processes, as their launcher set them."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
-def _check_fits(who: str, model: Forecaster, record: Data) -> None:
-    """Refuse data of another unit, time step or grid than the model's."""
-    if model.config.data.name is None:
-        return
-    try:
-        check_data(
-            model.config.data,
-            unit=record.unit,
-            time_step=record.time_step,
-            grid_step=record.grid_step,
-        )
-    except ZooError as error:
-        raise ZooError(f"{who} does not fit the data: {error}") from None
+def _measure(
+    metrics: dict[str, FrameMetrics],
+    models: Mapping[str, Forecaster],
+    baselines: Sequence[str],
+    evaluated: EvalData,
+    batch_size: int,
+) -> dict[str, FrameMetrics]:
+    """Forecast and measure all sequences, shared among the processes."""
+    rank, processes = process_rank()
+    share = range(rank, evaluated.sequences, processes)
+    batches = DataLoader(Subset(evaluated.dataset, share), batch_size)
+    with progress_bar("evaluating", len(share)) as bar:
+        for number, frames in enumerate(batches, 1):  # (B, T, C, H, W)
+            past, truth = frames[:, : evaluated.input_frames], frames[:, 1:]
+            forecasts = forecast_all(models, baselines, past, evaluated.horizon, evaluated.data)
+            for name, forecast in forecasts.items():
+                metrics[name].update(forecast, truth.to(forecast.device), clip=False)
+            bar(min(number * batch_size, len(share)), "")
+            if frames.numel() > LARGE:
+                trim()
+    return _gather(metrics) if processes > 1 else metrics
 
 
-def _checksum(name: str, test: Any, split: str, count: int, frames: int) -> str | None:
-    """The checksum of the fixed test set of Moving MNIST where it is that; None elsewhere."""
-    if name != "mmnist" or split != "test" or getattr(test, "options", None):
-        return None
-    from zoo.data.mmnist import TEST_SHA256
-
-    # The published checksum is that of 20 frames a sequence.
-    if count != SEQUENCES or frames != 20 or (test.digits, test.size, test.seed) != (2, 64, 0):
-        return None
-    if test.checksum() != TEST_SHA256:
-        raise ZooError(
-            f"the test set made from {test.root} has not the checksum {TEST_SHA256[:12]}…; "
-            "fetch the files of MNIST again"
-        )
-    return TEST_SHA256
-
-
-def _protocol(
-    name: str,
-    split: str,
-    test: Any,
-    record: Data,
-    count: int,
-    given: int,
-    horizon: int,
-    figures: Mapping[str, Mapping[str, Any]],
-) -> dict[str, Any]:
-    """How the figures came about.
-
-    Its id is that of all of this but the metrics that were asked for beside the others.
-    """
-    measured = sorted({key for each in figures.values() for key in each})
-    options = {k: v for k, v in record.options.items() if k not in PLACES}
-    when = getattr(test, "when", lambda _: None)
-    first, last = when(0), when(count - 1)
-    protocol = {
-        "dataset": name,
-        "split": split,
-        "options": options,
-        "sequences": count,
-        "fingerprint": _fingerprint(test, count),
-        "times": None if first is None or last is None else [str(first[0]), str(last[-1])],
-        "input_frames": given,
-        "horizon": horizon,
-        "size": record.size,
-        "variable": record.variable,
-        "unit": record.unit,
-        "scale": (record.reflectivity.model_dump() if record.reflectivity else [*record.limits]),
-        "data_range": [0, 1],
-        "clipped": CLIPPED[clips(record)],
-        "reduction": "mean over sequences of each frame, then over frames",
-        "frames": {
-            "forecast": f"the last {horizon} of {given + horizon - 1} predictions",
-            "all-steps": f"all {given + horizon - 1} one-step predictions",
-        },
-        "missing": "not counted; frames with missing pixels are scaled to whole ones",
-        "balance": [list(pair) for pair in BALANCE] if "b_mse" in measured else None,
-    }
-    always = {key for key in measured if key.partition("@")[0] not in ASKED_FOR}
-    metrics = {key: DEFINITIONS[key.partition("@")[0]] for key in measured}
-    usual = {key: told for key, told in metrics.items() if key in always}
-    identity = _digest({**protocol, "metrics": usual})
-    return {"id": identity, **json.loads(json.dumps({**protocol, "metrics": metrics}))}
-
-
-def _fingerprint(test: Any, count: int) -> str:
-    """What tells data apart, wherever they lie: recordings, their times, some of the values.
-
-    Of the recordings it takes the names without their folders, lengths, first and last times, in
-    frames as they are used, so that prepared data have the fingerprint of their source; of the
-    first and the last sequence the moments of every frame to six digits.
-    """
-    every = getattr(test, "every", 1)
-    recordings = []
-    for series in getattr(test, "series", ()):
-        times = None if series.times is None else series.times[::every].astype("datetime64[s]")
-        ends = [] if times is None else [str(time) for time in (*times[:1], *times[-1:])]
-        name = series.name.replace("\\", "/").rpartition("/")[2]
-        recordings.append([name, len(range(0, series.length, every)), *ends])
-    moments = []
-    for index in (0, count - 1):
-        frames = test[index].double()  # (T, C, H, W)
-        known = ~frames.isnan()
-        ramp = torch.linspace(0, 1, frames[0].numel()).double().view_as(frames[0])
-        for weight in (torch.ones_like(ramp), ramp, frames.nan_to_num()):
-            sums = reduce(frames.nan_to_num() * weight, "t c h w -> t", "sum")
-            moments.append([f"{value:.6g}" for value in sums.tolist()])
-        moments.append([str(n) for n in reduce(known.long(), "t c h w -> t", "sum").tolist()])
-    return _digest([recordings, moments])
-
-
-def _digest(values: Any) -> str:
-    """Twelve digits of a hash of what JSON can hold."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _gathered(metrics: dict[str, FrameMetrics]) -> dict[str, FrameMetrics]:
-    """The metrics of all processes, in every one of them."""
+def _gather(metrics: dict[str, FrameMetrics]) -> dict[str, FrameMetrics]:
+    """Merge the metrics of all processes, in each of them."""
     from accelerate import PartialState
     from accelerate.utils import gather_object
 
     PartialState(cpu=not torch.cuda.is_available())
     merged: dict[str, FrameMetrics] = {}
     for part in gather_object([metrics]):
-        for who, metric in part.items():
-            if who in merged:
-                merged[who].merge(metric)
+        for name, metric in part.items():
+            if name in merged:
+                merged[name].merge(metric)
             else:
-                merged[who] = metric
+                merged[name] = metric
     return merged
 
 
-def _without(figures: dict[str, Any]) -> dict[str, Any]:
-    """The figures over all frames, without those of each."""
-    return {key: value for key, value in figures.items() if key != "per_frame"}
+def _report(
+    metrics: Mapping[str, FrameMetrics], evaluated: EvalData, checksum: str | None
+) -> dict[str, Any]:
+    """Return what :func:`evaluate` returns."""
+    all_steps = {name: metric.compute() for name, metric in metrics.items()}
+    forecast = {name: metric.compute(evaluated.horizon) for name, metric in metrics.items()}
+    per_frame = {name: scores.pop("per_frame") for name, scores in all_steps.items()}
+    for scores in forecast.values():
+        del scores["per_frame"]
+    names = {name for scores in all_steps.values() for name in scores}
+    report = {
+        "data": {
+            "name": evaluated.name,
+            "split": evaluated.split,
+            "sequences": evaluated.sequences,
+            "sha256": checksum,
+            "input_frames": evaluated.input_frames,
+            "horizon": evaluated.horizon,
+        },
+        "protocol": protocol(evaluated, names),
+        "forecast": forecast,
+        "all-steps": all_steps,
+        "per_frame": per_frame,
+    }
+    if next(iter(metrics.values())).thresholds:
+        report["counts"] = {name: metric.counts() for name, metric in metrics.items()}
+    return report
+
+
+def _scale(data: Data) -> tuple[Any, ...]:
+    return data.limits, data.reflectivity
+
+
+def _check_fits(name: str, model: Forecaster, data: Data) -> None:
+    """Raise DataError if the data have another unit, time step or grid than the model's."""
+    if model.config.data.name is None:
+        return
+    try:
+        check_data(
+            model.config.data,
+            unit=data.unit,
+            time_step=data.time_step,
+            grid_step=data.grid_step,
+        )
+    except ZooError as error:
+        raise DataError(f"{name} does not fit the data: {error}") from None
+
+
+def _checksum(evaluated: EvalData) -> str | None:
+    """Verify the published checksum of the test set of Moving MNIST; None for all other data."""
+    dataset: Any = evaluated.dataset
+    if (evaluated.name, evaluated.split) != ("mmnist", "test") or getattr(dataset, "options", None):
+        return None
+    from zoo.data.mmnist import TEST_SHA256
+
+    # It was published for the whole set, with 20 frames per sequence.
+    frames = evaluated.input_frames + evaluated.horizon
+    if evaluated.sequences != SEQUENCES or frames != 20:
+        return None
+    if (dataset.digits, dataset.size, dataset.seed) != (2, 64, 0):
+        return None
+    if dataset.checksum() != TEST_SHA256:
+        raise DataError(
+            f"the test set generated from {dataset.root} does not have the checksum "
+            f"{TEST_SHA256[:12]}…; download the files of MNIST again"
+        )
+    return TEST_SHA256

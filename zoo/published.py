@@ -1,7 +1,7 @@
-"""What was published of the models: their costs and scores, as printed.
+"""Published costs and scores of the models, as printed.
 
 Source: the MS-LSTM paper (arXiv 2304.07724, the version with eight baselines), tables 1 to 8.
-Six layers, hidden 32, kernels of 3 (3 and 5 in MK-LSTM), batch 1 a card. Its "FLOPs" are the
+Six layers, hidden 32, kernels of 3 (3 and 5 in MK-LSTM), batch 1 per GPU. Its "FLOPs" are the
 multiply-accumulates of the convolutions, without bias, in one forward pass over all steps.
 """
 
@@ -14,7 +14,7 @@ __all__ = ["DIFFERENCES", "TABLES", "Published", "Table", "Task"]
 
 @dataclass(frozen=True)
 class Task:
-    """What is forecast: `horizon` frames of `size` (height, width) after `input_frames`."""
+    """A forecast of `horizon` frames of `size` (height, width) from `input_frames`."""
 
     size: tuple[int, int]
     input_frames: int
@@ -22,7 +22,7 @@ class Task:
 
     @property
     def steps(self) -> int:
-        """How many steps a network takes: its first forecast is that of its last input."""
+        """Number of steps of the network; the last input frame gives the first forecast."""
         return self.input_frames + self.horizon - 1
 
 
@@ -30,12 +30,16 @@ class Task:
 class Published:
     """A row of a published table.
 
-    name: what the paper calls the model; architecture: what the zoo does.
-    parameters: in millions. memory: in GB, all that training took of an A100. macs: in 10⁹, the
-        column "FLOPs". hours: of training on four A100s.
-    scores: SSIM, MSE, MAE averaged over all one-step predictions; on TaxiBJ the MSE by frame;
-        of radar, CSI and HSS at 0.5, 2 and 5 mm/h.
-    why: what this row counts, or leaves out, that makes it differ from its own network.
+    Attributes:
+        name: Name of the model in the paper.
+        architecture: Its name here.
+        parameters: In millions.
+        memory: In GB, as allocated on an A100 in training.
+        macs: In 10⁹, from the column "FLOPs".
+        hours: Training time on four A100s.
+        scores: SSIM, MSE and MAE averaged over all one-step predictions; for TaxiBJ the MSE by
+            frame; for radar CSI and HSS at 0.5, 2 and 5 mm/h.
+        why: What this row counts or omits, if it differs from the paper's own network.
     """
 
     name: str
@@ -50,7 +54,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a data set."""
+    """A published table, for one data set."""
 
     title: str
     task: Task
@@ -58,9 +62,11 @@ class Table:
 
 
 def _rows(text: str, **why: str) -> tuple[Published, ...]:
-    """Rows from lines of name, architecture, parameters, memory, macs, hours and scores.
+    """Parse lines of name, architecture, parameters, memory, macs, hours and scores.
 
-    why: by architecture, with _ for -.
+    Args:
+        text: The lines.
+        why: Reasons by architecture, with _ instead of -.
     """
     rows = []
     for line in text.strip().splitlines():
@@ -76,7 +82,7 @@ def _rows(text: str, **why: str) -> tuple[Published, ...]:
 
 
 _TRANSPOSED = "a transposed convolution is counted 4 times in the published figure"
-_UPSAMPLING = "the published figure counts 11 for every element of a bilinear upsampling"
+_UPSAMPLING = "the published figure counts 11 per element of a bilinear upsampling"
 _SOFTMAX = "the published figure counts the softmax of the attention, not its products"
 _SIZE = "at 212×212 this network costs 260.6 G: the published row was probably run at that size"
 
@@ -155,16 +161,16 @@ TABLES = {
     ),
 }
 
-#: What the published code of a cell holds or computes, at the same outputs, and the zoo's does
-#: not; in any topology.
+#: What the published code of a cell holds or computes and the zoo's does not, although their
+#: outputs are the same; in any topology.
 DIFFERENCES = {
-    "predrnnpp": "the published network holds a gradient highway in every layer and uses one",
+    "predrnnpp": "the published network has a gradient highway in every layer but uses only one",
     "predrnnv2": "the published network applies the adapter of its auxiliary loss in forecasts, "
-    "too, and not in training alone",
+    "not only in training",
     "mim": "the published network computes the N and S memories of layer 0 and the forget gates "
-    "above it, and uses none of them",
+    "above it but does not use them",
     "motionrnn": "the published network computes the N and S memories of layer 0, the forget "
-    "gates above it and the last layer's MotionGRU, and uses none of them",
-    "modernn": "the published network runs three kernels of one operand as three convolutions, "
-    "and not, added, as one 7×7",
+    "gates above it and the last layer's MotionGRU but does not use them",
+    "modernn": "the published network applies three kernels to the same input as three "
+    "convolutions, not as their sum, one of 7×7",
 }

@@ -1,1 +1,1 @@
-"""What models cost, beside what was published of them."""
+"""The cost of models, next to published figures."""

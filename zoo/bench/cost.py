@@ -1,7 +1,7 @@
-"""What a forecast and a training step cost: counted from shapes, and measured.
+"""The cost of a forecast and of a training step: counted from shapes, and measured.
 
-Counting runs one step of the network on torch's meta device, which computes nothing; every
-step of a forecast costs the same.
+Counting runs one step of the network on torch's meta device, which computes nothing. Every step
+of a forecast costs the same.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
 from zoo.config import Config
-from zoo.errors import ZooError
+from zoo.errors import ConfigError, ZooError
 from zoo.hub import pull
 from zoo.model_folder import read_config
 from zoo.published import DIFFERENCES, TABLES, Published, Task
@@ -38,34 +38,39 @@ __all__ = [
     "Cost",
     "Part",
     "count",
+    "default_task",
     "explain",
     "find_config",
     "measure_peak",
     "published",
     "report",
     "reports",
+    "summary",
 ]
 
-#: What is counted, and how.
 KINDS = ("convolution", "attention", "warp")
 CONVENTION = (
-    "MACs are multiply-accumulates of one forecast at batch 1; FLOPs = 2 × MACs. Convolutions "
-    "without bias, their padding included, a transposed one at its inputs; attention: its two "
-    "matrix products, masked and padded positions included; a warp: 4 an element read. Not "
-    "counted: what is element-wise, softmax, pooling, interpolation."
+    "MACs are multiply-accumulates of one forecast at batch 1; FLOPs = 2 × MACs. Convolutions are "
+    "counted without bias and with their padding, transposed ones per input; attention as its two "
+    "matrix products, with masked and padded positions; a warp as 4 per element read. Not counted: "
+    "element-wise operations, softmax, pooling, interpolation."
 )
 MEMORY_MODEL = (
-    "Memory model: 4·M_par + 2·M_out in float32: weights, gradients, Adam's two moments; the "
-    "results of all operations of all steps in training (a view is none, attention is one) and "
-    "their gradients. Nothing is freed early, and no operation needs room to work."
+    "Memory model: 4·M_par + 2·M_out in float32: weights, gradients and Adam's two moments; the "
+    "results of all operations of all steps in training and their gradients. Views need no memory, "
+    "attention is one operation, nothing is freed early, and operations need no workspace."
 )
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a part of a network costs in one forecast, or in one training step.
+    """The cost of a part of a network, in one forecast or one training step.
 
-    macs: multiply-accumulates by kind. outputs: bytes of its operations' results, M_out.
+    Attributes:
+        name: Name of the part.
+        parameters: Number of parameters.
+        macs: Multiply-accumulates by kind.
+        outputs: Bytes of the results of its operations, M_out.
     """
 
     name: str
@@ -75,11 +80,11 @@ class Part:
 
     @property
     def memory_model(self) -> int:
-        """Bytes of training by the papers' model, see MEMORY_MODEL."""
+        """Bytes that training takes by the papers' model, see MEMORY_MODEL."""
         return 4 * 4 * self.parameters + 2 * self.outputs
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return the costs, ready for JSON."""
         macs = sum(self.macs.values())
         return {
             "name": self.name,
@@ -92,10 +97,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs: as a whole, and part by part, which add up to it.
+    """The cost of a network.
 
-    Beside embed, layers and head there is what lies between the layers (resampling, skips,
-    padding), and what they share, whose MACs are those of the layers that use it.
+    Attributes:
+        total: The whole network.
+        parts: Its parts, which add up to the total: embed, layers, head, "between layers"
+            (resampling, skips, padding), and "shared", whose MACs are counted in the layers that
+            use it.
     """
 
     total: Part
@@ -103,18 +111,24 @@ class Cost:
 
 
 def find_config(name: str, options: dict[str, Any] | None = None) -> Config:
-    """The config of an architecture with options (of :func:`zoo.create`), or of a model.
+    """Return the config of an architecture or of a pretrained model.
 
-    Raises ZooError for unknown names and options, and for options of a pretrained model.
+    Args:
+        name: Name of the architecture or the model.
+        options: Options of the architecture, as for :func:`zoo.create`.
+
+    Raises:
+        ConfigError: If an option is unknown, or if options are given for a pretrained model.
+        HubError: If there is no such architecture or model.
     """
     try:
         parse_architecture(name)
     except ZooError:
         folder = pull(name)
         if options:
-            raise ZooError(
-                f"{name} is a trained model, whose options stand in its config; "
-                f"leave out {', '.join(options)}, or name an architecture"
+            raise ConfigError(
+                f"{name} is a pretrained model, whose options are fixed; leave out "
+                f"{', '.join(options)}, or name an architecture"
             ) from None
         return read_config(folder)
     with torch.device("meta"):
@@ -122,9 +136,10 @@ def find_config(name: str, options: dict[str, Any] | None = None) -> Config:
 
 
 def count(config: Config, task: Task) -> Cost:
-    """Count what a model's forecast and its training step cost, at batch 1.
+    """Count the cost of a forecast and of a training step, at batch 1.
 
-    Raises ZooError where the network does not run on such frames.
+    Raises:
+        ConfigError: If the network does not run on frames of this size.
     """
     flops = FlopCounterMode(
         display=False, custom_mapping={torch.ops.aten.grid_sampler_2d: _warp_flops}
@@ -142,8 +157,8 @@ def count(config: Config, task: Task) -> Cost:
                 network(frame, state)
         except RuntimeError as error:
             height, width = task.size
-            raise ZooError(
-                f"{config.architecture} does not run on frames of {height}x{width}; give it "
+            raise ConfigError(
+                f"{config.architecture} does not run on frames of {height}x{width}; choose "
                 f"another --size: {str(error).splitlines()[0]}"
             ) from error
 
@@ -153,7 +168,7 @@ def count(config: Config, task: Task) -> Cost:
             macs[_kind(operation)] += n // 2 * task.steps
         return Part(name, _parameters(module), macs, results.bytes[path] * task.steps)
 
-    root = type(network).__name__  # of the trackers' names
+    root = type(network).__name__  # as the trackers name modules
     total = part("total", "Global", network)
     parts = [part("embed", f"{root}.embed", network.embed)]
     parts += [part(f"layer {j}", f"{root}.layers.{j}", m) for j, m in enumerate(network.layers)]
@@ -165,9 +180,13 @@ def count(config: Config, task: Task) -> Cost:
 
 
 def report(name: str, config: Config, task: Task, device: str | None = None) -> dict[str, Any]:
-    """All that is known of what a model costs, as JSON holds it.
+    """Return all costs of a model, ready for JSON.
 
-    Where `device` is given, one training step is measured there (:func:`measure_peak`).
+    Args:
+        name: Name of the model.
+        config: Its config.
+        task: The frames that it reads and forecasts.
+        device: Where to measure a training step (:func:`measure_peak`); by default nowhere.
     """
     cost, row = count(config, task), published(config, task)
     return {
@@ -184,20 +203,20 @@ def report(name: str, config: Config, task: Task, device: str | None = None) -> 
 
 
 def default_task(config: Config) -> Task:
-    """The frames that a model was trained with, where it says so."""
+    """Return the frames that a model was trained with, or 10 and 10 of 64×64."""
     data = config.data
     size = config.size or data.size or (64, 64)
     return Task(size, data.input_frames or 10, data.horizon or 10)
 
 
-def kept(told: dict[str, Any]) -> dict[str, Any]:
-    """What metrics.json keeps of a report."""
+def summary(counted: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a report that metrics.json keeps."""
     keys = ("parameters", "flops", "memory_model_bytes", "size", "input_frames", "horizon")
-    return {"macs": told["macs"]["total"], **{key: told[key] for key in keys}}
+    return {"macs": counted["macs"]["total"], **{key: counted[key] for key in keys}}
 
 
 def reports(dataset: str, device: str | None = None) -> list[dict[str, Any]]:
-    """Reports of the models of a published table, and then of those of the other tables."""
+    """Return reports of the models in a published table, then of those in the other tables."""
     task = TABLES[dataset].task
     rows = [*TABLES[dataset].rows, *(row for table in TABLES.values() for row in table.rows)]
     names = dict.fromkeys([*(row.architecture for row in rows), *DIFFERENCES])
@@ -205,7 +224,7 @@ def reports(dataset: str, device: str | None = None) -> list[dict[str, Any]]:
 
 
 def published(config: Config, task: Task) -> Published | None:
-    """The published row of a model and what it forecasts; None where there is none."""
+    """Return the published row of a model for a task, or None."""
 
     def essence(config: Config) -> dict[str, Any]:
         return config.model_dump(exclude={"data", "plugin"})
@@ -220,7 +239,7 @@ def published(config: Config, task: Task) -> Published | None:
 
 
 def explain(row: Published | None, config: Config, cost: Part) -> str:
-    """In one line, why the published network or figure differs; "" where it does not."""
+    """Return why the published network or figure differs, in one line; "" if it does not."""
     difference = DIFFERENCES.get(config.cell, "")
     if row is None:
         return difference
@@ -231,27 +250,32 @@ def explain(row: Published | None, config: Config, cost: Part) -> str:
 
 
 def measure_peak(config: Config, task: Task, device: str = "cpu") -> int:
-    """Bytes that one training step takes at its peak: batch 1, float32, forward and backward.
+    """Measure the peak memory of one training step: batch 1, float32, without an optimizer.
 
-    Weights, gradients and what backward needs; no optimizer. On CUDA what torch allocates. On a
-    CPU the step is taken in a process of its own, and it is what that grows by (resident).
+    On CUDA it is the memory that torch allocates; on a CPU, the growth of the resident memory of
+    a new process.
 
-    Raises ZooError where the device or its memory does not do, and off Linux on a CPU.
+    Returns:
+        Bytes.
+
+    Raises:
+        ConfigError: If the device is unknown or out of memory, or if it is a CPU and the system
+            is not Linux.
     """
     if device.startswith("cuda"):
         return _cuda_peak(config, task, device)
     if device != "cpu" or not _STATUS.exists():
-        raise ZooError(
-            f"memory on the device {device!r} cannot be measured here, only on cuda, and on cpu "
-            "under Linux; leave out --measure"
+        raise ConfigError(
+            f"memory cannot be measured on the device {device!r}; expected cuda, or cpu on Linux: "
+            "leave out --measure"
         )
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
             return pool.submit(_resident_peak, config, task).result()
         except BrokenProcessPool:
-            raise ZooError(
-                "the process that took the training step was ended, as the system does for want "
-                "of memory; give a smaller --size, --input or --horizon"
+            raise ConfigError(
+                "the training step was killed, probably because it ran out of memory; choose a "
+                "smaller --size, --input or --horizon"
             ) from None
 
 
@@ -262,29 +286,30 @@ def _cuda_peak(config: Config, task: Task, device: str) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         _train_step(config, task, device)
         return torch.cuda.max_memory_allocated(device) - before
-    except (RuntimeError, AssertionError, ValueError) as error:  # torch's words for a device
-        raise ZooError(f"no training step on {device!r}: {str(error).splitlines()[0]}") from None
+    except (RuntimeError, AssertionError, ValueError) as error:  # whatever torch raises
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"a training step fails on {device!r}: {reason}") from None
 
 
 _STATUS = Path("/proc/self/status")
 
 
 def _resident_peak(config: Config, task: Task) -> int:
-    """How far this process, a fresh one, grows in one training step."""
-    # What torch loads at its first step is not the model's.
+    """Return how much this new process grows in one training step."""
+    # The first step also loads parts of torch, which are not counted.
     _train_step(find_config("convlstm", {"hidden": 4}), Task((16, 16), 1, 1))
     before = _resident("VmRSS")
     try:
         _train_step(config, task)
     except RuntimeError as error:
-        raise ZooError(f"no training step: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"a training step fails: {str(error).splitlines()[0]}") from None
     return max(0, _resident("VmHWM") - before)
 
 
 def _resident(field: str) -> int:
-    """Bytes of this process in memory: now (VmRSS), at most so far (VmHWM)."""
-    found = re.search(rf"{field}:\s+(\d+) kB", _STATUS.read_text())
-    return int(found[1]) * 1024 if found else 0
+    """Return the resident bytes of this process: current (VmRSS) or peak (VmHWM)."""
+    match = re.search(rf"{field}:\s+(\d+) kB", _STATUS.read_text())
+    return int(match[1]) * 1024 if match else 0
 
 
 def _train_step(config: Config, task: Task, device: str = "cpu") -> None:
@@ -298,7 +323,7 @@ def _train_step(config: Config, task: Task, device: str = "cpu") -> None:
 
 
 class _Results(TorchDispatchMode):
-    """Adds up the bytes that operations write to new memory, by the modules they run in."""
+    """Sums the bytes that operations write to new memory, by the modules they run in."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -318,21 +343,21 @@ class _Results(TorchDispatchMode):
         self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         result = operation(*args, **(kwargs or {}))
-        given = {_memory(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        inputs = {_storage(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
         for x in tree_leaves(result):
-            if isinstance(x, Tensor) and _memory(x) not in given:
+            if isinstance(x, Tensor) and _storage(x) not in inputs:
                 for module in self.modules.parents:
                     self.bytes[module] += x.numel() * x.element_size()
         return result
 
 
-def _memory(x: Tensor) -> int:
-    """Which memory a tensor lies in, on the meta device too, where addresses are all 0."""
+def _storage(x: Tensor) -> int:
+    """Identify the storage of a tensor, also on the meta device, where all addresses are 0."""
     return x.untyped_storage()._cdata
 
 
 class _WholeAttention(TorchFunctionMode):
-    """Attention as one operation, as its kernels run it; the meta device makes its scores."""
+    """Runs attention as one operation, as fused kernels do; the meta device stores its scores."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -347,9 +372,9 @@ def _attention_result(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: 
 
 
 def _warp_flops(*_: Any, out_shape: torch.Size, **__: Any) -> int:
-    """Of F.grid_sample, which torch counts as nothing: each element is a mean of 4 neighbours.
+    """Count F.grid_sample, which torch does not: each element is a mean of 4 neighbors.
 
-    Their four weights are one for all channels and are not counted.
+    The four weights are shared by all channels and not counted.
     """
     return 2 * 4 * out_shape.numel()
 
@@ -366,7 +391,7 @@ def _parameters(module: nn.Module) -> int:
 
 
 def _remainder(name: str, total: Part, parts: list[Part]) -> Part:
-    """What is in the total and in none of the parts."""
+    """Return what is in the total but in none of the parts."""
     return Part(
         name,
         total.parameters - sum(p.parameters for p in parts),

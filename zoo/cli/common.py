@@ -1,14 +1,16 @@
-"""What several commands share: printing text, a table or JSON, and options that mean the same."""
+"""Shared by the commands: options, and printing of text, tables and JSON."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+
+from zoo.tables import format_score, metric_label, metrics_in
 
 __all__ = [
     "as_json",
@@ -17,51 +19,78 @@ __all__ = [
     "echo",
     "hub_option",
     "model_name",
-    "parse_setting",
     "parse_size",
     "plain",
     "print_json",
     "print_metrics",
     "print_table",
+    "set_option",
 ]
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-device_option = click.option("--device", default="cpu", help="Where to run: cpu, cuda, mps.")
+device_option = click.option(
+    "--device", default="cpu", show_default=True, help="Device to run on, such as cuda or mps."
+)
 hub_option = click.option(
     "--hub",
     multiple=True,
     metavar="PLACE",
-    help="Where to look for names: a folder of models, or hf://org; several in their order, after "
-    "the built-in models. By default those of ZOO_HUB, separated by commas.",
+    help="Where to look for models, after the built-in ones: a folder of models, or hf://org. "
+    "May be repeated.  [default: ZOO_HUB, separated by commas]",
 )
 data_option = click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
-    help="The folder of the data sets; by default that of ZOO_DATA, or ./data.",
+    help="Folder of the data sets.  [default: ZOO_DATA, or ./data]",
 )
 
 
+class _Setting(click.ParamType):
+    """NAME=VALUE as a pair, with the value parsed as JSON if it is valid, or as text."""
+
+    name = "setting"
+
+    def convert(
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> tuple[str, Any]:
+        name, equals, text = value.partition("=")
+        if not (name and equals):
+            self.fail(f"{value!r} is not valid; expected {parameter and parameter.metavar}")
+        try:
+            return name, json.loads(text)
+        except (ValueError, RecursionError):
+            return name, text
+
+
+def set_option(help: str, metavar: str = "OPTION=VALUE") -> Callable[[Any], Any]:
+    """Return the option --set, which passes `settings`: pairs of a name and a value."""
+    return click.option(
+        "--set", "settings", multiple=True, type=_Setting(), metavar=metavar, help=help
+    )
+
+
 def print_json(value: Any) -> None:
-    """Print a value as JSON on the output stream."""
+    """Print a value as JSON to standard output."""
     click.echo(json.dumps(value, indent=2))
 
 
 def plain(text: object) -> str:
-    """A text on one line, without the control characters by which it could steer a terminal.
+    """Return a text on one line, without control characters.
 
-    Names, options and messages may come from other people's files and plugins.
+    Names, options and messages may come from untrusted files and plugins, and terminals interpret
+    control characters.
     """
     spaced = (" " if character.isspace() else character for character in str(text))
     return "".join(character for character in spaced if character.isprintable())
 
 
 def echo(text: object, *, err: bool = False) -> None:
-    """Print a line in which other people's text may stand, on the output or error stream."""
+    """Print a line that may contain untrusted text to standard output, or standard error."""
     click.echo(plain(text), err=err)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on the output stream, its texts as they are: none is rich's markup."""
+    """Print a table to standard output, with its texts taken literally, not as rich's markup."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -75,61 +104,48 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_column(text(column))
     for row in rows:
         table.add_row(*map(text, row))
-    # A file or a pipe has no width to fit into: let no cell be cut there.
+    # Files and pipes have no width: do not cut cells.
     width = None if sys.stdout.isatty() else 200
     Console(width=width).print(table)
 
 
-def print_metrics(scores: dict[str, dict[str, dict[str, Any]]], name: str) -> None:
-    """Print metrics by frames and by whose forecast it is, as zoo.evaluate has them."""
-    there = next(iter(next(iter(scores.values())).values()))
-    metrics = [metric for metric in DIGITS if metric in there]
-    metrics += [metric for metric in there if metric.startswith(("csi@", "fss@"))]
+def print_metrics(scores: dict[str, dict[str, dict[str, Any]]], model: str) -> None:
+    """Print scores by frames and by forecast, in the structure of zoo.evaluate.
+
+    Args:
+        scores: For example ``{"forecast": {"model": {"mse": 1.0}, "persistence": …}}``.
+        model: The name to print for "model".
+    """
+    metrics = metrics_in(next(iter(next(iter(scores.values())).values())), ("csi", "fss"))
     rows = [
         [
-            protocol,
-            name if who == "model" else who,
-            *(
-                "–" if (mean := means.get(metric)) is None else f"{mean:.{DIGITS.get(metric, 3)}f}"
-                for metric in metrics
-            ),
+            frames,
+            model if name == "model" else name,
+            *(format_score(metric, values.get(metric)) for metric in metrics),
         ]
-        for protocol, by_whom in scores.items()
-        for who, means in by_whom.items()
+        for frames, by_forecast in scores.items()
+        for name, values in by_forecast.items()
     ]
-    heads = [metric.upper().replace("_UNIT", " in units") for metric in metrics]
-    print_table(["frames", "forecast by", *heads], rows)
+    print_table(["frames", "forecast", *map(metric_label, metrics)], rows)
 
 
 def model_name(ref: str, folder: Path) -> str:
-    """What a model is called: as its folder, or as it was asked for where that has no name.
+    """Return the name of a model: that of its folder, or `ref` if the folder is in the Hub's cache.
 
-    None has one in the cache of the Hub: models--org--name/snapshots/commit.
+    Folders there have no names: models--org--name/snapshots/commit.
     """
     folder = folder.resolve()
     cached = folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--")
     return ref if cached else folder.name
 
 
-DIGITS = {"mse": 2, "mae": 2, "ssim": 3, "psnr": 2, "rmse_unit": 3, "lpips": 3}
-
-
 def parse_size(size: str | None) -> tuple[int, int] | None:
-    """HEIGHTxWIDTH as two numbers."""
+    """Parse HEIGHTxWIDTH."""
     if size is None:
         return None
     height, _, width = size.partition("x")
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise click.BadParameter(f"{size!r} is no HEIGHTxWIDTH, such as 64x64", param_hint="--size")
+        raise click.BadParameter(
+            f"{size!r} is not valid; expected HEIGHTxWIDTH, such as 64x64", param_hint="--size"
+        )
     return int(height), int(width)
-
-
-def parse_setting(setting: str) -> tuple[str, Any]:
-    """OPTION=VALUE, the value as JSON or as it stands."""
-    name, equals, value = setting.partition("=")
-    if not (name and equals):
-        raise click.BadParameter(f"{setting!r} is no OPTION=VALUE", param_hint="--set")
-    try:
-        return name, json.loads(value)
-    except (ValueError, RecursionError):
-        return name, value

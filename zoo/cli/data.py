@@ -10,11 +10,8 @@ from typing import Any
 
 import click
 
-from zoo.cli.common import as_json, echo, parse_setting, print_json, print_table
+from zoo.cli.common import as_json, echo, print_json, print_table, set_option
 
-set_option = click.option(
-    "--set", "settings", multiple=True, metavar="OPTION=VALUE", help="An option of the data set."
-)
 frames_option = click.option(
     "--frames", type=click.IntRange(min=1), default=20, show_default=True, help="Of a sequence."
 )
@@ -64,13 +61,15 @@ def info(name: str | None, as_json: bool) -> None:
 @click.argument("name")
 @folder_argument
 @frames_option
-@set_option
+@set_option("Option of the data set.")
 @as_json
-def check(name: str, folder: Path, frames: int, settings: tuple[str, ...], as_json: bool) -> None:
+def check(
+    name: str, folder: Path, frames: int, settings: tuple[tuple[str, Any], ...], as_json: bool
+) -> None:
     """Read all of FOLDER as the data set NAME: is it whole, and what is in it?"""
     from zoo.progress import progress_bar
 
-    opened = _open(name, folder, frames, dict(map(parse_setting, settings)))
+    opened = _open(name, folder, frames, dict(settings))
     with progress_bar("reading", 0) as bar:
         for done, total in opened.scan():
             bar(done, "", total=total)
@@ -90,8 +89,10 @@ def check(name: str, folder: Path, frames: int, settings: tuple[str, ...], as_js
 @folder_argument
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where to.")
 @frames_option
-@set_option
-def prepare(name: str, folder: Path, output: Path, frames: int, settings: tuple[str, ...]) -> None:
+@set_option("Option of the data set.")
+def prepare(
+    name: str, folder: Path, output: Path, frames: int, settings: tuple[tuple[str, Any], ...]
+) -> None:
     """Write FOLDER, as the data set NAME reads it, into a folder that is quicker to read.
 
     It is read by the same name: as --data-dir, or as the option folder of a recipe. Only options
@@ -104,7 +105,7 @@ def prepare(name: str, folder: Path, output: Path, frames: int, settings: tuple[
 
     if os.path.exists(output):
         raise ZooError(f"{output} is there already; choose a new name")
-    options = dict(map(parse_setting, settings))
+    options = dict(settings)
     later = getattr(find_dataset(name), "later", ())
     if wrong := [option for option in options if option in later]:
         raise ZooError(

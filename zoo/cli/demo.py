@@ -1,13 +1,17 @@
-"""zoo demo: a forecast of a clip that comes with the zoo."""
+"""zoo demo: forecast a clip that comes with the zoo."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from zoo.cli.common import as_json, device_option, print_json, print_metrics
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @click.command()
@@ -18,52 +22,62 @@ from zoo.cli.common import as_json, device_option, print_json, print_metrics
     type=click.Path(path_type=Path),
     default=Path("zoo-demo"),
     show_default=True,
-    help="The folder for the pictures.",
+    help="Output folder.",
 )
-@click.option("--save", is_flag=True, help="Put demo.png and the errors into MODEL's folder, too.")
+@click.option("--save", is_flag=True, help="Save demo.png and the scores in the folder of MODEL.")
 @device_option
 @as_json
 def demo(model: str, output: Path, save: bool, device: str, as_json: bool) -> None:
-    """Forecast a clip of moving handwritten digits that MODEL has never seen.
+    """Forecast a clip that resembles the training data of MODEL but is not part of them.
 
-    Ten frames are read and ten forecast. Writes demo.gif and demo.png, the forecast beside
-    the truth, and prints the errors beside those of persistence.
+    Writes demo.gif and demo.png, which show the forecast next to the truth, and prints its scores
+    next to those of persistence, which repeats the last frame.
     """
-    import torch
-
     from zoo.atomic import atomic_path, make_folder
-    from zoo.data.clips import handwritten_digits
+    from zoo.data.clips import demo_clip
     from zoo.hub import load, pull
     from zoo.inspect.pictures import comparison_gif, comparison_strip
-    from zoo.metrics import FrameMetrics, persistence
     from zoo.model_folder import update_metrics, writable_part
 
     forecaster = load(model, device=device)
-    clip = handwritten_digits()  # (20, 1, 64, 64), uint8
-    past, truth = clip[:10], clip[10:]
+    data = forecaster.config.data
+    clip = demo_clip(data.name)  # (T, C, H, W), uint8
+    given = min(data.input_frames or 10, len(clip) - 1)
+    past, truth = clip[:given], clip[given:]
     forecast = forecaster.predict(past, horizon=len(truth))
     make_folder(output)
     gif, png = output / "demo.gif", output / "demo.png"
     comparison_gif(gif, past, truth, forecast, high=255)
     with atomic_path(png) as temporary:
         comparison_strip(past, truth, forecast, high=255).save(temporary)
-
-    def scaled(frames: object) -> torch.Tensor:
-        return torch.as_tensor(frames).unsqueeze(0) / 255  # (T, C, H, W) to (1, T, C, H, W)
-
-    still = persistence(scaled(past), len(truth))[:, -len(truth) :]
-    means = {}
-    for who, frames in (("model", scaled(forecast)), ("persistence", still)):
-        metrics = FrameMetrics()
-        metrics.update(frames, scaled(truth))
-        means[who] = {k: v for k, v in metrics.compute().items() if k != "per_frame"}
+    scores = _measure(past, truth, forecast)
     if save:
         folder = pull(model)
-        update_metrics(folder, demo=means)
+        update_metrics(folder, demo=scores)
         with atomic_path(writable_part(folder, "demo.png")) as temporary:
             shutil.copyfile(png, temporary)
     if as_json:
-        print_json({"model": model, "forecast": means, "gif": str(gif), "png": str(png)})
+        print_json({"model": model, "forecast": scores, "gif": str(gif), "png": str(png)})
         return
-    print_metrics({"t+1 … t+10": means}, model)
-    click.echo(f"the forecast beside the truth: {gif} and {png}")
+    print_metrics({f"t+1 … t+{len(truth)}": scores}, model)
+    click.echo(f"the forecast next to the truth: {gif} and {png}")
+
+
+def _measure(past: np.ndarray, truth: np.ndarray, forecast: np.ndarray) -> dict[str, Any]:
+    """The scores of the model and of persistence; arrays are uint8 (T, C, H, W)."""
+    import torch
+
+    from zoo.baselines import persistence
+    from zoo.metrics import FrameMetrics
+
+    def scaled(frames: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(frames).unsqueeze(0) / 255  # (T, C, H, W) to (1, T, C, H, W)
+
+    repeated = persistence(scaled(past), len(truth))[:, -len(truth) :]
+    scores = {}
+    for name, frames in (("model", scaled(forecast)), ("persistence", repeated)):
+        metrics = FrameMetrics()
+        metrics.update(frames, scaled(truth))
+        scores[name] = metrics.compute()
+        del scores[name]["per_frame"]
+    return scores

@@ -1,10 +1,9 @@
-"""zoo eval: models' figures on a test set, beside persistence."""
+"""zoo eval: scores of models on a test set, next to baselines."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,59 +13,81 @@ from zoo.cli.common import (
     device_option,
     echo,
     model_name,
-    parse_setting,
     print_json,
     print_metrics,
+    set_option,
 )
+
+if TYPE_CHECKING:
+    from zoo.forecast import Forecaster
+
+
+def _parse_numbers(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not valid; expected numbers such as 0.5,2,5", context, parameter
+        ) from None
 
 
 @click.command("eval")
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
-@click.option("--data", help="The data set; by default the one MODEL was trained on.")
+@click.option("--data", "dataset", help="Data set.  [default: the training data of MODEL]")
+@set_option("Option of the data set.  [default: as in training]")
 @click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="OPTION=VALUE",
-    help="An option of the data set; by default those of the training.",
+    "--split",
+    type=click.Choice(["train", "valid", "test"]),
+    default="test",
+    show_default=True,
+    help="Part of the data set.",
+)
+@click.option("--sequences", type=click.IntRange(min=1), help="Evaluate only the first N.")
+@click.option("--input-frames", type=click.IntRange(min=1), help="Number of input frames.")
+@click.option("--horizon", type=click.IntRange(min=1), help="Number of frames to forecast.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Sequences per batch.",
 )
 @click.option(
-    "--split", type=click.Choice(["train", "valid", "test"]), default="test", show_default=True
+    "--thresholds",
+    callback=_parse_numbers,
+    help="Thresholds of CSI and other skill scores, in the unit of the data, such as 0.5,2,5.",
 )
-@click.option("--sequences", type=click.IntRange(min=1), help="Only the first so many.")
-@click.option("--input-frames", type=click.IntRange(min=1), help="Frames read, T_in.")
-@click.option("--horizon", type=click.IntRange(min=1), help="Frames to forecast.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
-@click.option("--thresholds", help="Of CSI and the like, in the unit of the data: 0.5,2,5.")
-@click.option("--fss", "windows", help="Windows of the fractions skill score, in pixels: 3,9.")
-@click.option("--optical-flow", is_flag=True, help="Beside persistence, too (needs pysteps).")
 @click.option(
-    "--lpips",
-    is_flag=True,
-    help="Measure LPIPS, too (needs lpips, which downloads the weights of AlexNet).",
+    "--fss",
+    "windows",
+    callback=_parse_numbers,
+    help="Windows of the fractions skill score in pixels, such as 3,9.",
+)
+@click.option("--optical-flow", is_flag=True, help="Add optical flow as a baseline (pysteps).")
+@click.option(
+    "--lpips", is_flag=True, help="Measure LPIPS (needs lpips, which downloads AlexNet's weights)."
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="A folder for tables (JSON, CSV, Markdown), curves and a strip of frames.",
+    help="Folder for tables (JSON, CSV, Markdown), curves and a strip of frames.",
 )
-@click.option("--example", type=click.IntRange(min=0), help="The sequence of the strip.")
-@click.option("--save", is_flag=True, help="Write the figures into the metrics.json of MODEL.")
+@click.option("--example", type=click.IntRange(min=0), help="Index of the sequence in the strip.")
+@click.option("--save", is_flag=True, help="Save the scores in the metrics.json of MODEL.")
 @data_option
 @device_option
 @as_json
 def eval_(
     models: tuple[str, ...],
-    data: str | None,
-    settings: tuple[str, ...],
-    split: str,
-    sequences: int | None,
-    input_frames: int | None,
-    horizon: int | None,
+    settings: tuple[tuple[str, Any], ...],
     batch_size: int,
-    thresholds: str | None,
-    windows: str | None,
+    thresholds: list[float] | None,
+    windows: list[float] | None,
     optical_flow: bool,
     lpips: bool,
     output: Path | None,
@@ -75,108 +96,124 @@ def eval_(
     data_dir: Path | None,
     device: str,
     as_json: bool,
+    **data_options: Any,
 ) -> None:
-    """Measure models on a test set, beside persistence.
+    """Measure models on a test set, next to persistence, which repeats the last frame.
 
-    MSE and MAE are summed over the pixels of a frame, of values scaled so that the range of the
-    data is [0, 1]. 'forecast' averages over the forecast frames; 'all-steps' over all one-step
-    predictions, the warm-up included, as the tables of the MS-LSTM paper do. For rain and
-    reflectivity CSI and the like are measured at thresholds, from counts summed over the whole
-    set. With -o everything is written: every metric at every lead time, curves, frames.
-    torchrun shares the work among processes.
+    MSE and MAE are sums over the pixels of a frame, of values whose range is scaled to [0, 1].
+    'forecast' averages over the forecast frames; 'all-steps' over all one-step predictions
+    including the warm-up, as in the tables of the MS-LSTM paper. For rain and reflectivity, CSI
+    and other skill scores are computed at thresholds, from counts over the whole set. With -o,
+    all metrics at all lead times, curves and frames are written. torchrun shares the work among
+    processes.
     """
-    from zoo.atomic import make_folder
-    from zoo.errors import ZooError
-    from zoo.evaluate import evaluate, open_for
-    from zoo.hub import load, pull
+    from zoo.evaluate import evaluate, process_rank
     from zoo.model_folder import read_metrics, update_metrics
 
+    forecasters, folder = _load(models, device, save)
+    if save:
+        read_metrics(folder)  # fail before the work if the scores cannot be added
+    first = next(iter(forecasters.values()))
+    options = _dataset_options(dict(settings), data_options["dataset"], first)
+    data_options |= {"options": options, "root": data_dir}
+    baselines = ["persistence", "optical flow"] if optical_flow else ["persistence"]
+    report = evaluate(
+        first if len(models) == 1 else forecasters,
+        batch_size=batch_size,
+        thresholds=thresholds,
+        windows=[int(window) for window in windows or ()],
+        baselines=baselines,
+        lpips=lpips,
+        **data_options,
+    )
+    if process_rank()[0]:  # only one process reports
+        return
+    if save:
+        update_metrics(folder, **report)
+    if output is not None:
+        _write_report(output, report, forecasters, baselines, example, data_options)
+    if as_json:
+        name = next(iter(forecasters))
+        print_json({"model": name, **report} if len(models) == 1 else report)
+    else:
+        _print_report(report, list(forecasters))
+        if output is not None:
+            click.echo(f"{output}: report.json, report.csv, table.md and pictures", err=True)
+
+
+def _load(models: tuple[str, ...], device: str, save: bool) -> tuple[dict[str, Forecaster], Path]:
+    """The models by name, and the folder of the first."""
+    from zoo.errors import ConfigError
+    from zoo.hub import load, pull
+
     if save and len(models) > 1:
-        raise ZooError(f"--save is for one model, got {len(models)}; measure them one by one")
+        raise ConfigError(f"--save takes one model, got {len(models)}; evaluate them one by one")
     folders = [pull(model) for model in models]
     names = list(map(model_name, models, folders))
     if len({*names}) < len(names):
-        raise ZooError(f"two of the models are named alike: {', '.join(names)}; rename a folder")
+        raise ConfigError(f"the names of the models are not unique: {', '.join(names)}")
     forecasters = {
         name: load(f"local-dir:{folder}", device=device)
         for name, folder in zip(names, folders, strict=True)
     }
-    if save:
-        read_metrics(folders[0])  # what cannot be added to is told before the work
-    baselines = ["persistence", *(["optical flow"] if optical_flow else [])]
-    options: dict[str, Any] | None = dict(map(parse_setting, settings)) or None
-    first = next(iter(forecasters.values()))
-    if options is not None and (data is None or data == first.config.data.name):
-        options = {**first.config.data.options, **options}
-    report = evaluate(
-        first if len(models) == 1 else forecasters,
-        dataset=data,
-        split=split,
-        options=options,
-        sequences=sequences,
-        input_frames=input_frames,
-        horizon=horizon,
-        batch_size=batch_size,
-        root=data_dir,
-        thresholds=_numbers(thresholds, "--thresholds"),
-        windows=[int(w) for w in _numbers(windows, "--fss") or ()],
-        baselines=baselines,
-        lpips=lpips,
-    )
-    if int(os.environ.get("RANK", 0)):  # one process of several speaks
-        return
-    if save:
-        update_metrics(folders[0], **report)
-    if output is not None:
-        from zoo.inspect.report import write_report
+    return forecasters, folders[0]
 
-        make_folder(output)
-        _, dataset, _, _ = open_for(first, data, split, options, input_frames, horizon, data_dir)
-        if example is not None and example >= report["data"]["sequences"]:
-            raise ZooError(
-                f"--example is {example}; the sequences are 0 to {report['data']['sequences'] - 1}"
-            )
-        named = _renamed(report, names[0]) if len(models) == 1 else report
-        write_report(output, named, forecasters, baselines, dataset, example=example)
-    if as_json:
-        print_json({"model": names[0], **report} if len(models) == 1 else report)
-        return
-    about = report["data"]
+
+def _dataset_options(
+    settings: dict[str, Any], dataset: str | None, model: Forecaster
+) -> dict[str, Any] | None:
+    """The options of the data set: those used in training, changed by `settings`."""
+    trained = model.config.data
+    if settings and dataset in (None, trained.name):
+        return {**trained.options, **settings}
+    return settings or None
+
+
+def _write_report(
+    folder: Path,
+    report: dict[str, Any],
+    models: dict[str, Forecaster],
+    baselines: list[str],
+    example: int | None,
+    data_options: dict[str, Any],
+) -> None:
+    from zoo.atomic import make_folder
+    from zoo.errors import ConfigError
+    from zoo.evaluate import open_data
+    from zoo.inspect.report import write_report
+
+    sequences = report["data"]["sequences"]
+    if example is not None and example >= sequences:
+        raise ConfigError(f"--example is {example}; expected 0 to {sequences - 1}")
+    evaluated = open_data(next(iter(models.values())), **data_options)
+    make_folder(folder)
+    if len(models) == 1:
+        report = _with_name(report, next(iter(models)))
+    write_report(folder, report, models, baselines, evaluated, example=example)
+
+
+def _print_report(report: dict[str, Any], names: list[str]) -> None:
+    """Print the scores by lead time, and their means."""
+    data = report["data"]
     echo(
-        f"{', '.join(names)} on {about['sequences']:,} {about['split']} sequences of "
-        f"{about['name']}; protocol {report['protocol']['id']}"
+        f"{', '.join(names)} on {data['sequences']:,} {data['split']} sequences of "
+        f"{data['name']}; protocol {report['protocol']['id']}"
     )
-    scores = {protocol: report[protocol] for protocol in ("forecast", "all-steps")}
-    frames: dict[str, Any] = {}
-    given = about["input_frames"]
-    for lead in range(about["horizon"]):
-        frames[f"t+{lead + 1}"] = {
-            who: {metric: values[given - 1 + lead] for metric, values in by_metric.items()}
-            for who, by_metric in report["per_frame"].items()
+    scores = {}
+    for lead in range(1, data["horizon"] + 1):
+        step = data["input_frames"] - 2 + lead
+        scores[f"t+{lead}"] = {
+            name: {metric: values[step] for metric, values in by_metric.items()}
+            for name, by_metric in report["per_frame"].items()
         }
-    print_metrics(frames | scores, names[0])
-    if output is not None:
-        click.echo(f"{output}: report.json, report.csv, table.md and pictures", err=True)
+    scores |= {frames: report[frames] for frames in ("forecast", "all-steps")}
+    print_metrics(scores, names[0])
 
 
-def _numbers(text: str | None, option: str) -> list[float] | None:
-    """Numbers parted by commas."""
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise click.BadParameter(
-            f"{text!r} is no list such as 0.5,2,5", param_hint=option
-        ) from None
-
-
-def _renamed(report: dict[str, Any], name: str) -> dict[str, Any]:
-    """A report in which "model" has its name."""
-    by_whom = ("forecast", "all-steps", "per_frame", "counts")
-    return {
-        key: {name if who == "model" else who: figures for who, figures in value.items()}
-        if key in by_whom
-        else value
-        for key, value in report.items()
-    }
+def _with_name(report: dict[str, Any], name: str) -> dict[str, Any]:
+    """The report with `name` instead of "model"."""
+    renamed = dict(report)
+    for key in ("forecast", "all-steps", "per_frame", "counts"):
+        if key in report:
+            renamed[key] = {name if k == "model" else k: v for k, v in report[key].items()}
+    return renamed

@@ -1,9 +1,9 @@
-"""zoo predict: from a file of frames to a file with the frames that follow."""
+"""zoo predict: forecast the frames that follow those in a file."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,96 +13,127 @@ if TYPE_CHECKING:
     import numpy as np
 
     from zoo.config import Data
+    from zoo.forecast import Forecaster
 
 
 @click.command()
 @click.argument("model")
 @click.argument("input", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where to.")
-@click.option("--horizon", type=click.IntRange(min=1), help="Frames to forecast.")
-@click.option("--input-frames", type=click.IntRange(min=1), help="Read only the first so many.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Output file.")
+@click.option("--horizon", type=click.IntRange(min=1), help="Number of frames to forecast.")
+@click.option("--input-frames", type=click.IntRange(min=1), help="Read only the first N frames.")
 @click.option("--size", help="Resize pictures and videos to HEIGHTxWIDTH.")
-@click.option("--data", help="INPUT is a folder of files of this data set, such as knmi.")
-@click.option("--variable", help="Of a NetCDF file or zarr store with several.")
-@click.option("--unit", help="In which the frames are; by default what the file says.")
-@click.option("--time-step", help="From one frame to the next, as 5min; by default of the file.")
+@click.option("--data", help="Read INPUT as a folder of files of this data set, such as knmi.")
+@click.option("--variable", help="Variable to read from a NetCDF file or zarr store.")
+@click.option("--unit", help="Unit of the input frames.  [default: as stated in the file]")
+@click.option(
+    "--time-step", help="Time between input frames, such as 5min.  [default: as in the file]"
+)
 @device_option
 @as_json
 def predict(
     model: str,
     input: Path,
     output: Path,
-    horizon: int | None,
     input_frames: int | None,
     size: str | None,
     data: str | None,
     variable: str | None,
-    unit: str | None,
-    time_step: str | None,
     device: str,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Forecast the frames that follow those of INPUT, in the unit of the model's data.
 
     INPUT is an array (.npy, .npz), a video, a folder of pictures, a NetCDF file (.nc) or a zarr
-    store (.zarr) with a dimension "time"; the ending of OUTPUT decides what is written: .npy,
-    .npz, .gif, .mp4 or .png; or .nc or .zarr, with coordinates and lead times, from such a file.
-    Rain, reflectivity and counts are shown in the colours of zoo eval's report.
+    store (.zarr) with a dimension "time". The suffix of OUTPUT selects its format: .npy, .npz,
+    .gif, .mp4 or .png; or, for input with coordinates, .nc or .zarr. Pictures of rain,
+    reflectivity and counts have the colors of the report of zoo eval.
 
-    With --data it is a folder of a data set's files (zoo data info), radar, say, and what follows
-    its last frames is forecast.
+    With --data, INPUT is a folder of files of a data set (see zoo data info), and the frames that
+    follow the newest ones are forecast.
 
     \b
     zoo predict MODEL radar/knmi --data knmi -o future.nc
     """
-    from zoo.data.files import check_writable, read_frames
-    from zoo.errors import ZooError
     from zoo.hub import load
-    from zoo.labelled import LABELLED, read_labelled, write_labelled
+
+    labelled = _check_formats(input, output, is_folder_of_data=data is not None)
+    forecaster = load(model, device=device)
+    if labelled:
+        past = _read_labelled(forecaster.config.data, input, input_frames, data, variable)
+        future = forecaster.predict(past, **options)
+        _write_labelled(output, future, forecaster.config.data)
+        message = f"{output}: {future.sizes['time']} frames that follow"
+    else:
+        past = _read_frames(forecaster, input, input_frames, size)
+        future = forecaster.predict(past, **options)
+        _write_frames(output, future, forecaster.config.data)
+        message = f"{output}: {future.shape[-4]} frames that follow {past.shape[-4]}"
+    if as_json:
+        print_json({"output": str(output), "input": past.shape, "forecast": future.shape})
+    else:
+        click.echo(message, err=True)
+
+
+def _check_formats(input: Path, output: Path, *, is_folder_of_data: bool) -> bool:
+    """Return whether the input has coordinates; raise ConfigError if the output does not fit."""
+    from zoo.data.files import check_writable
+    from zoo.errors import ConfigError
+    from zoo.labelled import LABELLED
 
     labelled = input.suffix in LABELLED
-    if data is None and labelled != (output.suffix in LABELLED):
-        raise ZooError(
-            f"{input} to {output}: a file with coordinates ({', '.join(LABELLED)}) gives one; "
-            f"write {output.with_suffix('.nc' if labelled else '.npy')}"
+    if not is_folder_of_data and labelled != (output.suffix in LABELLED):
+        expected = output.with_suffix(".nc" if labelled else ".npy")
+        raise ConfigError(
+            f"{input} and {output}: either both are files with coordinates "
+            f"({', '.join(LABELLED)}) or neither; write {expected}"
         )
     check_writable(output.with_suffix(".npy") if output.suffix in LABELLED else output)
-    forecaster = load(model, device=device)
-    config = forecaster.config
-    if labelled or data:
-        if data:
-            from zoo.evaluate import latest
+    return labelled or is_folder_of_data
 
-            array = latest(forecaster, data, input, input_frames)
-        else:
-            array = read_labelled(input, variable)
-            array = array.isel(time=slice(input_frames)) if "time" in array.dims else array
-        future = forecaster.predict(array, horizon, unit=unit, time_step=time_step)
-        if output.suffix in LABELLED:
-            write_labelled(output, future)
-        else:
-            frames = future.values if future.ndim == 4 else future.values[:, None]  # (T, C, H, W)
-            _write(output, frames, config.data)
-        told = {"output": str(output), "input": array.shape, "forecast": future.shape}
-        click.echo(f"{output}: {future.sizes['time']} frames that follow", err=True)
-        if as_json:
-            print_json(told)
-        return
-    frames = read_frames(input, channels=config.in_channels, size=parse_size(size))
-    there = frames.shape[-4]  # T of (T, C, H, W) and of (B, T, C, H, W)
-    if input_frames is not None and there < input_frames:
-        raise ZooError(f"{input} has {there} frames; --input-frames asks for {input_frames}")
-    past = frames[..., :input_frames, :, :, :]
-    forecast = forecaster.predict(past, horizon, unit=unit, time_step=time_step)
-    _write(output, forecast, config.data)
-    if as_json:
-        print_json({"output": str(output), "input": past.shape, "forecast": forecast.shape})
+
+def _read_labelled(
+    data: Data, input: Path, input_frames: int | None, dataset: str | None, variable: str | None
+) -> Any:
+    """The input as a DataArray."""
+    if dataset is not None:
+        from zoo.data.newest import newest_frames
+
+        return newest_frames(data, dataset, input, input_frames)
+    from zoo.labelled import read_labelled
+
+    array = read_labelled(input, variable)
+    return array.isel(time=slice(input_frames)) if "time" in array.dims else array
+
+
+def _read_frames(
+    forecaster: Forecaster, input: Path, input_frames: int | None, size: str | None
+) -> np.ndarray:
+    """The input as (T, C, H, W) or (B, T, C, H, W)."""
+    from zoo.data.files import read_frames
+    from zoo.errors import DataError
+
+    frames = read_frames(input, channels=forecaster.config.in_channels, size=parse_size(size))
+    length = frames.shape[-4]
+    if input_frames is not None and length < input_frames:
+        raise DataError(f"{input} has {length} frames; --input-frames asks for {input_frames}")
+    return frames[..., :input_frames, :, :, :]
+
+
+def _write_labelled(output: Path, future: Any, data: Data) -> None:
+    """Write a DataArray, as pictures or an array if the suffix says so."""
+    from zoo.labelled import LABELLED, write_labelled
+
+    if output.suffix in LABELLED:
+        write_labelled(output, future)
     else:
-        click.echo(f"{output}: {forecast.shape[-4]} frames that follow {past.shape[-4]}", err=True)
+        values = future.values
+        _write_frames(output, values if values.ndim == 4 else values[:, None], data)  # (T, C, H, W)
 
 
-def _write(output: Path, forecast: np.ndarray, data: Data) -> None:
-    """Write (T, C, H, W) or (B, T, C, H, W); pictures of a field in its colours."""
+def _write_frames(output: Path, forecast: np.ndarray, data: Data) -> None:
+    """Write (T, C, H, W) or (B, T, C, H, W), with the colors of the data if as pictures."""
     import numpy as np
     from einops import rearrange
 
@@ -113,6 +144,6 @@ def _write(output: Path, forecast: np.ndarray, data: Data) -> None:
     if not data.is_picture and forecast.shape[-3] == 1 and output.suffix.lower() not in ARRAYS:
         batch = forecast if forecast.ndim == 5 else forecast[None]  # (B, T, 1, H, W)
         palette, low, high = palette_for(data, batch), 0.0, 255.0
-        coloured = np.stack([palette.colours(frames) for frames in batch])
-        forecast = rearrange(coloured, "b t h w c -> b t c h w")
+        colored = np.stack([palette.colors(frames) for frames in batch])
+        forecast = rearrange(colored, "b t h w c -> b t c h w")
     write_frames(output, forecast, low=low, high=high)

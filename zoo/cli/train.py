@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
-from zoo.cli.common import as_json, data_option, parse_setting, print_json
+from zoo.cli.common import as_json, data_option, print_json, set_option
 
 
 @click.command()
@@ -20,13 +21,10 @@ from zoo.cli.common import as_json, data_option, parse_setting, print_json
     help="Folder of the run. Default: runs/NAME, where NAME is that of RECIPE or, for a "
     "recipe.toml, of its folder.",
 )
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
+@set_option(
+    "Override a key of the recipe, such as train.lr=1e-4. May be repeated. With --resume, the "
+    "change applies from the last checkpoint on.",
     metavar="KEY=VALUE",
-    help="Override a key of the recipe, such as train.lr=1e-4; may be repeated. With --resume, "
-    "the change applies from the last checkpoint on.",
 )
 @click.option("--show", is_flag=True, help="Print the recipe with all defaults and exit.")
 @click.option("--resume", is_flag=True, help="Continue from the last checkpoint.")
@@ -53,7 +51,7 @@ from zoo.cli.common import as_json, data_option, parse_setting, print_json
 def train(
     recipe: Path,
     output: Path | None,
-    settings: tuple[str, ...],
+    settings: tuple[tuple[str, Any], ...],
     show: bool,
     resume: bool,
     max_minutes: float | None,
@@ -69,9 +67,8 @@ def train(
     """
     if card_sequences is not None and not card:
         raise click.UsageError("--card-sequences needs --card")
-    overrides = [parse_setting(setting) for setting in settings]
     if show:
-        _show(recipe, overrides, as_json)
+        _show(recipe, settings, as_json)
         return
     from zoo.train.engine import train as train_model
 
@@ -84,7 +81,7 @@ def train(
         resume=resume,
         max_minutes=max_minutes,
         data_root=data_dir,
-        settings=overrides,
+        settings=settings,
     )
     if card and outcome.finished:
         _write_card(recipe, run, data_dir, card_sequences)
@@ -106,7 +103,7 @@ def train(
         )
 
 
-def _show(path: Path, settings: list[tuple[str, object]], as_json: bool) -> None:
+def _show(path: Path, settings: tuple[tuple[str, Any], ...], as_json: bool) -> None:
     from zoo.train.model import resolve
     from zoo.train.recipe import read_recipe, write_recipe
 
@@ -121,7 +118,7 @@ def _write_card(recipe: Path, run: Path, data_dir: Path | None, sequences: int |
     """Evaluate the model of a run, count its operations, and write its card."""
     import torch
 
-    from zoo.bench.cost import default_task, kept, report
+    from zoo.bench.cost import default_task, report, summary
     from zoo.evaluate import evaluate
     from zoo.hub import load
     from zoo.hub.card import write_card
@@ -132,8 +129,8 @@ def _write_card(recipe: Path, run: Path, data_dir: Path | None, sequences: int |
     metrics = evaluate(model, sequences=sequences, root=data_dir)  # shared by all processes
     if not _is_main_process():
         return
-    cost = report(run.name, model.config, default_task(model.config))
-    update_metrics(run, **metrics, cost=kept(cost))
+    counted = report(run.name, model.config, default_task(model.config))
+    update_metrics(run, **metrics, cost=summary(counted))
     written, path = recipe.with_name("README.md"), writable_part(run, "README.md")
     if written.is_file() and not path.exists():
         path.write_text(read_text(written), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Weights that were trained with other people's code, brought in.
+"""Conversion of weights that were trained with other code.
 
 A dialect knows how one code base names and shapes its tensors: a function, offered by the hook
 ``zoo_dialects``, that turns them into a config and our tensors. It is data more than code
@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from zoo.convert.checkpoint import read_tensors
 from zoo.convert.dialect import Converted
-from zoo.convert.reading import read_tensors
 from zoo.errors import ConfigError, ZooError, did_you_mean
 from zoo.hub import save
 from zoo.model_folder import WEIGHTS
@@ -33,26 +33,30 @@ def convert(
     topology: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Converted:
-    """Write the model's folder, for `local-dir:`, that a checkpoint's tensors make.
+    """Convert a checkpoint to a model folder, for `local-dir:`.
+
+    A cell whose equations differ in another code base is a cell of its own: the dialect `openstl`
+    converts "mim" to `openstl_mim` and "predrnnpp" to `openstl_predrnnpp`.
+
+    Nothing is rounded: every tensor keeps its dtype, and sums of several (biases of convolutions
+    that are one here) are stored in float64.
 
     Args:
-        dialect: whose code made the checkpoint: msrnn, openstl, predrnn or a plugin's.
-        file: .pth, .pt, .ckpt or .safetensors; no code in it is run.
-        folder: a new or empty one, or that of an earlier conversion, which is overwritten.
-        arch: the architecture, as for :func:`zoo.create`.
-        topology: if it is not the one that `arch` names.
-        options: what no tensor tells, as for :func:`zoo.create`.
+        dialect: Name of the dialect, for the code that wrote the checkpoint.
+        file: .pth, .pt, .ckpt or .safetensors; code in it is never run.
+        folder: New or empty folder, or one from an earlier conversion, which is overwritten.
+        arch: Architecture, as for :func:`zoo.create`.
+        topology: Topology, if it is not the one named by `arch`.
+        options: Options that the tensors do not determine, as for :func:`zoo.create`.
 
-    A cell that another code base computes otherwise than the papers is a cell of its own: the
-    dialect `openstl` makes `openstl_mim` of "mim", and `openstl_predrnnpp` of "predrnnpp".
+    Returns:
+        The config, our tensors, and the dropped tensors of the file with reasons.
 
-    Every tensor is stored in the dtype that it has in the file, and the sum of several (the
-    biases of convolutions that are one here) in float64, so that nothing is rounded.
-
-    Returns the config, our tensors, and those of the file that were dropped, with the reason.
-    Raises ZooError, and writes nothing, for a file that cannot be read, tensors that do not
-    make that architecture (named), options that are missing or contradict the tensors, and a
-    folder that holds something else.
+    Raises:
+        DataError: If the file cannot be read, or its tensors do not make that architecture.
+            Nothing is written.
+        ConfigError: If the dialect is unknown, options are missing or contradict the tensors, or
+            the folder contains other files. Nothing is written.
     """
     if (found := find("dialects", dialect)) is None:
         known = names("dialects")
@@ -66,8 +70,9 @@ def convert(
     try:
         converted = found[0](published, arch, topology, dict(options or {}))
     except ZooError as error:
-        raise ZooError(f"{file}: {error}") from None
-    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
+        error.args = (f"{file}: {error}",)  # whichever ZooError it is
+        raise
+    with torch.device("meta"):  # no memory and random numbers for weights that are replaced
         model = build(converted.config)
     model.network.load_state_dict(converted.tensors, assign=True)
     save(model, folder)
@@ -76,9 +81,9 @@ def convert(
 
 def _check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise ZooError(f"{folder} is a file; name a new folder")
+        raise ConfigError(f"{folder} is a file; expected a new folder")
     others = {path.name for path in folder.glob("*")} - {"config.json", WEIGHTS}
     if others:
-        raise ZooError(
-            f"{folder} holds {min(others)!r}, which is not of a conversion; name a new folder"
+        raise ConfigError(
+            f"{folder} contains {min(others)!r}, which no conversion wrote; expected a new folder"
         )

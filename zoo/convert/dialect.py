@@ -1,4 +1,4 @@
-"""What dialects are made of: tables that say which published tensors make which of ours."""
+"""Building blocks of dialects: tables of which published tensors make which of ours."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.config import Config
-from zoo.errors import ZooError, shorten
+from zoo.errors import ConfigError, DataError, shorten
 from zoo.registry import CREATE_FIELDS, build
 
 __all__ = [
@@ -19,20 +19,21 @@ __all__ = [
     "Join",
     "Part",
     "check_cell",
-    "complete",
-    "fit",
     "inputs",
+    "join_tensors",
+    "make_config",
     "outputs",
     "shape_of",
 ]
 
 
 class Converted(NamedTuple):
-    """What a checkpoint becomes.
+    """A converted checkpoint.
 
-    config: of the model, complete.
-    tensors: the state dict of its network.
-    dropped: the published tensors that are not in it, each with the reason.
+    Attributes:
+        config: The complete config of the model.
+        tensors: The state dict of its network.
+        dropped: The published tensors that are not used, each with the reason.
     """
 
     config: Config
@@ -40,16 +41,18 @@ class Converted(NamedTuple):
     dropped: dict[str, str]
 
 
-#: Published tensors, architecture, topology (None: the architecture's) and options, converted.
-#: Raises ZooError for tensors that do not make that architecture.
+#: Converts published tensors, given the architecture, the topology (None for that of the
+#: architecture) and options. Raises DataError if the tensors do not fit the architecture.
 Dialect = Callable[[dict[str, Tensor], str, "str | None", dict[str, Any]], Converted]
 
 
 class Part(NamedTuple):
     """A published module, or some of its gates.
 
-    gates: its outputs in their order, a letter a gate; "" for all of it, as it is.
-    keep: the gates that are wanted, in the order in which they are.
+    Attributes:
+        name: Name of the module.
+        gates: One letter for each gate in its output, in order; "" to use the module unchanged.
+        keep: The gates to use, in the order in which we need them.
     """
 
     name: str
@@ -57,7 +60,7 @@ class Part(NamedTuple):
     keep: str = ""
 
     def pick(self, tensor: Tensor) -> Tensor:
-        """The wanted outputs of its weight or bias, which are on the first axis."""
+        """Return the gates to use from its weight or bias, which has outputs on the first axis."""
         if not self.gates:
             return tensor
         gates = tensor.unflatten(0, (len(self.gates), -1))
@@ -66,10 +69,13 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Join:
-    """Published modules that are one of ours; made by :func:`inputs` and :func:`outputs`.
+    """Published modules that make one of ours; see :func:`inputs` and :func:`outputs`.
 
-    axis: of the weights, on which they are joined.
-    unused: why a layer may hold them, or some of their gates, and not use them; "": it may not.
+    Attributes:
+        parts: The published modules.
+        axis: Axis of the weights along which they are joined.
+        unused: Why a layer may have them, or some of their gates, without using them; "" if it
+            may not.
     """
 
     parts: tuple[Part, ...]
@@ -77,12 +83,12 @@ class Join:
     unused: str = ""
 
     def under(self, prefix: str) -> Join:
-        """The same modules, with `prefix` before their names."""
+        """Return the same modules with `prefix` before their names."""
         parts = (part._replace(name=prefix + part.name) for part in self.parts)
         return Join(tuple(parts), self.axis, self.unused)
 
     def make(self, tensors: list[Tensor], kind: str) -> Tensor:
-        """Our weight or bias (`kind`) of the published ones; RuntimeError where they differ."""
+        """Return our weight or bias (`kind`); RuntimeError if the shapes do not fit together."""
         picked = [part.pick(tensor) for part, tensor in zip(self.parts, tensors, strict=True)]
         if kind == "bias" and self.axis == 1 and len(picked) > 1:
             return torch.stack([bias.double() for bias in picked]).sum(dim=0)
@@ -90,121 +96,144 @@ class Join:
 
 
 def inputs(*parts: str | Part, unused: str = "") -> Join:
-    """Modules whose results are added: one that reads all their inputs, with one bias."""
+    """Join modules whose results are added into one that reads all their inputs."""
     return Join(tuple(Part(p) if isinstance(p, str) else p for p in parts), 1, unused)
 
 
 def outputs(*parts: str | Part, unused: str = "") -> Join:
-    """Modules that read the same input: one that gives all their outputs."""
+    """Join modules that read the same input into one with all their outputs."""
     return Join(tuple(Part(p) if isinstance(p, str) else p for p in parts), 0, unused)
 
 
-def check_cell(found: set[str], modules: Mapping[str, set[str]], arch: str, topology: str) -> None:
-    """Refuse published modules that are rather those of another architecture.
+def check_cell(
+    published: set[str], modules: Mapping[str, set[str]], cell: str, topology: str
+) -> None:
+    """Raise DataError if published modules look like those of another cell.
 
-    `modules` has those of every architecture of the dialect by its name.
+    Args:
+        published: Names of the modules in the checkpoint.
+        modules: Names of the modules of every cell in the dialect.
+        cell: The cell to convert to.
+        topology: Its topology.
     """
 
-    def likeness(name: str) -> float:
-        return len(found & modules[name]) / len(found | modules[name])
+    def similarity(name: str) -> float:
+        return len(published & modules[name]) / len(published | modules[name])
 
-    likely = max(modules, key=likeness)
-    if likeness(likely) > likeness(arch):
-        meant = Config(cell=likely, topology=topology).architecture
-        raise ZooError(f"its keys look like those of {likely}, not {arch}; pass --arch {meant}")
+    likely = max(modules, key=similarity)
+    if similarity(likely) > similarity(cell):
+        suggestion = Config(cell=likely, topology=topology).architecture
+        raise DataError(
+            f"its keys look like those of {likely}, not {cell}; use --arch {suggestion}"
+        )
 
 
 def shape_of(published: Mapping[str, Tensor], module: str, axes: int = 4) -> torch.Size:
-    """The shape of a module's weight, which is a convolution's unless `axes` is another number.
+    """Return the shape of a module's weight, which has 4 axes if the module is a convolution.
 
-    Raises ZooError where it is missing or has another number of axes.
+    Raises:
+        DataError: If the weight is missing or has another number of axes.
     """
     weight = published.get(f"{module}.weight")
     if weight is None:
-        raise ZooError(f"{module}.weight is missing")
+        raise DataError(f"{module}.weight is missing")
     if weight.ndim != axes:
         expected = {3: "three", 4: "four"}[axes]
-        raise ZooError(f"{module}.weight is {list(weight.shape)}; expected {expected} axes")
+        raise DataError(f"{module}.weight is {list(weight.shape)}; expected {expected} axes")
     return weight.shape
 
 
-def complete(
+def make_config(
     cell: str,
     topology: str,
-    told: Mapping[str, Any],
+    inferred: Mapping[str, Any],
     fixed: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> Config:
-    """The config of what the tensors tell, what is the same in all networks, and the options.
+    """Return the config of a converted model.
 
-    Raises ZooError where an option contradicts the tensors.
+    Args:
+        cell: Its cell.
+        topology: Its topology.
+        inferred: Options inferred from the tensors.
+        fixed: Options that are the same in all networks of the dialect.
+        options: Options given by the user.
+
+    Raises:
+        ConfigError: If an option contradicts the tensors.
     """
-    for name in options.keys() & told.keys():
-        if options[name] != told[name]:
-            raise ZooError(
-                f"{name}={options[name]} contradicts {told[name]}, which its tensors tell; "
+    for name in options.keys() & inferred.keys():
+        if options[name] != inferred[name]:
+            raise ConfigError(
+                f"{name}={options[name]} contradicts {inferred[name]}, inferred from the tensors; "
                 f"leave out {name}"
             )
-    values = {**told, **fixed, **options}
+    values = {**inferred, **fixed, **options}
     given = {key: value for key, value in values.items() if key in CREATE_FIELDS}
     own = {key: value for key, value in values.items() if key not in CREATE_FIELDS}
     given |= {"cell": cell, "topology": topology, "options": own}
     return Config.parse(given, source="the sizes")
 
 
-def fit(config: Config, published: Mapping[str, Tensor], joins: Mapping[str, Join]) -> Converted:
+def join_tensors(
+    config: Config, published: Mapping[str, Tensor], joins: Mapping[str, Join]
+) -> Converted:
     """Make the tensors of the network that `config` describes.
 
-    `joins` has the module of ours by name, those of layers that do without it included.
-    Raises ZooError for tensors that are missing, not understood, or of a shape that does not fit.
+    Args:
+        config: The config of the model.
+        published: The tensors of the checkpoint.
+        joins: Published modules by the name of ours, including modules that some layers lack.
+
+    Raises:
+        DataError: If tensors are missing, not understood, or have shapes that do not fit.
     """
     with torch.device("meta"):
         model = build(config)
-    ours: dict[str, Tensor] = {}
-    read: dict[str, set[str]] = {}  # the published tensors that are used, and their gates
+    tensors: dict[str, Tensor] = {}
+    used: dict[str, set[str]] = {}  # gates by published tensor
     missing: list[str] = []
     misshapen: list[str] = []
     for name, like in model.network.state_dict().items():
         module, _, kind = name.rpartition(".")
         if module not in joins:
-            raise ZooError(f"no published tensor makes {name}; leave out the option that adds it")
+            raise DataError(f"no published tensor makes {name}; leave out the option that adds it")
         join = joins[module]
         sources = [f"{part.name}.{kind}" for part in join.parts]
         if absent := [source for source in sources if source not in published]:
             missing += absent
             continue
-        tensors = [published[source] for source in sources]
         try:
-            ours[name] = join.make(tensors, kind)
+            tensors[name] = join.make([published[source] for source in sources], kind)
         except (RuntimeError, IndexError):
-            ours[name] = torch.empty(0)
-        if ours[name].shape != like.shape:
+            tensors[name] = torch.empty(0)
+        if tensors[name].shape != like.shape:
             shapes = " and ".join(f"{s} {list(published[s].shape)}" for s in sources)
             misshapen.append(f"{shapes} (expected to make {list(like.shape)})")
         for source, part in zip(sources, join.parts, strict=True):
-            read.setdefault(source, set()).update(part.keep)
-    dropped, unknown = _left_over(published, joins, read)
+            used.setdefault(source, set()).update(part.keep)
+    dropped, unknown = _unused(published, joins, used)
     problems = {"missing": missing, "not understood": unknown, "of another shape": misshapen}
     if any(problems.values()):
-        told = "; ".join(f"{what}: {shorten(names)}" for what, names in problems.items() if names)
-        raise ZooError(f"its tensors do not make a {model.config.architecture}; {told}")
-    return Converted(model.config, ours, dropped)
+        listed = "; ".join(f"{kind}: {shorten(names)}" for kind, names in problems.items() if names)
+        raise DataError(f"its tensors do not make a {model.config.architecture}; {listed}")
+    return Converted(model.config, tensors, dropped)
 
 
-def _left_over(
-    published: Mapping[str, Tensor], joins: Mapping[str, Join], read: Mapping[str, set[str]]
+def _unused(
+    published: Mapping[str, Tensor], joins: Mapping[str, Join], used: Mapping[str, set[str]]
 ) -> tuple[dict[str, str], list[str]]:
-    """The published tensors and gates that are not used, with the reason; those without one."""
+    """Return the unused published tensors and gates with reasons, and those without a reason."""
     modules = {part.name: (part, join.unused) for join in joins.values() for part in join.parts}
     dropped: dict[str, str] = {}
     unknown: list[str] = []
     for source in published:
         part, reason = modules.get(source.rpartition(".")[0], (Part(""), ""))
-        if source not in read:
+        if source not in used:
             if reason:
                 dropped[source] = reason
             else:
                 unknown.append(source)
-        elif unread := [gate for gate in part.gates if gate not in read[source]]:
-            dropped[f"{source}, gate {', '.join(unread)}"] = reason
+        elif gates := [gate for gate in part.gates if gate not in used[source]]:
+            dropped[f"{source}, gate {', '.join(gates)}"] = reason
     return dropped, unknown

@@ -1,9 +1,9 @@
 """The dialect of the MS-RNN repository, github.com/mazhf/MS-RNN: all of its networks.
 
-Its state dicts hold `embed.conv_embed`, `fc.conv_fc` and, for layer N, `rnns.lstm.N.*`, or
-`rnns.lstms.N.*` in the networks without skips, UNet3+ and FC. No tensor tells the topology.
+Its state dicts contain `embed.conv_embed`, `fc.conv_fc` and, for layer N, `rnns.lstm.N.*`, or
+`rnns.lstms.N.*` in the networks without skips, UNet3+ and FC. The topology cannot be inferred.
 
-A table below has a line for each module of ours and names the published ones that it joins.
+Each table below lists our modules with the published ones that they join.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from zoo.convert.dialect import (
     Join,
     Part,
     check_cell,
-    complete,
-    fit,
     inputs,
+    join_tensors,
+    make_config,
     outputs,
     shape_of,
 )
-from zoo.errors import ZooError, shorten
+from zoo.errors import ConfigError, DataError, shorten
 from zoo.registry import parse_architecture
 
 __all__ = ["CELLS", "translate"]
 
-#: From the name of a module of layer 0 to the shape of its weight.
+#: Returns the shape of the weight of a module of layer 0, by name.
 Shapes = Callable[[str], torch.Size]
 
 NETWORK = {"embed": inputs("embed.conv_embed"), "head": inputs("fc.conv_fc")}
@@ -42,7 +42,7 @@ LAYER = re.compile(r"rnns\.(lstms?)\.(\d{1,4})\.(.+)")
 
 
 def _kernel(name: str) -> Callable[[Shapes], int]:
-    """How a module tells the size of its kernel."""
+    """Infer the kernel size from a module."""
     return lambda shapes: shapes(name)[-1]
 
 
@@ -50,36 +50,37 @@ def _kernel(name: str) -> Callable[[Shapes], int]:
 class Published:
     """A cell as that repository stores it.
 
-    layer: our modules of a layer; with "0." before the name, of the bottom layer.
-    network: our modules that the layers share.
-    told: the options of ours that tensors tell.
-    fixed: those that are the same in all of its networks.
-    asked: those that no tensor tells, numbers of 1 or more, with a hint.
+    Attributes:
+        layer: Our modules of a layer; names that start with "0." are for the bottom layer only.
+        network: Our modules that all layers share.
+        inferred: Options inferred from the tensors.
+        fixed: Options that are the same in all of its networks.
+        required: Options that cannot be inferred, integers of 1 or more, with a description.
     """
 
     layer: dict[str, Join]
     network: dict[str, Join] = field(default_factory=dict)
-    told: dict[str, Callable[[Shapes], Any]] = field(
+    inferred: dict[str, Callable[[Shapes], Any]] = field(
         default_factory=lambda: {"kernel_size": _kernel("_conv_x2h")}
     )
     fixed: dict[str, Any] = field(default_factory=dict)
-    asked: dict[str, str] = field(default_factory=dict)
+    required: dict[str, str] = field(default_factory=dict)
 
     @property
     def modules(self) -> set[str]:
-        """The names of all published modules."""
+        """Names of all published modules."""
         joins = (NETWORK | self.network | self.layer).values()
         return {part.name for join in joins for part in join.parts}
 
     def joins(self, stem: str, layers: int) -> dict[str, Join]:
-        """Our modules of the whole network."""
+        """Return the modules of the whole network by our names."""
         joins = NETWORK | self.network
         for j in range(layers):
             for name, join in self.layer.items():
-                where, _, below = name.partition(".")
-                if where == "0" and j == 0:
-                    joins[f"layers.0.{below}"] = join.under(f"{stem}.0.")
-                elif where != "0":
+                prefix, _, rest = name.partition(".")
+                if prefix == "0" and j == 0:
+                    joins[f"layers.0.{rest}"] = join.under(f"{stem}.0.")
+                elif prefix != "0":
                     joins.setdefault(f"layers.{j}.{name}", join.under(f"{stem}.{j}."))
         return joins
 
@@ -93,7 +94,7 @@ PREDRNN = GATES | {
 }
 
 _BOTTOM = "the bottom layer has no MIM-N and MIM-S"
-_ABOVE = "above the bottom layer MIM-S takes the place of the forget gate"
+_ABOVE = "above the bottom layer MIM-S replaces the forget gate"
 MIM = PREDRNN | {
     "0.gates": PREDRNN["gates"],
     "gates": inputs(
@@ -149,7 +150,7 @@ CMSLSTM = GATES | {
     "look_at_x": inputs("convR"),
     **{
         f"attentions.{i}.qkv": outputs(
-            *(f"SEBlock.stages.{i}.f_{what}" for what in ("query", "key", "value"))
+            *(f"SEBlock.stages.{i}.f_{name}" for name in ("query", "key", "value"))
         )
         for i in range(3)
     },
@@ -179,31 +180,31 @@ CELLS = {
     "convlstm": Published(GATES),
     "trajgru": Published(
         TRAJGRU,
-        told={
+        inferred={
             "kernel_size": _kernel("_conv_x2h"),
             "links": lambda shapes: shapes("_conv_flow")[0] // 2,
         },
     ),
     "predrnn": Published(PREDRNN),
     "predrnnv2": Published(PREDRNN, network={"shared": inputs("rnns.adapter")}),
-    "predrnnpp": Published(PREDRNNPP, told={"kernel_size": _kernel("_conv_x_h_c")}),
+    "predrnnpp": Published(PREDRNNPP, inferred={"kernel_size": _kernel("_conv_x_h_c")}),
     "mim": Published(MIM),
     "motionrnn": Published(
         MOTIONRNN,
-        told={
+        inferred={
             "kernel_size": _kernel("_conv_x2h"),
             "motion_kernel": lambda shapes: math.isqrt(shapes("_conv_hm")[0]),
         },
         fixed={"published_order": True},
     ),
     "preciplstm": Published(
-        PRECIPLSTM, asked={"window": "the side of the attention's window, 30 in the paper"}
+        PRECIPLSTM, required={"window": "the width of the attention's window, 30 in the paper"}
     ),
     "cmslstm": Published(CMSLSTM),
     "modernn": Published(MODERNN),
     "mklstm": Published(
         MKLSTM,
-        told={"kernel_sizes": lambda shapes: [shapes(f"_conv_x2h_{k}")[-1] for k in (3, 5)]},
+        inferred={"kernel_sizes": lambda shapes: [shapes(f"_conv_x2h_{k}")[-1] for k in (3, 5)]},
     ),
 }
 
@@ -211,43 +212,42 @@ CELLS = {
 def translate(
     published: dict[str, Tensor], arch: str, topology: str | None, options: dict[str, Any]
 ) -> Converted:
-    """The dialect, as :data:`zoo.convert.dialect.Dialect` says."""
+    """Convert tensors of this dialect; see :data:`zoo.convert.dialect.Dialect`."""
     cell, named = parse_architecture(arch)
     if cell not in CELLS:
-        raise ZooError(f"the dialect msrnn has no {cell}; it has: {', '.join(CELLS)}")
+        raise ConfigError(f"the dialect msrnn has no {cell}; choose from: {', '.join(CELLS)}")
     topology = options.pop("topology", topology)
     stem, layers = _layers(published)
     _check_cell(published, cell, topology or named)
     if stem == "rnns.lstms" and topology is None and named in ("stack", "mirror"):
-        raise ZooError(
-            "its keys rnns.lstms.* are those of a network without skips, UNet3+ or FC, and no "
-            "tensor tells which; pass --topology noskip, unet3plus or full"
+        raise ConfigError(
+            "its keys rnns.lstms.* are those of a network without skips, UNet3+ or FC, which "
+            "cannot be inferred; pass --topology noskip, unet3plus or full"
         )
     config = _config(published, cell, topology or named, options, stem, layers)
-    return fit(config, published, CELLS[cell].joins(stem, layers))
+    return join_tensors(config, published, CELLS[cell].joins(stem, layers))
 
 
 def _layers(published: Mapping[str, Tensor]) -> tuple[str, int]:
-    """What stands before the index of a layer, and the number of layers."""
-    found = [match for name in published if (match := LAYER.fullmatch(name))]
-    stems = {match[1] for match in found}
+    """Return the prefix of a layer's index, and the number of layers."""
+    matches = [match for name in published if (match := LAYER.fullmatch(name))]
+    stems = {match[1] for match in matches}
     if len(stems) != 1:
-        raise ZooError(
-            "it is no network of the MS-RNN repository, whose keys are embed.*, rnns.lstm.N.* or "
-            f"rnns.lstms.N.*, and fc.*; it has {shorten(published)}"
+        raise DataError(
+            f"its keys are {shorten(published)}; expected those of the MS-RNN repository: embed.*, "
+            "rnns.lstm.N.* or rnns.lstms.N.*, and fc.*"
         )
-    return f"rnns.{stems.pop()}", 1 + max(int(match[2]) for match in found)
+    return f"rnns.{stems.pop()}", 1 + max(int(match[2]) for match in matches)
 
 
 def _check_cell(published: Mapping[str, Tensor], cell: str, topology: str) -> None:
-    """Refuse tensors that are rather those of another cell."""
-    found = set()
+    """Raise DataError if the tensors look like those of another cell."""
+    modules = set()
     for name in published:
         module = name.rpartition(".")[0]
         match = LAYER.fullmatch(module)
-        found.add(match[3] if match else module)
-
-    check_cell(found, {name: spec.modules for name, spec in CELLS.items()}, cell, topology)
+        modules.add(match[3] if match else module)
+    check_cell(modules, {name: spec.modules for name, spec in CELLS.items()}, cell, topology)
 
 
 def _config(
@@ -258,22 +258,25 @@ def _config(
     stem: str,
     layers: int,
 ) -> Config:
-    """The config that the tensors tell, completed by the options."""
+    """Infer the config from the tensors and the options."""
 
     def shape(name: str) -> torch.Size:
         return shape_of(published, name)
 
     spec = CELLS[cell]
     hidden, in_channels = shape("embed.conv_embed")[:2]
-    told = {
+    inferred = {
         "hidden": hidden,
         "in_channels": in_channels,
         "layers": layers,
-        **{name: tell(lambda part: shape(f"{stem}.0.{part}")) for name, tell in spec.told.items()},
+        **{
+            name: infer(lambda part: shape(f"{stem}.0.{part}"))
+            for name, infer in spec.inferred.items()
+        },
     }
-    for name, hint in spec.asked.items():
+    for name, description in spec.required.items():
         number = options.get(name)
         if type(number) is not int or number < 1:
-            got = f"got {number!r}" if name in options else "no tensor tells it"
-            raise ZooError(f"{name} is {hint}; {got}: pass --set {name}=NUMBER")
-    return complete(cell, topology, told, spec.fixed, options)
+            reason = f"got {number!r}" if name in options else "it cannot be inferred"
+            raise ConfigError(f"{name} ({description}): {reason}; pass --set {name}=NUMBER")
+    return make_config(cell, topology, inferred, spec.fixed, options)

@@ -1,18 +1,18 @@
-"""The dialects `openstl` and `predrnn`: networks fed patches of pixels, without an embedding.
+"""The dialects `openstl` and `predrnn`: networks that read patches of pixels, without embedding.
 
 `openstl`, github.com/chengtan9907/OpenSTL: ConvLSTM, PredRNN, PredRNN-V2, PredRNN++ and MIM. The
-last two become the cells `openstl_predrnnpp` and `openstl_mim`, whose equations are OpenSTL's.
-`predrnn`, github.com/thuml/predrnn-pytorch, by PredRNN's authors: PredRNN and PredRNN-V2, but not
-its networks with actions.
+last two become the cells `openstl_predrnnpp` and `openstl_mim`, which have OpenSTL's equations.
+`predrnn`, github.com/thuml/predrnn-pytorch, by PredRNN's authors: PredRNN and PredRNN-V2, without
+the networks with actions.
 
-Networks of any depth, kernel size, patch size and grid are supported, with layer normalisation
-and without; ConvLSTM's layers may differ in width. No tensor tells how many channels a frame has:
-1, unless `in_channels` is set. Not supported are a stride other than 1, which no tensor tells,
-and PredRNN++ with a highway normalised over half of its gates: that code cannot run, and its
-shapes are refused.
+Networks of any depth, kernel size, patch size and grid are supported, with and without layer
+normalization; ConvLSTM's layers may differ in width. The number of channels of a frame cannot be
+inferred: it is 1 unless `in_channels` is set. Not supported are strides other than 1, which cannot
+be inferred either, and PredRNN++ with a highway normalized over half of its gates: that code does
+not run, and its shapes are refused.
 
-The loss of PredRNN-V2 is a mean over layers and channels there: their decouple_beta is our
-decouple_weight times layers · hidden. Forecasts do not need it.
+There, the auxiliary loss of PredRNN-V2 is a mean over layers and channels: their decouple_beta is
+our decouple_weight times layers · hidden. Forecasts do not need it.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from zoo.convert.dialect import (
     Join,
     Part,
     check_cell,
-    complete,
-    fit,
     inputs,
+    join_tensors,
+    make_config,
     shape_of,
 )
-from zoo.errors import ZooError, shorten
+from zoo.errors import ConfigError, DataError, shorten
 from zoo.registry import parse_architecture
 
 __all__ = ["CELLS", "openstl", "predrnn"]
@@ -49,12 +49,13 @@ LAYER = re.compile(r"(cell_list|stlstm_layer)\.(\d{1,4})\..+")
 class Published:
     """A network as these repositories store it.
 
-    cell: ours.
-    layer: our modules of layer j, with layer normalisation or without.
-    network: our modules outside of the layers.
-    stem: what stands before the number of a layer.
-    hidden: the convolution that tells the width of a layer above the bottom one.
-    fixed: options of ours that are the same in all of them, and that no tensor tells.
+    Attributes:
+        cell: Name of our cell.
+        layer: Returns our modules of layer j, with or without layer normalization.
+        network: Our modules outside the layers.
+        stem: Prefix of the index of a layer.
+        hidden: The convolution from which the width of a layer above the bottom one is inferred.
+        fixed: Options that are the same in all of them and cannot be inferred.
     """
 
     cell: str
@@ -65,7 +66,7 @@ class Published:
     fixed: dict[str, Any] = field(default_factory=lambda: {"bias": False, "forget_bias": 1.0})
 
     def joins(self, layers: int, norm: bool) -> dict[str, Join]:
-        """Our modules of the whole network."""
+        """Return the modules of the whole network by our names."""
         joins = {"head": inputs("conv_last")} | self.network
         for j in range(layers):
             joins |= {f"layers.{j}.{name}": join for name, join in self.layer(j, norm).items()}
@@ -75,7 +76,7 @@ class Published:
 def _convolution(
     ours: str, *parts: str | Part, norm: bool = False, unused: str = ""
 ) -> dict[str, Join]:
-    """Our convolution of published ones, and the normalisation that follows it in both."""
+    """Join published convolutions, and the normalizations that follow them if `norm`."""
     named = [Part(part) if isinstance(part, str) else part for part in parts]
 
     def nth(n: int) -> Join:
@@ -85,7 +86,7 @@ def _convolution(
 
 
 def _under(prefix: str, joins: dict[str, Join]) -> dict[str, Join]:
-    """Modules of a layer whose names begin with `prefix`."""
+    """Return the modules with `prefix` before their published names."""
     return {name: join.under(prefix) for name, join in joins.items()}
 
 
@@ -151,7 +152,7 @@ def _mim(j: int, norm: bool) -> dict[str, Join]:
     return layer | {"unused": idle}
 
 
-#: By the names that the papers' cells have here.
+#: By the names of the papers' cells.
 CELLS = {
     "convlstm": Published("convlstm", _convlstm, fixed={"bias": False}),
     "predrnn": Published("predrnn", _predrnn),
@@ -164,14 +165,14 @@ CELLS = {
 def openstl(
     published: dict[str, Tensor], arch: str, topology: str | None, options: dict[str, Any]
 ) -> Converted:
-    """OpenSTL's dialect, as :data:`zoo.convert.dialect.Dialect` says."""
+    """Convert tensors of OpenSTL; see :data:`zoo.convert.dialect.Dialect`."""
     return _translate("openstl", CELLS, published, arch, topology, options)
 
 
 def predrnn(
     published: dict[str, Tensor], arch: str, topology: str | None, options: dict[str, Any]
 ) -> Converted:
-    """The dialect of PredRNN's authors, as :data:`zoo.convert.dialect.Dialect` says."""
+    """Convert tensors of predrnn-pytorch; see :data:`zoo.convert.dialect.Dialect`."""
     cells = {name: CELLS[name] for name in ("predrnn", "predrnnv2")}
     return _translate("predrnn", cells, published, arch, topology, options)
 
@@ -187,19 +188,19 @@ def _translate(
     cell, named = parse_architecture(arch)
     cell = cell.removeprefix("openstl_")
     if cell not in cells:
-        raise ZooError(f"the dialect {dialect} has no {cell}; it has: {', '.join(cells)}")
+        raise ConfigError(f"the dialect {dialect} has no {cell}; choose from: {', '.join(cells)}")
     topology = options.pop("topology", topology) or named
-    found = [match for name in published if (match := LAYER.fullmatch(name))]
-    if not found:
-        raise ZooError(
-            "it is no recurrent network of OpenSTL or predrnn-pytorch, whose keys are "
-            f"cell_list.N.* or stlstm_layer.N.*, and conv_last; it has {shorten(published)}"
+    matches = [match for name in published if (match := LAYER.fullmatch(name))]
+    if not matches:
+        raise DataError(
+            f"its keys are {shorten(published)}; expected those of a recurrent network of OpenSTL "
+            "or predrnn-pytorch: cell_list.N.* or stlstm_layer.N.*, and conv_last"
         )
-    layers = 1 + max(int(match[2]) for match in found)
+    layers = 1 + max(int(match[2]) for match in matches)
     norm = any(re.fullmatch(r".+\.conv_x\.1\.weight", name) for name in published)
     _check_cell(published, cells, cell, topology, layers, norm)
     config = _config(published, cells[cell], topology, options, layers, norm)
-    return fit(config, published, cells[cell].joins(layers, norm))
+    return join_tensors(config, published, cells[cell].joins(layers, norm))
 
 
 def _check_cell(
@@ -210,7 +211,7 @@ def _check_cell(
     layers: int,
     norm: bool,
 ) -> None:
-    """Refuse tensors that are rather those of another cell."""
+    """Raise DataError if the tensors look like those of another cell."""
     modules = {
         name: {part.name for join in spec.joins(layers, norm).values() for part in join.parts}
         for name, spec in cells.items()
@@ -226,7 +227,7 @@ def _config(
     layers: int,
     norm: bool,
 ) -> Config:
-    """The config that the tensors tell, completed by the options."""
+    """Infer the config from the tensors and the options."""
     first = f"{spec.stem}.0.conv_x"
     _, pixels, kernel_size, _ = shape_of(published, f"{first}.0")
     in_channels, patch = _patch(pixels, options)
@@ -234,7 +235,7 @@ def _config(
         shape_of(published, f"{spec.stem}.{j}.{spec.hidden if j else 'conv_h'}.0")[1]
         for j in range(layers)
     ]
-    told = {
+    inferred = {
         "hidden": widths if len(set(widths)) > 1 else widths[0],
         "layers": layers,
         "kernel_size": kernel_size,
@@ -249,15 +250,15 @@ def _config(
     elif spec.cell == "openstl_mim" and layers > 1:
         weight = published.get(f"{spec.stem}.1.ct_weight")
         if weight is None or weight.ndim != 3:
-            raise ZooError(f"{spec.stem}.1.ct_weight, with three axes, is missing")
+            raise DataError(f"{spec.stem}.1.ct_weight, with three axes, is missing")
         grid = weight.shape[1:]
     if grid:
-        told["size"] = [side * patch for side in grid]
-    return complete(spec.cell, topology, told, spec.fixed, options)
+        inferred["size"] = [side * patch for side in grid]
+    return make_config(spec.cell, topology, inferred, spec.fixed, options)
 
 
 def _patch(pixels: int, options: Mapping[str, Any]) -> tuple[int, int]:
-    """The channels of a frame, and the side of a patch; the channels of a patch are both."""
+    """Return the channels of a frame and the width of a patch, whose product is known."""
     channels = options.get("in_channels", 1)
     if "patch" in options and "in_channels" not in options:
         side = options["patch"]
@@ -267,7 +268,7 @@ def _patch(pixels: int, options: Mapping[str, Any]) -> tuple[int, int]:
         side = math.isqrt(pixels // channels)
         if side**2 * channels == pixels:
             return channels, side
-    raise ZooError(
-        f"its patches have {pixels} channels, in_channels · patch², and no tensor tells which; "
+    raise ConfigError(
+        f"its patches have {pixels} channels = in_channels · patch², which cannot be inferred; "
         "pass --set in_channels=NUMBER"
     )

@@ -21,6 +21,7 @@ from zoo.errors import ConfigError, HubError, ZooError
 from zoo.hub.places import LIBRARY, NAME
 from zoo.model_folder import read_config, read_metrics, read_text, writable_part
 from zoo.published import TABLES
+from zoo.tables import MAIN_METRICS, format_score, markdown_table, metric_label
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,9 +29,6 @@ else:
     import tomli as tomllib
 
 __all__ = ["UNWRITTEN", "card_results", "models_table", "read_card", "read_recipe", "write_card"]
-
-#: Metrics that have a name in print, and their decimals; any other is shown as it is called.
-METRICS = {"mse": ("MSE", 2), "mae": ("MAE", 2), "ssim": ("SSIM", 3), "psnr": ("PSNR", 2)}
 
 PROTOCOLS = {"forecast": "forecast", "all-steps": "all steps"}
 
@@ -164,7 +162,7 @@ def card_results(metrics: dict[str, Any]) -> list[EvalResult]:
             dataset_name=_title(metrics),
             dataset_split=metrics["data"]["split"],
             metric_type=metric,
-            metric_name=f"{_label(metric)} ({protocol})",
+            metric_name=f"{metric_label(metric)} ({protocol})",
             metric_value=value,
         )
         for protocol in PROTOCOLS
@@ -189,9 +187,9 @@ def models_table(folder: Path) -> str:
     rows = {f"[{f.name}](cards/{f.name}/README.md)": (m, "model") for f, m in measured}
     if measured:
         rows["persistence"] = (measured[-1][1], "persistence")
-    columns = [(protocol, metric) for protocol in PROTOCOLS for metric in METRICS]
-    head = ["model", *(f"{_label(metric)} {PROTOCOLS[p]}" for p, metric in columns)]
-    return _table(
+    columns = [(protocol, metric) for protocol in PROTOCOLS for metric in MAIN_METRICS]
+    head = ["model", *(f"{metric_label(metric)} {PROTOCOLS[p]}" for p, metric in columns)]
+    return markdown_table(
         head,
         [
             [name, *(_shown(metric, metrics[p][who][metric]) for p, metric in columns)]
@@ -272,12 +270,12 @@ def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -
             values = [column[protocol]["model"].get(metric) for column in columns.values()]
             values += [metrics[protocol][who].get(metric) for who in baselines]
             values += [other[protocol]["model"].get(metric) for other in siblings.values()]
-            row = [f"{_label(metric)} {label}", *(_shown(metric, value) for value in values)]
+            row = [f"{metric_label(metric)} {label}", *(_shown(metric, value) for value in values)]
             if published:
                 there = protocol == "all-steps" and metric in published
                 row.append(f"{published[metric]:g}" if there else "")
             rows.append(row)
-    parts.append(_table(head, rows))
+    parts.append(markdown_table(head, rows))
     if how := metrics.get("protocol"):
         parts.append(f"Protocol `{how['id']}`; metrics.json defines each metric.")
     if siblings:
@@ -353,19 +351,8 @@ def _numbers(scores: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in scores.items() if isinstance(value, (int, float))}
 
 
-def _label(metric: str) -> str:
-    return METRICS[metric][0] if metric in METRICS else metric.upper()
-
-
 def _shown(metric: str, value: float | None) -> str:
-    digits = METRICS[metric][1] if metric in METRICS else 3
-    return "" if value is None else f"{value:.{digits}f}"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = (f"| {' | '.join(row)} |" for row in (head, *rows))
-    first, *rest = lines
-    return "\n".join([first, f"|{'---|' * len(head)}", *rest])
+    return "" if value is None else format_score(metric, value)
 
 
 def _block(text: str, block: str) -> str:

@@ -1,1 +1,1 @@
-"""Ways to look at what a model does."""
+"""Pictures and reports of forecasts."""

@@ -1,4 +1,4 @@
-"""Colours in which the numbers of a field are read: rain, reflectivity, counts, pictures."""
+"""Color palettes for rain, reflectivity, counts and pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zoo.data.files import to_pixels
 
 __all__ = ["Palette", "palette_for"]
 
-#: From so many mm/h on, this colour: blues, greens, yellow, reds and purple, as radars are shown.
+#: Colors by the rain rate in mm/h at which they start, as usual for radar.
 RAIN = {
     0.1: (198, 222, 241),
     0.5: (120, 178, 219),
@@ -25,18 +25,20 @@ RAIN = {
 }
 ECHO = dict(zip((5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0), RAIN.values(), strict=True))
 NOTHING, MISSING = (255, 255, 255), (205, 203, 200)
-SPREAD = {"mm/h": 10.0, "dBZ": 30.0}  # the difference that is shown as the strongest
+SPREAD = {"mm/h": 10.0, "dBZ": 30.0}  # the difference shown in the strongest color
 
 
 @dataclass(frozen=True)
 class Palette:
-    """How values become colours.
+    """A mapping from values to colors.
 
-    low, high: between which values are shaded, where there are no levels.
-    levels: from so much on, this colour; below the first, white.
-    spread: the |difference| that is shown as the strongest.
-    unit: of the values, for the legend.
-    shade: "grey", or "viridis" for values that are no pictures.
+    Attributes:
+        low: The value at the start of the shades, if there are no levels.
+        high: The value at their end.
+        levels: Values and the colors that start there; below the first is white.
+        spread: The absolute difference shown in the strongest color.
+        unit: Unit of the values, for the legend.
+        shade: "gray" for pictures, or a colormap of matplotlib.
     """
 
     low: float = 0.0
@@ -44,16 +46,16 @@ class Palette:
     levels: tuple[tuple[float, tuple[int, int, int]], ...] = ()
     spread: float | None = None
     unit: str = ""
-    shade: str = "grey"
+    shade: str = "gray"
 
-    def colours(self, frames: np.ndarray) -> np.ndarray:
-        """Frames (T, C, H, W) in units of the data to RGB, (T, H, W, 3) of uint8."""
-        if not self.levels and self.shade == "grey":
+    def colors(self, frames: np.ndarray) -> np.ndarray:
+        """Map frames (T, C, H, W) in units of the data to RGB, (T, H, W, 3) of uint8."""
+        if not self.levels and self.shade == "gray":
             pixels = to_pixels(frames, self.low, self.high)
             return repeat(pixels, "t c h w -> t h w (c i)", i=3 // frames.shape[1])
         values = frames[:, 0]
         if self.levels:
-            table = np.array([NOTHING, *(colour for _, colour in self.levels)], np.uint8)
+            table = np.array([NOTHING, *(color for _, color in self.levels)], np.uint8)
             shown = table[np.digitize(np.nan_to_num(values), [level for level, _ in self.levels])]
         else:
             import matplotlib
@@ -63,21 +65,26 @@ class Palette:
         return np.where(np.isnan(values)[..., None], MISSING, shown).astype(np.uint8)
 
     def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
-        """Labels and colours, from low to high; none for pictures."""
+        """Return labels and colors, from low to high; none for pictures."""
         if self.levels:
-            return [(f"{level:g}", colour) for level, colour in self.levels]
-        if self.shade == "grey":
+            return [(f"{level:g}", color) for level, color in self.levels]
+        if self.shade == "gray":
             return []
         values = np.linspace(self.low, self.high, 6)
-        colours = self.colours(values.reshape(6, 1, 1, 1))[:, 0, 0]
+        colors = self.colors(values.reshape(6, 1, 1, 1))[:, 0, 0]
         return [
             (f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}", (int(r), int(g), int(b)))
-            for value, (r, g, b) in zip(values, colours, strict=True)
+            for value, (r, g, b) in zip(values, colors, strict=True)
         ]
 
 
 def palette_for(data: Data, frames: np.ndarray) -> Palette:
-    """The palette for data, of which `frames` are some: radar colours, shades, or grey."""
+    """Return radar colors, shades or gray, as fits the data.
+
+    Args:
+        data: What the values mean.
+        frames: Some of the frames, which set the range of the shades.
+    """
     if data.unit in SPREAD:
         levels = RAIN if data.unit == "mm/h" else ECHO
         return Palette(levels=tuple(levels.items()), spread=SPREAD[data.unit], unit=data.unit)

@@ -1,0 +1,51 @@
+"""The newest frames in a folder of files, for a forecast of what follows them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.config import Data
+from zoo.data import SequenceDataset, find_dataset, open_dataset
+from zoo.errors import ConfigError
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["newest_frames"]
+
+
+def newest_frames(
+    data: Data, dataset: str, folder: Path, input_frames: int | None = None
+) -> xarray.DataArray:
+    """Return the newest frames in a folder, as :meth:`zoo.Forecaster.predict` takes them.
+
+    Args:
+        data: The data of the model; its data set options are used if it was trained on `dataset`.
+            With the option `every`, frames are counted back from the newest.
+        dataset: Name of the data set that the files belong to.
+        folder: The folder.
+        input_frames: Number of frames; by default as in training.
+
+    Raises:
+        ConfigError: If the data set has no recordings.
+        DataError: If there are too few frames without a gap up to the newest.
+    """
+    kind = find_dataset(dataset)
+    if not (isinstance(kind, type) and issubclass(kind, SequenceDataset)):
+        raise ConfigError(f"{dataset} is not a data set of recordings; it has no newest frames")
+    trained_with = data.options if dataset == data.name else {}
+    # Read everything, regardless of the split, and do not scale.
+    options: dict[str, Any] = {
+        key: value
+        for key, value in trained_with.items()
+        if key not in (*kind.later, "every", "folder")
+    }
+    options |= {"test_share": 1.0, "low": 0.0, "high": 1.0}
+    opened: Any = open_dataset(
+        dataset, "test", root=folder.parent, folder=folder.name, frames=1, **options
+    )
+    prepared_with_every = "every" in opened.options
+    every = 1 if prepared_with_every else trained_with.get("every", 1)
+    newest: xarray.DataArray = opened.newest(input_frames or data.input_frames or 10, every)
+    return newest

@@ -1,0 +1,65 @@
+"""Tables of scores: the labels and digits of metrics, and Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+__all__ = ["LABELS", "MAIN_METRICS", "format_score", "markdown_table", "metric_label", "metrics_in"]
+
+#: Metrics that every table shows.
+MAIN_METRICS = ("mse", "mae", "ssim", "psnr")
+
+LABELS = {
+    "mse": "MSE",
+    "mae": "MAE",
+    "ssim": "SSIM",
+    "psnr": "PSNR",
+    "gdl": "GDL",
+    "lpips": "LPIPS",
+    "b_mse": "B-MSE",
+    "b_mae": "B-MAE",
+}
+
+#: Decimals in tables; three for all other metrics, four for an MSE or MAE below 1.
+DIGITS = {"mse": 2, "mae": 2, "psnr": 2, "gdl": 1}
+
+
+def metrics_in(scores: Iterable[str], skill_scores: Sequence[str]) -> list[str]:
+    """Return the metrics among `scores` that a table shows, in the order of its columns.
+
+    Args:
+        scores: Names of metrics, such as "mse" or "csi@2".
+        skill_scores: Those to show for every threshold: "csi", "hss", "fss".
+    """
+    scores = list(scores)
+    names = [name for name in (*MAIN_METRICS, "rmse_unit", "lpips") if name in scores]
+    return names + [name for name in scores if name.partition("@")[0] in skill_scores]
+
+
+def metric_label(metric: str, unit: str | None = None) -> str:
+    """Return the label of a metric, with the unit of its values or of its threshold if given."""
+    name, _, threshold = metric.partition("@")
+    if threshold and unit is not None:
+        threshold, _, window = threshold.partition("/")
+        return f"{name.upper()} ≥ {threshold} {unit}" + (f", {window} px" if window else "")
+    if name.endswith("_unit"):
+        label = name.removesuffix("_unit").upper()
+        return f"{label} in units" if unit is None else f"{label} / {unit}"
+    if name == "psnr" and unit is not None:
+        return "PSNR / dB"
+    return LABELS.get(metric, metric.upper())
+
+
+def format_score(metric: str, value: float | None) -> str:
+    """Return a score as tables show it; "–" for one that is not defined."""
+    if value is None:
+        return "–"
+    if metric in ("mse", "mae") and value < 1:
+        return f"{value:.4f}"
+    return f"{value:.{DIGITS.get(metric, 3)}f}"
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    first, *rest = (f"| {' | '.join(row)} |" for row in (head, *rows))
+    return "\n".join([first, f"|{'---|' * len(head)}", *rest])
