@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Subset
 from zoo.baselines import BASELINES, check_baseline
 from zoo.config import Data
 from zoo.data import SequenceDataset, find_dataset, open_dataset
+from zoo.data.dataset import data_of
 from zoo.errors import ZooError
 from zoo.forecast import Forecaster
 from zoo.memory import trim
@@ -29,7 +30,6 @@ __all__ = ["default_thresholds", "evaluate", "forecast_all", "latest", "open_for
 if TYPE_CHECKING:
     import xarray
 
-SEQUENCES = 10_000  # of the fixed test set of Moving MNIST
 LARGE = 2**20  # values of a batch from which on memory is minded
 
 #: Thresholds of the categorical scores by unit: for rain those of the MS-RNN papers.
@@ -97,12 +97,11 @@ def evaluate(
     name, test, given, horizon = open_for(
         first, dataset, split, options, input_frames, horizon, root
     )
-    record: Data = getattr(test, "record", Data())
+    record = data_of(test)
     for who, model in named.items():
         _check_fits(who, model, record)
-    limit = SEQUENCES if name == "mmnist" else len(test)
-    count = min(sequences or limit, limit)
-    checksum = _checksum(name, test, split, count, given + horizon)
+    count = min(sequences or len(test), len(test))
+    checksum = test.verify(count) if hasattr(test, "verify") else None
     thresholds = default_thresholds(record) if thresholds is None else thresholds
 
     def empty() -> FrameMetrics:
@@ -190,7 +189,9 @@ def latest(
     told = data.options if dataset == data.name else {}
     # All of it is read, whatever was for training and test, and nothing is scaled here.
     options: dict[str, Any] = {
-        key: value for key, value in told.items() if key not in (*kind.later, "every", "folder")
+        key: value
+        for key, value in told.items()
+        if key not in (*kind.split_options, "every", "folder")
     }
     options |= {"test_share": 1.0, "low": 0.0, "high": 1.0}
     opened: Any = open_dataset(
@@ -255,23 +256,6 @@ def _check_fits(who: str, model: Forecaster, record: Data) -> None:
         )
     except ZooError as error:
         raise ZooError(f"{who} does not fit the data: {error}") from None
-
-
-def _checksum(name: str, test: Any, split: str, count: int, frames: int) -> str | None:
-    """The checksum of the fixed test set of Moving MNIST where it is that; None elsewhere."""
-    if name != "mmnist" or split != "test" or getattr(test, "options", None):
-        return None
-    from zoo.data.mmnist import TEST_SHA256
-
-    # The published checksum is that of 20 frames a sequence.
-    if count != SEQUENCES or frames != 20 or (test.digits, test.size, test.seed) != (2, 64, 0):
-        return None
-    if test.checksum() != TEST_SHA256:
-        raise ZooError(
-            f"the test set made from {test.root} has not the checksum {TEST_SHA256[:12]}…; "
-            "fetch the files of MNIST again"
-        )
-    return TEST_SHA256
 
 
 def _protocol(

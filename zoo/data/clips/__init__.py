@@ -1,4 +1,4 @@
-"""Small clips that come with the zoo, to try a model on without any download."""
+"""Small clips included in the package, to try a model without a download."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ __all__ = ["handwritten_digits"]
 
 
 def handwritten_digits() -> np.ndarray:
-    """Two moving handwritten digits, uint8 (20, 1, 64, 64); its source stands in README.md."""
+    """Return two moving digits, uint8 (20, 1, 64, 64); README.md names their source."""
     with np.load(Path(__file__).parent / "handwritten_digits.npz") as file:
         return file["frames"]
