@@ -209,6 +209,7 @@ def test_a_real_clip_of_kth_shows_motion(tmp_path: Path) -> None:
     assert float((item[0] - item[10]).abs().max()) > 0.2  # the person waves
 
 
+@pytest.mark.slow
 @needs("00sequences.txt", "person10_walking_d1_uncomp.avi", "person25_boxing_d4_uncomp.avi")
 def test_real_files_of_kth_give_known_numbers_of_windows() -> None:
     files = [*(ROOT / "kth").rglob("*.avi"), *(ROOT / "kth").rglob("*.zip")]
