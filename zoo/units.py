@@ -112,7 +112,7 @@ def scale(frames: Tensor | np.ndarray, data: Data, like: Tensor) -> Tensor:
 
 
 def unscale(x: Tensor, data: Data, like: Array) -> Array:
-    """Convert (B, T, C, H, W), clipped to [0, 1], to the unit of the data, in the form of `like`."""
+    """Convert clipped (B, T, C, H, W) to the unit of the data, in the form of `like`."""
     x = x.clamp(0, 1)
     x = (x * 255).round().to(torch.uint8) if _is_uint8(like, data) else to_physical(x, data)
     if like.ndim < 5:
