@@ -12,6 +12,7 @@ import numpy as np
 
 from zoo.atomic import atomic_path
 from zoo.config import Data
+from zoo.data.dataset import data_of
 from zoo.evaluate import forecast_all
 from zoo.forecast import Forecaster
 from zoo.inspect.palettes import palette_for
@@ -107,7 +108,7 @@ def write_report(
     )
     with atomic_path(folder / "table.md") as path:
         path.write_text(text, encoding="utf-8")
-    record: Data = getattr(dataset, "record", Data())
+    record = data_of(dataset)
     _draw_curves(folder / "curves.png", report, record)
     if "counts" in report:
         _draw_cumulated(folder / "cumulated.png", report, record)
