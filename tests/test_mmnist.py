@@ -1,4 +1,4 @@
-"""Moving MNIST: its motion, its purity in the index, and its files."""
+"""Moving MNIST: motion, sequences as a function of the index, and files."""
 
 import gzip
 import os
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from zoo.data.mmnist import TEST_SHA256, MovingMNIST
-from zoo.errors import ZooError
+from zoo.errors import ConfigError, DataError
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,8 @@ def root(noise_root: Path) -> Path:
     return noise_root / "mnist"
 
 
-def slow(dataset: MovingMNIST, index: int) -> tuple[np.ndarray, list[tuple[float, float]]]:
-    """One sequence from its draws, a pixel at a time, and all positions of its digits."""
+def draw(dataset: MovingMNIST, index: int) -> tuple[np.ndarray, list[tuple[float, float]]]:
+    """Draw a sequence pixel by pixel; return it and all positions of its digits."""
     (images,), (start,), (velocity,) = dataset.draws([index])
     size, free = dataset.size, dataset.size - 28
     movie = np.zeros((dataset.frames, 1, size, size), dtype=int)
@@ -45,17 +45,17 @@ def slow(dataset: MovingMNIST, index: int) -> tuple[np.ndarray, list[tuple[float
 
 
 @pytest.mark.parametrize("options", [{}, {"digits": 3, "size": 41, "split": "test", "seed": 5}])
-def test_motion_is_that_of_a_plain_loop(root: Path, options: dict) -> None:
+def test_motion_equals_that_of_a_plain_loop(root: Path, options: dict) -> None:
     dataset = MovingMNIST(root, frames=30, **options)
     for index in (0, 1, 4321):
-        movie, positions = slow(dataset, index)
+        movie, positions = draw(dataset, index)
         assert np.array_equal(dataset.batch([index])[0], movie)
         assert np.min(positions) >= -2
         assert np.max(positions) <= dataset.size - 28 + 2
-        assert np.min(positions) < 0  # long enough that it did leave the free area
+        assert np.min(positions) < 0  # long enough to leave the free area
 
 
-def test_draws_are_as_told(root: Path) -> None:
+def test_draws_have_the_documented_distribution(root: Path) -> None:
     dataset = MovingMNIST(root)
     images, start, velocity = dataset.draws(range(4000))
     assert images.shape == (4000, 2, 28, 28)
@@ -69,14 +69,14 @@ def test_draws_are_as_told(root: Path) -> None:
     heading = velocity / speed[..., None]
     assert heading.mean(axis=(0, 1)) == pytest.approx([0, 0], abs=0.03)
     assert (heading**2).mean(axis=(0, 1)) == pytest.approx([0.5, 0.5], abs=0.03)
-    # The two digits of a sequence, and sequences next to each other, have nothing in common.
+    # The two digits of a sequence and neighboring sequences are independent.
     assert abs(np.corrcoef(start[:, 0, 0], start[:, 1, 0])[0, 1]) < 0.06
     assert abs(np.corrcoef(start[:-1, 0, 0], start[1:, 0, 0])[0, 1]) < 0.06
 
 
 @settings(max_examples=15, deadline=None)
 @given(indices=st.lists(st.integers(0, 9_999), min_size=1, max_size=6), seed=st.integers(0, 2**40))
-def test_a_sequence_depends_on_its_index_alone(root: Path, indices: list[int], seed: int) -> None:
+def test_a_sequence_depends_only_on_its_index(root: Path, indices: list[int], seed: int) -> None:
     together = MovingMNIST(root, seed=seed, frames=5).batch(indices)
     longer = MovingMNIST(root, seed=seed, frames=5, sequences=50_000)
     for index, sequence in zip(indices, together, strict=True):
@@ -93,7 +93,7 @@ def test_other_indices_seeds_and_splits_differ(root: Path) -> None:
         assert np.array_equal(start, first.draws(range(9))[1]) == (split == "train")
 
 
-def test_as_a_dataset(root: Path) -> None:
+def test_sequences_and_batches_of_a_data_loader_agree(root: Path) -> None:
     dataset = MovingMNIST(root, sequences=5, frames=3)
     assert len(dataset) == 5
     sequence = dataset[4]
@@ -108,7 +108,7 @@ def test_as_a_dataset(root: Path) -> None:
     assert torch.equal(torch.cat(batches), torch.stack([dataset[i] for i in range(5)]))
 
 
-def test_checksum_is_of_all_bytes_in_order(root: Path) -> None:
+def test_checksum_covers_all_sequences(root: Path) -> None:
     dataset = MovingMNIST(root, sequences=150, frames=2)
     same = MovingMNIST(root, sequences=150, frames=2)
     assert dataset.checksum() == same.checksum()
@@ -116,7 +116,7 @@ def test_checksum_is_of_all_bytes_in_order(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "named"),
     [
         ({"split": "valid"}, "train, test"),
         ({"sequences": 0}, "sequences is 0"),
@@ -126,13 +126,13 @@ def test_checksum_is_of_all_bytes_in_order(root: Path) -> None:
         ({"seed": -1}, "seed is -1"),
     ],
 )
-def test_options_out_of_range(root: Path, options: dict, message: str) -> None:
-    with pytest.raises(ZooError, match=message):
+def test_options_out_of_range_are_rejected(root: Path, options: dict, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
         MovingMNIST(root, **options)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ZooError, match=rf"{TEST}\.gz in .*ZOO_DATA"):
+    with pytest.raises(DataError, match=rf"{TEST}\.gz in .*ZOO_DATA"):
         MovingMNIST(tmp_path / "nowhere", split="test")
 
 
@@ -149,14 +149,26 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     ],
     ids=["html", "cut gzip", "cut header", "labels", "shape", "empty", "cut"],
 )
-def test_a_damaged_file_is_named(tmp_path: Path, suffix: str, content: bytes) -> None:
+def test_a_corrupt_file_is_named(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"{TRAIN}{suffix}"
     path.write_bytes(content)
-    with pytest.raises(ZooError, match=f"{path.name} .*fetch it again"):
+    with pytest.raises(DataError, match=path.name):
         MovingMNIST(tmp_path)
 
 
-@pytest.mark.skipif("ZOO_DATA" not in os.environ, reason="ZOO_DATA names no folder with mnist/")
-def test_the_fixed_test_set() -> None:
+def test_verify_rejects_a_test_set_of_other_digits(root: Path, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(MovingMNIST, "checksum", lambda _: "0" * 64)
+        with pytest.raises(DataError, match=TEST_SHA256[:12]):
+            MovingMNIST(root, split="test").verify(10_000)
+        for other in ({"split": "train"}, {"frames": 10}, {"digits": 3}, {"seed": 1}):
+            assert MovingMNIST(root, **{"split": "test"} | other).verify(10_000) is None
+        assert MovingMNIST(root, split="test").verify(9_999) is None
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.skipif("ZOO_DATA" not in os.environ, reason="ZOO_DATA is not set")
+def test_fixed_test_set_has_the_published_checksum() -> None:
     dataset = MovingMNIST(Path(os.environ["ZOO_DATA"]) / "mnist", split="test")
-    assert dataset.checksum() == TEST_SHA256
+    assert dataset.verify(10_000) == TEST_SHA256

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Subset
 from zoo.baselines import BASELINES, check_baseline
 from zoo.config import Data
 from zoo.data import open_dataset
+from zoo.data.dataset import data_of
 from zoo.errors import ConfigError, DataError, ZooError
 from zoo.forecast import Forecaster
 from zoo.memory import trim
@@ -24,7 +25,6 @@ from zoo.units import check_data, to_physical, to_unit_interval
 
 __all__ = ["default_thresholds", "evaluate", "forecast_all", "open_data", "process_rank"]
 
-SEQUENCES = 10_000  # in the fixed test set of Moving MNIST
 LARGE = 2**20  # values in a batch from which on freed memory is returned to the system
 
 #: Default thresholds of the skill scores by unit; for rain those of the MS-RNN papers.
@@ -97,7 +97,8 @@ def evaluate(
     )
     for name, model in named.items():
         _check_fits(name, model, evaluated.data)
-    checksum = _checksum(evaluated)
+    verify = getattr(evaluated.dataset, "verify", None)  # plugins may offer plain data sets
+    checksum = verify(evaluated.sequences) if verify else None
     if thresholds is None:
         thresholds = default_thresholds(evaluated.data)
     metrics = {
@@ -132,9 +133,8 @@ def open_data(
         key: value for key, value in options.items() if key not in ("sequences", "seed")
     }
     opened = open_dataset(name, split, root=root, frames=given + horizon, **chosen)
-    limit = SEQUENCES if name == "mmnist" else len(opened)
-    data = getattr(opened, "record", Data())
-    return EvalData(name, split, opened, data, min(sequences or limit, limit), given, horizon)
+    count = min(sequences or len(opened), len(opened))
+    return EvalData(name, split, opened, data_of(opened), count, given, horizon)
 
 
 @torch.no_grad()
@@ -274,24 +274,3 @@ def _check_fits(name: str, model: Forecaster, data: Data) -> None:
         )
     except ZooError as error:
         raise DataError(f"{name} does not fit the data: {error}") from None
-
-
-def _checksum(evaluated: EvalData) -> str | None:
-    """Verify the published checksum of the test set of Moving MNIST; None for all other data."""
-    dataset: Any = evaluated.dataset
-    if (evaluated.name, evaluated.split) != ("mmnist", "test") or getattr(dataset, "options", None):
-        return None
-    from zoo.data.mmnist import TEST_SHA256
-
-    # It was published for the whole set, with 20 frames per sequence.
-    frames = evaluated.input_frames + evaluated.horizon
-    if evaluated.sequences != SEQUENCES or frames != 20:
-        return None
-    if (dataset.digits, dataset.size, dataset.seed) != (2, 64, 0):
-        return None
-    if dataset.checksum() != TEST_SHA256:
-        raise DataError(
-            f"the test set generated from {dataset.root} does not have the checksum "
-            f"{TEST_SHA256[:12]}…; download the files of MNIST again"
-        )
-    return TEST_SHA256

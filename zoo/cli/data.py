@@ -1,4 +1,4 @@
-"""zoo data: what data sets there are, and whether files are sound; makes them quick to read."""
+"""zoo data: describe, check, prepare and download data sets."""
 
 from __future__ import annotations
 
@@ -10,51 +10,52 @@ from typing import Any
 
 import click
 
-from zoo.cli.common import as_json, echo, print_json, print_table, set_option
+from zoo.cli.common import as_json, data_option, echo, print_json, print_table, set_option
 
 frames_option = click.option(
-    "--frames", type=click.IntRange(min=1), default=20, show_default=True, help="Of a sequence."
+    "--frames",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Frames of a sequence.",
 )
-folder_argument = click.argument("folder", type=click.Path(path_type=Path))
+folder_argument = click.argument("folder", required=False, type=click.Path(path_type=Path))
 
 
 @click.group()
 def data() -> None:
-    """Look at, check, prepare and fetch data sets."""
+    """Describe, check, prepare and download data sets."""
 
 
 @data.command()
 @click.argument("name", required=False)
 @as_json
 def info(name: str | None, as_json: bool) -> None:
-    """What a data set is, its licence, layout, source, counts and options; or all their names."""
+    """Describe a data set: layout, licence, source, counts and options; or list all of them."""
     from zoo.data import dataset_names, find_dataset
 
     if name is None:
-        rows = {each: getattr(find_dataset(each), "title", "") for each in dataset_names()}
+        rows = {name: getattr(find_dataset(name), "title", "") for name in dataset_names()}
         if as_json:
             print_json(rows)
         else:
             print_table(["name", "data set"], [list(row) for row in rows.items()])
         return
-    kind = find_dataset(name)
-    text = "\n\n".join(_explained(kind))
+    dataset = find_dataset(name)
     facts = {
-        "title": getattr(kind, "title", ""),
-        "folder": getattr(kind, "folder", "") or name,
-        "layout": getattr(kind, "layout", ""),
-        "licence": getattr(kind, "licence", ""),
-        "source": getattr(kind, "source", ""),
-        "counts": getattr(kind, "counts", ""),
+        key: getattr(dataset, key, "")
+        for key in ("title", "folder", "layout", "licence", "source", "counts")
     }
+    facts["folder"] = facts["folder"] or name
+    description = "\n\n".join(_docstrings(dataset))
     if as_json:
-        print_json({"name": name, **facts, "description": text})
+        print_json({"name": name, **facts, "description": description})
         return
     click.echo(f"{name}: {facts.pop('title')}\n")
     for label, value in facts.items():
         if value:
             click.echo(f"{label:8} {value}")
-    click.echo(f"\n{text}")
+    click.echo(f"\n{description}")
 
 
 @data.command()
@@ -62,13 +63,23 @@ def info(name: str | None, as_json: bool) -> None:
 @folder_argument
 @frames_option
 @set_option("Option of the data set.")
+@data_option
 @as_json
 def check(
-    name: str, folder: Path, frames: int, settings: tuple[tuple[str, Any], ...], as_json: bool
+    name: str,
+    folder: Path | None,
+    frames: int,
+    settings: tuple[tuple[str, Any], ...],
+    data_dir: Path | None,
+    as_json: bool,
 ) -> None:
-    """Read all of FOLDER as the data set NAME: is it whole, and what is in it?"""
+    """Read all files of the data set NAME, and print what they contain.
+
+    FOLDER is by default that of the data set in the data root.
+    """
     from zoo.progress import progress_bar
 
+    folder = folder or _default_folder(name, data_dir)
     opened = _open(name, folder, frames, dict(settings))
     with progress_bar("reading", 0) as bar:
         for done, total in opened.scan():
@@ -81,40 +92,49 @@ def check(
         return
     for label, value in facts.items():
         echo(f"{label:14} {value}")
-    click.echo("sound: every frame was read", err=True)
+    click.echo("valid: all frames were read", err=True)
 
 
 @data.command()
 @click.argument("name")
 @folder_argument
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Where to.")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Output folder."
+)
 @frames_option
 @set_option("Option of the data set.")
+@data_option
 def prepare(
-    name: str, folder: Path, output: Path, frames: int, settings: tuple[tuple[str, Any], ...]
+    name: str,
+    folder: Path | None,
+    output: Path,
+    frames: int,
+    settings: tuple[tuple[str, Any], ...],
+    data_dir: Path | None,
 ) -> None:
-    """Write FOLDER, as the data set NAME reads it, into a folder that is quicker to read.
+    """Write the frames of the data set NAME as one array that is fast to read.
 
-    It is read by the same name: as --data-dir, or as the option folder of a recipe. Only options
-    that change the frames are told here; those of the parts and the scale when training.
+    FOLDER is by default that of the data set in the data root. The output is read under the same
+    name: as --data-dir, or as the option folder of a recipe. Only options that change the frames
+    are allowed here; set those of the parts and the range when training.
     """
     from zoo.atomic import atomic_folder
     from zoo.data import find_dataset
-    from zoo.errors import ZooError
+    from zoo.errors import ConfigError
     from zoo.progress import progress_bar
 
     if os.path.exists(output):
-        raise ZooError(f"{output} is there already; choose a new name")
+        raise ConfigError(f"{output} already exists; choose a new name")
     options = dict(settings)
-    later = getattr(find_dataset(name), "later", ())
-    if wrong := [option for option in options if option in later]:
-        raise ZooError(
-            f"{wrong[0]} changes no frame, so it is not prepared; tell it when training, in "
-            "[data.options] of the recipe (as low, high, stride and all that says how to split)"
+    split_options = getattr(find_dataset(name), "split_options", ())
+    if wrong := [option for option in options if option in split_options]:
+        raise ConfigError(
+            f"{wrong[0]} does not change the frames; set it when training, in [data.options] of "
+            "the recipe"
         )
-    if later:  # the frames are written as they are, so nothing need be read to find their range
+    if split_options:  # frames are stored unscaled, so their range is not needed
         options |= {"low": 0.0, "high": 1.0}
-    opened = _open(name, folder, frames, options)
+    opened = _open(name, folder or _default_folder(name, data_dir), frames, options)
     with atomic_folder(output) as temporary, progress_bar("preparing", 0) as bar:
         for done, total in opened.prepare(temporary):
             bar(done, "", total=total)
@@ -123,67 +143,67 @@ def prepare(
 
 @data.command()
 @click.argument("name")
-@click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path),
-    help="The folder of the data sets; by default that of ZOO_DATA, or ./data.",
-)
+@data_option
 def fetch(name: str, data_dir: Path | None) -> None:
-    """Download a data set that may be, or say where it is to be had."""
+    """Download the data set NAME if its licence allows that, or print where to get it."""
     from zoo.atomic import make_folder
-    from zoo.data import data_root, find_dataset
-    from zoo.data.fetching import fetch as bring
-    from zoo.errors import ZooError
+    from zoo.data import fetching, find_dataset
+    from zoo.errors import DataError
 
-    kind = find_dataset("mmnist" if name == "mnist" else name)
-    folder = (data_dir or data_root()) / (getattr(kind, "folder", "") or name)
-    if not getattr(kind, "downloads", ()):
-        source = getattr(kind, "source", "")
-        raise ZooError(
-            f"{name} is not fetched by the zoo ({getattr(kind, 'licence', '') or 'its licence'}); "
+    dataset = find_dataset(name)
+    folder = _default_folder(name, data_dir)
+    if not getattr(dataset, "downloads", ()):
+        source = getattr(dataset, "source", "")
+        raise DataError(
+            f"{name} cannot be downloaded by the zoo "
+            f"({getattr(dataset, 'licence', '') or 'its licence'}); "
             f"{'get it from ' + source + ' and put' if source else 'put'} "
-            f"{getattr(kind, 'layout', '') or 'its files'} into {folder}"
+            f"{getattr(dataset, 'layout', '') or 'its files'} into {folder}"
         )
     make_folder(folder)
-    for file in kind.downloads:
-        bring(file, folder)
-        click.echo(f"{folder / file.name}: {file.size:,} bytes, checksum as published", err=True)
+    for file in dataset.downloads:
+        fetching.fetch(file, folder)
+        click.echo(f"{folder / file.name}: {file.size:,} bytes, checksum verified", err=True)
 
 
-def _explained(kind: Any) -> list[str]:
-    """The docstring of a data set, and what those of the classes that it is made of tell beside."""
+def _default_folder(name: str, data_dir: Path | None) -> Path:
+    """Return the folder of a data set in the data root."""
+    from zoo.data import data_root, find_dataset
+
+    return (data_dir or data_root()) / (getattr(find_dataset(name), "folder", "") or name)
+
+
+def _docstrings(dataset: Any) -> list[str]:
+    """Return the docstring of a data set, and the options in those of its base classes."""
     from zoo.data import SequenceDataset
 
-    texts = [inspect.getdoc(kind) or ""]
-    for base in inspect.getmro(kind)[1:] if inspect.isclass(kind) else ():
-        # The first paragraph says what the class is, those after it what its options are.
+    texts = [inspect.getdoc(dataset) or ""]
+    for base in inspect.getmro(dataset)[1:] if inspect.isclass(dataset) else ():
+        # The first paragraph says what the base class is; the options follow.
         if issubclass(base, SequenceDataset):
-            texts.append((inspect.cleandoc(base.__doc__ or "")).partition("\n\n")[2])
+            options = inspect.cleandoc(base.__doc__ or "").partition("\n\n")[2]
+            texts.append(options.partition("\n\nAttributes:")[0])
     plain = [re.sub(r":[a-z]+:`(?:[^`]*\.)?([^`.]+)`", r"\1", text) for text in texts]
     return [text for text in plain if text]
 
 
 def _open(name: str, folder: Path, frames: int, options: dict[str, Any]) -> Any:
-    """The data set with its training part, or where that is empty with another."""
+    """Open the first part that has a window, of single frames if all runs are shorter."""
     from zoo.data import open_dataset
     from zoo.data.splits import SPLITS
-    from zoo.errors import ZooError
+    from zoo.errors import ConfigError, NoWindowError
 
-    for told in ("split", "root", "frames", "folder"):
-        if told in options:
-            raise ZooError(
-                f"{told} is no option here; say which folder by FOLDER, how many by --frames"
+    for reserved in ("split", "root", "frames", "folder"):
+        if reserved in options:
+            raise ConfigError(
+                f"{reserved} cannot be set here; use FOLDER for the folder and --frames for the "
+                "length"
             )
-    problem: ZooError | None = None
-    for length in (frames, 1):  # single frames, where the runs are shorter
+    root, errors = folder.absolute(), []
+    for length in (frames, 1):
         for split in SPLITS:
             try:
-                return open_dataset(
-                    name, split, root=folder.absolute(), folder=".", frames=length, **options
-                )
-            except ZooError as error:
-                if "has no window" not in str(error):
-                    raise
-                problem = problem or error
-    assert problem is not None
-    raise problem
+                return open_dataset(name, split, root=root, folder=".", frames=length, **options)
+            except NoWindowError as error:
+                errors.append(error)
+    raise errors[0]

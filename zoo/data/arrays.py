@@ -3,77 +3,55 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from zoo.data.files import CHANNELS_LAST, check_numbers, decoding, natural
-from zoo.data.meteonet import FrameFile
+from zoo.data.array_files import NAME_DIMS, SUFFIXES, ArrayFile, open_arrays
+from zoo.data.decoding import decoding
+from zoo.data.files import CHANNELS_LAST, check_numbers, natural
 from zoo.data.recordings import Series
 from zoo.data.series import SequenceDataset
-from zoo.errors import ZooError
-from zoo.labelled import CHANNELS, read_labelled
+from zoo.errors import ConfigError, DataError
+from zoo.labelled import CHANNELS
 from zoo.units import seconds
 
 __all__ = ["Arrays"]
 
-ENDINGS = (".npy", ".npz", ".h5", ".hdf5", ".nc", ".nc4", ".zarr")
 RECORDINGS = ("recording", "clip", "sample")
 BY_NUMBER = {
     3: ("time", "y", "x"),
     4: ("time", "channel", "y", "x"),
     5: ("recording", "time", "channel", "y", "x"),
 }
-NAME_THEM = 'name them by the option dims, as in "time y x" or "time y x channel"'
-IN_MEMORY = 2**28  # bytes up to which an array of an .npz is unpacked at once
-
-
-@dataclass
-class _Array:
-    """An array in a file: what it is called, its axes, and how to take a part of it.
-
-    take: of a tuple of slices, one for each axis. times, unit, name: where the file tells.
-    """
-
-    label: str
-    dims: tuple[str, ...] | None
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    take: Callable[[tuple[slice, ...]], np.ndarray]
-    times: np.ndarray | None = None
-    unit: str | None = None
-    name: str | None = None
 
 
 class Arrays(SequenceDataset):
     """Any arrays of frames: .npy, .npz, HDF5, NetCDF, zarr.
 
-    They are read a few frames at a time, so that a store may be larger than the memory (an .npz,
-    being packed, as a whole up to 256 MiB, and slowly beyond). NetCDF and zarr are read by
-    xarray, which minds scale_factor, _FillValue and the calendar; a zarr store that does not name
-    its dimensions by zarr alone, as the option dims says.
+    They are read a few frames at a time, so a store may be larger than memory (an .npz, being
+    compressed, is read as a whole up to 256 MiB, and slowly beyond). NetCDF and zarr are read
+    with xarray, which applies scale_factor, _FillValue and the calendar; a zarr store that does
+    not name its dimensions is read without it and needs the option dims. Arrays of uint8 are
+    pictures unless they have a unit.
 
-    Options, beside those of every data set of recordings: path, the file or store in
-    the folder, where there are several; variable, which of several arrays (of an .npz several
-    are several recordings otherwise); dims, the names of the axes in order, such as "time y x
-    channel", where the file does not name them ("time y x", or "time channel y x", or "recording
-    time channel y x" by number otherwise); channels, numbers of those to take; start and
-    time_step, the time of the first frame and from one to the next, where the file tells no
-    times; quantity, unit, grid_step, what the numbers mean, where it does not tell that. Arrays
-    of uint8 are pictures unless they have a unit. Negative values mean missing where
-    negative_is_missing.
+    path: File or store in the folder, if there are several.
+    variable: Name of one of several arrays. By default each array of an .npz is a recording.
+    dims: Names of the axes in order, such as "time y x channel", if the file does not name them
+        (default: "time y x", "time channel y x" or "recording time channel y x").
+    channels: Indices of the channels to read.
+    start, time_step: Time of the first frame and time between frames, if the file has no times.
+    quantity, unit, grid_step: Meaning of the values, if the file does not say.
+    negative_is_missing: Whether negative values are missing.
     """
 
     title = "Arrays"
     folder = "arrays"
     licence = "that of the data"
     layout = "a file .npy, .npz, .h5, .nc, or a folder .zarr"
-    counts = "as they are"
+    counts = "depend on the files"
 
     def read_series(
         self,
@@ -88,102 +66,107 @@ class Arrays(SequenceDataset):
         grid_step: float | None = None,
         negative_is_missing: bool = False,
     ) -> tuple[list[Series], dict[str, Any]]:
-        """The recordings of one file."""
-        file = self._file(path)
+        """Return the recordings of one file."""
         names = tuple(dims.split() if isinstance(dims, str) else dims or ()) or None
-        arrays = _open(file, variable, names)
-        step = None if time_step is None else seconds(time_step)
-        series: list[Series] = []
-        pictures = arrays[0].dtype == np.uint8 and unit is None and arrays[0].unit is None
+        arrays = open_arrays(self._find_file(path), variable, names)
+        first, step = arrays[0], None if time_step is None else seconds(time_step)
+        pictures = first.dtype == np.uint8 and unit is None and first.unit is None
+        series = []
         for array in arrays:
             check_numbers(array.label, array.dtype)
-            axes = _axes(array, names)
+            axes = _name_axes(array, names)
             length, height, width = (array.shape[axes.index(axis)] for axis in ("time", "y", "x"))
-            for name, first in _recordings(array, axes):
+            times = _times(start, step, length) if array.times is None else array.times
+            for name, recording in _recordings(array, axes):
                 read = functools.partial(
-                    _read, array, axes, first, channels, negative_is_missing, pictures
+                    _read, array, axes, recording, channels, negative_is_missing, pictures
                 )
-                times = array.times
-                if times is None and start is not None:
-                    if step is None:
-                        raise ZooError("start needs time_step, the time from frame to frame: 30min")
-                    ticks = np.arange(length) * np.timedelta64(round(step * 1e3), "ms")
-                    times = (_time(start).astype("datetime64[ms]") + ticks).astype("datetime64[s]")
                 series.append(Series(name, length, read, times, size=(height, width)))
-        found: dict[str, Any] = {"low": 0.0, "high": 1.0} if pictures else {}
-        if not pictures:
-            found["unit"] = unit or arrays[0].unit or "1"
-            found["variable"] = quantity or arrays[0].name or "value"
         # In a file that names its axes NaN means missing; elsewhere it is taken for a mistake.
-        named = arrays[0].dtype.kind == "f" and arrays[0].dims is not None
-        found["missing"] = negative_is_missing or named
+        missing = negative_is_missing or (first.dtype.kind == "f" and first.dims is not None)
+        fields: dict[str, Any] = {"missing": missing}
+        if pictures:
+            fields |= {"low": 0.0, "high": 1.0}
+        else:
+            fields["unit"] = unit or first.unit or "1"
+            fields["variable"] = quantity or first.name or "value"
         if step:
-            found["time_step"] = step
+            fields["time_step"] = step
         if grid_step:
-            found["grid_step"] = float(grid_step)
-        return series, found
+            fields["grid_step"] = float(grid_step)
+        return series, fields
 
-    def _file(self, path: str | None) -> Path:
+    def _find_file(self, path: str | None) -> Path:
         place = self.root if path is None else self.root / path
-        if place.suffix in ENDINGS or self.root.is_file():
+        if place.suffix in SUFFIXES or self.root.is_file():
             if not place.exists():
-                raise ZooError(f"there is no {place}; check the option path")
+                raise DataError(f"{place} does not exist; check the option path")
             return place
-        files = [p for p in sorted(place.glob("*"), key=natural) if p.suffix in ENDINGS]
+        files = [p for p in sorted(place.glob("*"), key=natural) if p.suffix in SUFFIXES]
         if len(files) != 1:
-            there = ", ".join(p.name for p in files[:8]) or "none of them"
-            raise ZooError(
-                f"{place} holds {there}; expected one of {', '.join(ENDINGS)}: choose it by the "
-                "option path"
+            found = ", ".join(p.name for p in files[:8]) or "none"
+            raise DataError(
+                f"{place}: expected one file {', '.join(SUFFIXES)}, found {found}; set the option "
+                "path"
             )
         return files[0]
 
 
-def _time(text: str) -> np.datetime64:
+def _times(start: str | None, step: float | None, length: int) -> np.ndarray | None:
+    """Return the times of frames from the options start and time_step."""
+    if start is None:
+        return None
+    if step is None:
+        raise ConfigError("start needs time_step, the time between frames, such as 30min")
     try:
-        return np.datetime64(text, "s")
+        first = np.datetime64(start, "s")
     except ValueError:
-        raise ZooError(f"start is {text!r}; write it as 2015-01-31T12:00") from None
+        raise ConfigError(f"start is {start!r}; write it as 2015-01-31T12:00") from None
+    ticks = np.arange(length) * np.timedelta64(round(step * 1e3), "ms")
+    return (first.astype("datetime64[ms]") + ticks).astype("datetime64[s]")
 
 
-def _axes(array: _Array, names: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The names of an array's axes as this module calls them, "time" and "y" and "x" among them."""
+def _name_axes(array: ArrayFile, names: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the axes in order: "time", "y", "x", and perhaps "channel" and "recording"."""
     dims = names or array.dims or BY_NUMBER.get(len(array.shape))
-    mend = NAME_THEM
     if dims is not None and not names and not array.dims and _is_channels_last(array.shape):
-        raise ZooError(f"{array.label} is {array.shape}; {CHANNELS_LAST}, or {mend}")
+        raise DataError(f"{array.label} has shape {array.shape}; {CHANNELS_LAST}, or {NAME_DIMS}")
     if dims is None or len(dims) != len(array.shape):
-        raise ZooError(
-            f"{array.label} is {array.shape}, with the dimensions {dims or 'not named'}; {mend}"
+        raise DataError(
+            f"{array.label} has shape {array.shape} and the dimensions {dims or 'unnamed'}; "
+            f"{NAME_DIMS}"
         )
     axes = [
         "channel" if d in CHANNELS else "recording" if d in RECORDINGS else str(d) for d in dims
     ]
     grid = [d for d in axes if d not in ("time", "channel", "recording")]
     if "time" not in axes or len(grid) != 2:
-        raise ZooError(
+        raise DataError(
             f"{array.label} has the dimensions {tuple(dims)}; expected 'time', two of the grid, "
-            f"and if needed 'channel' and 'recording': {mend}"
+            f"and optionally 'channel' and 'recording': {NAME_DIMS}"
         )
-    # The grid's axes keep their order and get their names; (x, y) by name is turned round.
+    # The grid's axes keep their order and get their names; ("x", "y") is transposed.
     if grid != ["x", "y"]:
         axes[axes.index(grid[0])], axes[axes.index(grid[1])] = "y", "x"
     return tuple(axes)
 
 
 def _is_channels_last(shape: tuple[int, ...]) -> bool:
-    """Whether (…, C, H, W) seems to be (…, H, W, C): the last axis short, and "C" is not."""
+    """Return whether (…, C, H, W) looks like (…, H, W, C): a short last axis, and a long "C"."""
     return len(shape) > 3 and 1 <= shape[-1] <= 4 < shape[-3]
 
 
-def _recordings(array: _Array, axes: tuple[str, ...]) -> list[tuple[str, int | None]]:
+def _recordings(array: ArrayFile, axes: tuple[str, ...]) -> Iterator[tuple[str, int | None]]:
+    """Yield the name and the index of every recording."""
     if "recording" not in axes:
-        return [(array.label, None)]
-    return [(f"{array.label}[{i}]", i) for i in range(array.shape[axes.index("recording")])]
+        yield array.label, None
+        return
+    for i in range(array.shape[axes.index("recording")]):
+        yield f"{array.label}[{i}]", i
 
 
 def _read(
-    array: _Array,
+    array: ArrayFile,
     axes: tuple[str, ...],
     recording: int | None,
     channels: Sequence[int] | None,
@@ -192,155 +175,22 @@ def _read(
     start: int,
     stop: int,
 ) -> np.ndarray:
-    """Frames (T, C, H, W) of an array with any order of axes."""
+    """Read frames (T, C, H, W) from an array with any order of axes."""
     chosen = {"time": slice(start, stop), "recording": slice(recording, (recording or 0) + 1)}
     with decoding(array.label, "is it complete?"):
         block = array.take(tuple(chosen.get(axis, slice(None)) for axis in axes))
     order = [axes.index(a) for a in ("recording", "time", "channel", "y", "x") if a in axes]
-    block = block.transpose(order)
+    block = block.transpose(order)  # (1, T, C, H, W), without missing axes
     block = block[0] if "recording" in axes else block
     block = block if "channel" in axes else block[:, None]  # (T, H, W) to (T, 1, H, W)
     if channels is not None:
         if not all(0 <= c < block.shape[1] for c in channels):
-            raise ZooError(f"{array.label} has {block.shape[1]} channels; there is no {channels}")
+            raise ConfigError(
+                f"channels is {channels}, but {array.label} has {block.shape[1]} channels"
+            )
         block = block[:, [*channels]]
     if block.dtype == np.uint8 and not pictures:
-        block = block.astype(np.float32)  # uint8 would be taken for pictures
+        block = block.astype(np.float32)  # uint8 would be read as pictures
     if negative_is_missing:
         block = np.where(block < 0, np.nan, block.astype(np.float32))
     return block
-
-
-def _open(file: Path, variable: str | None, names: tuple[str, ...] | None) -> list[_Array]:
-    """The arrays of a file, or the one that is asked for."""
-    ending = file.suffix
-    with decoding(file, "is it complete, and of the kind its name says?"):
-        if ending == ".npy":
-            loaded = np.load(file, mmap_mode="r", allow_pickle=False)
-            return [_Array(str(file), None, loaded.shape, loaded.dtype, loaded.__getitem__)]
-        if ending == ".npz":
-            with np.load(file, allow_pickle=False) as archive:
-                keys = list(archive.files)
-            chosen = sorted(keys, key=natural) if variable is None else [variable]
-            _check_name(file, chosen[0], keys)
-            return [_open_packed(file, key) for key in chosen]
-        if ending in (".h5", ".hdf5"):
-            return [_open_hdf5(file, variable)]
-        if ending == ".zarr" and importlib.util.find_spec("zarr"):
-            bare = _bare(file)
-            if bare and names is None:
-                raise ZooError(f"{file} does not name the dimensions of its arrays; {NAME_THEM}")
-            if bare:
-                return [_open_bare(file, bare, variable)]
-        return [_open_labelled(file, variable)]
-
-
-def _check_name(file: Path, name: str | None, names: Sequence[Any]) -> None:
-    listed = ", ".join(map(str, names[:12]))
-    if name is None:
-        raise ZooError(f"{file} holds several arrays; choose one by the option variable: {listed}")
-    if name not in names:
-        raise ZooError(f"{file} has no array {name!r}; it holds {listed or 'none'}")
-
-
-def _open_packed(file: Path, key: str) -> _Array:
-    packed = FrameFile(file, key)
-    small = math.prod(packed.shape) * packed._dtype.itemsize <= IN_MEMORY
-
-    def take(part: tuple[slice, ...]) -> np.ndarray:
-        if small:
-            return _unpacked(file, key)[part]
-        start, stop, _ = part[0].indices(packed.shape[0])
-        return packed.read(start, stop)[(slice(None), *part[1:])]
-
-    return _Array(f"{file}:{key}", None, packed.shape, packed._dtype, take)
-
-
-@functools.lru_cache(maxsize=64)
-def _unpacked(file: Path, key: str) -> np.ndarray:
-    with np.load(file, allow_pickle=False) as archive:
-        return np.asarray(archive[key])
-
-
-def _open_hdf5(file: Path, variable: str | None) -> _Array:
-    import h5py
-
-    opened = h5py.File(file)
-    names: list[str] = []
-    opened.visititems(
-        lambda name, item: (
-            names.append(name) if isinstance(item, h5py.Dataset) and item.ndim > 2 else None
-        )
-    )
-    if variable is None and len(names) == 1:
-        variable = names[0]
-    _check_name(file, variable, names)
-    array = opened[variable]
-    labels = tuple(dim.label for dim in array.dims)
-    unit = array.attrs.get("units")
-    return _Array(
-        f"{file}:{variable}",
-        labels if all(labels) else None,
-        array.shape,
-        array.dtype,
-        lambda part: opened[variable][part],
-        unit=None if unit is None else str(unit),
-        name=variable,
-    )
-
-
-def _bare(file: Path) -> dict[str, Any]:
-    """The arrays of a zarr store, if it does not name their dimensions, as xarray asks for."""
-    import zarr
-
-    store = zarr.open(file, mode="r")
-    arrays = {"": store} if isinstance(store, zarr.Array) else dict(store.arrays())
-    # The names are in the metadata of format 3, and among the attributes of format 2.
-    named = [
-        getattr(array.metadata, "dimension_names", None) or "_ARRAY_DIMENSIONS" in array.attrs
-        for array in arrays.values()
-    ]
-    return {} if all(named) else arrays
-
-
-def _open_bare(file: Path, arrays: dict[str, Any], variable: str | None) -> _Array:
-    """An array of a zarr store without names of dimensions, by zarr itself."""
-    names = [name for name, array in arrays.items() if array.ndim > 2]
-    if variable is None and len(names) == 1:
-        variable = names[0]
-    _check_name(file, variable, names)
-    array = arrays[variable or ""]
-    if packed := {"scale_factor", "add_offset"} & {*array.attrs}:
-        raise ZooError(
-            f"{file}:{variable} has {packed.pop()} but no names of dimensions; write it by xarray, "
-            "which minds both"
-        )
-    unit = array.attrs.get("units")
-    return _Array(
-        f"{file}:{variable}" if variable else str(file),
-        None,
-        array.shape,
-        array.dtype,
-        array.__getitem__,
-        unit=None if unit is None else str(unit),
-        name=variable or None,
-    )
-
-
-def _open_labelled(file: Path, variable: str | None) -> _Array:
-    """A variable of a NetCDF file or a zarr store, by xarray."""
-    array = read_labelled(file, variable)
-    times = None
-    if "time" in array.coords and np.issubdtype(array["time"].dtype, np.datetime64):
-        times = array["time"].values.astype("datetime64[s]")
-    unit = array.attrs.get("units")
-    return _Array(
-        f"{file}:{array.name}",
-        tuple(map(str, array.dims)),
-        array.shape,
-        array.dtype,
-        lambda part: array[part].values,
-        times,
-        None if unit is None else str(unit),
-        str(array.attrs.get("standard_name", array.name)),
-    )

@@ -1,8 +1,8 @@
-"""The contract of a data set: sequences of frames, and what their numbers mean."""
+"""The contract of a data set: sequences of frames, and what their values mean."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -10,12 +10,20 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from zoo.config import Data
+from zoo.errors import DataError
 
-__all__ = ["FrameDataset", "RemoteFile"]
+__all__ = ["FrameDataset", "RemoteFile", "data_of"]
 
 
 class RemoteFile(NamedTuple):
-    """A file that may be downloaded: its name, places to get it, bytes, and MD5 or SHA-256."""
+    """A file that can be downloaded.
+
+    Attributes:
+        name: File name.
+        urls: Where to download it from, in order of preference.
+        size: Bytes.
+        checksum: MD5 or SHA-256, in hexadecimal.
+    """
 
     name: str
     urls: tuple[str, ...]
@@ -26,19 +34,26 @@ class RemoteFile(NamedTuple):
 class FrameDataset(Dataset[Tensor]):
     """Sequences of frames: ``dataset[i]`` is float32 (T, C, H, W), NaN where missing.
 
-    Values are scaled so that the range of the data is [0, 1]; on a linear scale one beyond the
-    range of the training part is beyond [0, 1].
+    The range of the data is scaled to [0, 1]. On a linear scale, values beyond the range of the
+    training part are beyond [0, 1].
 
-    A plugin provides one by ``zoo_datasets()`` as a class that is made with the folder of its
-    files, ``split`` ("train", "valid" or "test") and ``frames`` (T), and options of its own as
-    keywords. It should raise ZooError for files that are absent or broken. A data set whose
-    numbers are no intensities says so by :attr:`data`. ``zoo data info`` prints the class
-    attributes and the docstring.
+    A plugin offers a subclass through ``zoo_datasets()``. It is called with the folder of its
+    files, ``split`` ("train", "valid" or "test"), ``frames`` (T) and its own options as
+    keywords, and raises DataError for missing or corrupt files. ``zoo data info`` prints the
+    class attributes and the docstring.
 
-    title: its name in full. folder: where under the data root its files are. licence, source:
-    on what terms and from where they can be had. layout: the files as they have to lie there.
-    counts: how many frames or sequences there are, and what is published of checksums.
-    downloads: files that ``zoo data fetch`` may bring, none where a licence must be accepted.
+    Attributes:
+        title: Full name.
+        folder: Folder of its files in the data root; by default its name.
+        licence: Terms of use.
+        source: Where to get the files.
+        layout: Names and places of the files in the folder.
+        counts: Numbers of frames or sequences, and published checksums.
+        downloads: Files that ``zoo data fetch`` downloads; none if a licence must be accepted.
+        endless: Whether sequences are generated, so that training draws new ones at every step.
+            The class then takes the options ``sequences`` and ``seed``.
+        data: What the values mean: :class:`zoo.config.Data` or a dict of its fields. By default
+            intensities from 0 to 1.
     """
 
     title: ClassVar[str] = ""
@@ -48,41 +63,58 @@ class FrameDataset(Dataset[Tensor]):
     layout: ClassVar[str] = ""
     counts: ClassVar[str] = ""
     downloads: ClassVar[tuple[RemoteFile, ...]] = ()
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """What the numbers mean: fields of :class:`zoo.config.Data`, for a model's config."""
-        return {}
-
-    @property
-    def record(self) -> Data:
-        """The same, as a record."""
-        return Data.parse(self.data, source=f"the data set {type(self).__name__}")
+    endless: ClassVar[bool] = False
+    data: Data | Mapping[str, Any] = Data()
 
     def __len__(self) -> int:
-        """Number of sequences."""
+        """Return the number of sequences."""
         raise NotImplementedError
 
     def __getitem__(self, index: int) -> Tensor:
-        """One sequence, (T, C, H, W)."""
+        """Return a sequence, (T, C, H, W)."""
         raise NotImplementedError
 
     def describe(self) -> dict[str, str]:
-        """Facts of what was found, for people: by name, as they are printed."""
+        """Return facts about the data for people, by name."""
         return {"sequences": f"{len(self):,}"}
 
     def scan(self) -> Iterator[tuple[int, int]]:
-        """Read everything once, for ``zoo data check``; yields (done, total) on the way.
+        """Read everything once.
 
-        Raises ZooError at the first file that is broken.
+        Yields:
+            Items read and in total.
+
+        Raises:
+            DataError: At the first corrupt file.
         """
         for index in range(len(self)):
             self[index]
             yield index + 1, len(self)
 
     def prepare(self, output: Path) -> Iterator[tuple[int, int]]:
-        """Write into the folder `output` what is quicker to read; yields (done, total)."""
-        from zoo.errors import ZooError
+        """Write a copy that is faster to read into the folder `output`.
 
-        raise ZooError(f"{self.title or type(self).__name__} needs no preparation; use it as it is")
+        Yields:
+            Frames written and in total.
+        """
+        raise DataError(f"{self.title or type(self).__name__} needs no preparation; use it as is")
         yield 0, 0
+
+    def verify(self, count: int) -> str | None:
+        """Verify the published checksum of the first `count` sequences.
+
+        Returns:
+            The checksum, or None if none is published for them.
+
+        Raises:
+            DataError: If the sequences differ from the published ones.
+        """
+        return None
+
+
+def data_of(dataset: object) -> Data:
+    """Return what the values of a data set mean, as a :class:`zoo.config.Data`."""
+    fields = getattr(dataset, "data", Data())
+    if isinstance(fields, Data):
+        return fields
+    return Data.parse(fields, source=f"the data set {type(dataset).__name__}")

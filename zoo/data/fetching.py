@@ -1,4 +1,4 @@
-"""Downloads: with progress, a checksum, and going on where one was broken off."""
+"""Resumable downloads with progress and checksums."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 
 from zoo.data.dataset import RemoteFile
-from zoo.errors import ZooError
+from zoo.errors import DataError
 from zoo.progress import progress_bar
 
 __all__ = ["fetch"]
@@ -19,14 +19,16 @@ TIMEOUT = 30  # seconds without an answer
 
 
 def fetch(file: RemoteFile, folder: Path) -> Path:
-    """Bring a file into `folder`, unless it is there, and return its path.
+    """Download a file into `folder`, unless it exists, and return its path.
 
-    What has come is kept as NAME.part when the connection breaks, and the next call goes on from
-    there. The file gets its name when size and checksum are right. Raises ZooError where no
-    place has it, or where it is not what was published.
+    When the connection breaks, the part so far is saved as NAME.part and the next call continues
+    there. The file gets its name once size and checksum are verified.
+
+    Raises:
+        DataError: If no URL works, or the file differs from the published one.
     """
     path, part = folder / file.name, folder / f"{file.name}.part"
-    if path.is_file() and path.stat().st_size == file.size and _checksum(path, file) == "right":
+    if path.is_file() and _checksum(path, file) == file.checksum:
         return path
     problems = []
     for url in file.urls:
@@ -35,47 +37,47 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
         except (OSError, ValueError) as error:  # URLError and time-outs are OSErrors
             problems.append(f"{url}: {error}")
             continue
-        if (found := _checksum(part, file)) == "right":
+        checksum = _checksum(part, file)
+        if checksum == file.checksum:
             os.replace(part, path)
             return path
-        part.unlink()  # of no use: the next try begins anew
-        problems.append(f"{url}: the checksum is {found}, expected {file.checksum}")
-    raise ZooError(
-        f"{file.name} could not be fetched ({'; '.join(problems)}); try again, or put it into "
+        part.unlink()  # the next attempt starts from zero
+        problems.append(f"{url}: the checksum is {checksum}, expected {file.checksum}")
+    raise DataError(
+        f"{file.name} could not be downloaded ({'; '.join(problems)}); try again, or put it into "
         f"{folder} yourself"
     )
 
 
 def _download(url: str, part: Path, file: RemoteFile) -> None:
-    have = part.stat().st_size if part.is_file() else 0
-    if have > file.size:
+    size = part.stat().st_size if part.is_file() else 0
+    if size > file.size:
         part.unlink()
-        have = 0
-    if have == file.size:
+        size = 0
+    if size == file.size:
         return
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-        if have and answer.status != 206:  # it sends all of it again
-            have = 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={size}-"} if size else {})
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+        if size and response.status != 206:  # the server sends all of it again
+            size = 0
         with (
-            part.open("ab" if have else "wb") as target,
-            progress_bar(f"fetching {file.name}", file.size, have) as bar,
+            part.open("ab" if size else "wb") as target,
+            progress_bar(f"downloading {file.name}", file.size, size) as bar,
         ):
-            while chunk := answer.read(CHUNK):
+            while chunk := response.read(CHUNK):
                 target.write(chunk)
-                have += len(chunk)
-                bar(have, "")
-                if have > file.size:
-                    raise ValueError(f"it sends more than {file.size:,} bytes")
-    if have < file.size:
-        raise ValueError(f"it broke off after {have:,} of {file.size:,} bytes")
+                size += len(chunk)
+                bar(size, "")
+                if size > file.size:
+                    raise ValueError(f"more than {file.size:,} bytes")
+    if size < file.size:
+        raise ValueError(f"the connection closed after {size:,} of {file.size:,} bytes")
 
 
 def _checksum(path: Path, file: RemoteFile) -> str:
-    """ "right", or what the checksum is."""
+    """Return the checksum of a file, of the kind that was published."""
     digest = hashlib.new("md5" if len(file.checksum) == 32 else "sha256")
     with path.open("rb") as opened:
         while chunk := opened.read(2**20):
             digest.update(chunk)
-    found = digest.hexdigest()
-    return "right" if found == file.checksum else found
+    return digest.hexdigest()

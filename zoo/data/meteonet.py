@@ -1,112 +1,83 @@
-"""What an .npz of MeteoNet holds, read without running anything in it."""
+"""The .npz files of Météo-France's MeteoNet, read without executing their pickles."""
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
-import zipfile
-import zlib
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from zoo.errors import ZooError
+from zoo.data.composite import RAIN, Composite
+from zoo.data.decoding import decoding
+from zoo.data.npz import LazyArray, open_member, read_header
+from zoo.errors import DataError
 
-__all__ = ["FrameFile", "read_dates"]
+__all__ = ["open_meteonet", "read_dates"]
 
 
-class FrameFile:
-    """An array (T, …) of an .npz, read a few frames at a time, in bounded memory.
+def open_meteonet(path: Path) -> list[Composite]:
+    """Open the frames of a file, whose product is its region."""
+    frames, dates = LazyArray(path, "data"), read_dates(path)
+    if frames.shape[0] != len(dates):
+        raise DataError(
+            f"{path} has {frames.shape[0]} frames and {len(dates)} dates; download it again"
+        )
+    match = re.match(r"rainfall_([A-Za-z]+)_", path.name)
+    region = match[1].upper() if match else "unknown"
+    return [
+        Composite(
+            time,
+            region,
+            {**RAIN, "time_step": 300.0},
+            functools.partial(_read, frames, i),
+            f"{path}, frame {i}",
+        )
+        for i, time in enumerate(dates.tolist())
+    ]
 
-    Going forward is quick; going back unpacks the file from its beginning again.
-    """
 
-    def __init__(self, path: Path, name: str) -> None:
-        self.path, self.name = path, name
-        self._file: Any = None
-        with self._opened() as file:
-            self.shape, self._dtype = _header(path, name, file)
-            self._first = file.tell()
-        if len(self.shape) < 2 or self._dtype.hasobject:
-            raise ZooError(f"{path}: {name} is {self.shape} of {self._dtype}; expected frames")
-        self._file = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the open file, which no other process can use."""
-        return {**self.__dict__, "_file": None}
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Frames start … stop − 1; ZooError where the file is broken."""
-        size = int(np.prod(self.shape[1:])) * self._dtype.itemsize
-        try:
-            if self._file is None:
-                self._file = self._opened()
-            self._file.seek(self._first + start * size)
-            content = self._file.read((stop - start) * size)
-        except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise ZooError(f"{self.path} cannot be read ({error}): fetch it again") from error
-        if len(content) != (stop - start) * size:
-            raise ZooError(f"{self.path}: {self.name} is cut off at frame {start}; fetch it again")
-        return np.frombuffer(content, self._dtype).reshape(-1, *self.shape[1:])
-
-    def _opened(self) -> Any:
-        try:
-            return zipfile.ZipFile(self.path).open(f"{self.name}.npy")
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
-            raise ZooError(
-                f"{self.path} cannot be read ({error}): is it an .npz with {self.name!r}? Fetch it "
-                "again"
-            ) from error
+def _read(frames: LazyArray, index: int) -> np.ndarray:
+    (grid,) = frames.read(index, index + 1)
+    # Hundredths of a millimetre in 5 minutes to mm/h.
+    return np.where(grid < 0, np.nan, grid * np.float32(0.01 * 12)).astype(np.float32)
 
 
 def read_dates(path: Path, name: str = "dates") -> np.ndarray:
-    """The times of an .npz, an array of datetime objects, as datetime64[s].
+    """Read an array of datetime objects in an .npz file as datetime64[s].
 
-    Such an array is a pickle, and a pickle can run any code. Here it cannot: of all the names
-    that it may call for, only those of an array of datetimes are known, and they stand for
-    functions of this module that build nothing else. Raises ZooError for any other.
+    Such an array is a pickle, and a pickle can execute any code. This unpickler cannot: it knows
+    the names in a pickled array of datetimes and no others, and they refer to functions of this
+    module that build nothing else.
+
+    Raises:
+        DataError: If the pickle contains anything else, or the file is corrupt.
     """
-    try:
-        with zipfile.ZipFile(path).open(f"{name}.npy") as file:
+    with decoding(f"{path}: {name}", "expected an array of datetimes; download it again"):
+        with open_member(path, name) as file:
             content = io.BytesIO(file.read())
-        shape, dtype = _header(path, name, content)
+        shape, dtype = read_header(path, name, content)
         if not dtype.hasobject:
             array = np.frombuffer(content.read(), dtype).reshape(shape)
             return array.astype("datetime64[s]")
-        values = _Dates(content).load().values
+        try:
+            values = _DatesUnpickler(content).load().values
+        except pickle.UnpicklingError as error:
+            raise DataError(f"{path}: {name} must contain times only ({error})") from None
         times = np.array(values, "datetime64[s]")
-    except pickle.UnpicklingError as error:
-        raise ZooError(f"{path}: {name} holds more than times ({error}); it is not read") from None
-    except Exception as error:  # whatever a broken pickle makes of itself
-        raise ZooError(
-            f"{path}: {name} cannot be read ({type(error).__name__}: {error}); expected an array "
-            "of datetimes: fetch it again"
-        ) from error
     if times.shape != shape or np.isnat(times).any():
-        raise ZooError(f"{path}: {name} is {times.shape}, expected {shape} times; fetch it again")
+        raise DataError(
+            f"{path}: {name} has shape {times.shape}, expected {shape} times; download it again"
+        )
     return times
 
 
-def _header(path: Path, name: str, file: Any) -> tuple[tuple[int, ...], np.dtype]:
-    try:
-        version = np.lib.format.read_magic(file)
-        read = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, fortran, dtype = read(file)
-    except (ValueError, OSError, zlib.error, EOFError) as error:
-        raise ZooError(f"{path}: {name} is no array ({error}); fetch it again") from error
-    if fortran and len(shape) > 1:
-        raise ZooError(f"{path}: {name} is stored column by column; save it again in C order")
-    return shape, dtype
-
-
 class _Array:
-    """Stands for numpy's array while it is unpickled: it keeps the list of values alone."""
+    """Replaces numpy's array during unpickling, and keeps only the list of values."""
 
     values: list[Any]
 
@@ -119,7 +90,7 @@ class _Array:
 
 
 def _datetime(*state: Any) -> datetime:
-    """A datetime of its ten packed bytes; Python 2 wrote them as text."""
+    """Return the datetime of ten packed bytes, which Python 2 wrote as text."""
     packed = state[0].encode("latin-1") if isinstance(state[0], str) else state[0]
     return datetime(packed[0] * 256 + packed[1], *packed[2:7])
 
@@ -128,7 +99,7 @@ def _encode(text: str, *_: Any) -> bytes:
     return text.encode("latin-1")
 
 
-class _Dates(pickle.Unpickler):
+class _DatesUnpickler(pickle.Unpickler):
     """An unpickler that knows an array of datetimes and nothing else."""
 
     known: ClassVar[dict[tuple[str, str], Any]] = {
@@ -145,5 +116,5 @@ class _Dates(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.known:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}")
         return self.known[module, name]

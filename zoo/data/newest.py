@@ -39,7 +39,7 @@ def newest_frames(
     options: dict[str, Any] = {
         key: value
         for key, value in trained_with.items()
-        if key not in (*kind.later, "every", "folder")
+        if key not in (*kind.split_options, "every", "folder")
     }
     options |= {"test_share": 1.0, "low": 0.0, "high": 1.0}
     opened: Any = open_dataset(

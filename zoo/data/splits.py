@@ -1,4 +1,4 @@
-"""The parts of a data set, and its runs of frames without a gap in time."""
+"""Splits: which frames are for training, validation and test."""
 
 from __future__ import annotations
 
@@ -9,32 +9,42 @@ from typing import Any, Literal
 import numpy as np
 
 from zoo.data.recordings import Series
-from zoo.errors import ZooError
+from zoo.errors import ConfigError
 
-__all__ = ["SPLITS", "Run", "Split", "gaps"]
+__all__ = ["SPLITS", "Run", "Split"]
 
 SPLITS = ("train", "valid", "test")
 
 
 @dataclass
 class Run:
-    """Frames of a series that follow one another without a gap, all in one split."""
+    """Consecutive frames of a recording without a gap, all of one part.
+
+    Attributes:
+        series: Index of the recording.
+        frames: Indices of its frames.
+    """
 
     series: int
-    frames: np.ndarray  # indices in the series
+    frames: np.ndarray
 
 
 @dataclass
 class Split:
-    """How a data set is split: by time or by series.
+    """How a data set is split, by time or by recording.
 
-    by: several series without times are split one by one in any case, not in the midst of one;
-        a lone one, in the midst of it.
-    test_from, valid_from: times, such as "2015-01-01", from which on frames are test and
-        valid. test_share, valid_share: in place of them, the share of all frames (by time) or of
-        all series, taken from the end: the test part last, the valid part before it.
+    Several recordings without times are assigned to one part each; a single one is cut.
 
-    Raises ZooError for shares that are none.
+    Attributes:
+        by: "time" or "series".
+        test_from: Time at which the test part starts, such as "2015-01-01".
+        valid_from: Time at which the validation part starts.
+        test_share: Share of all frames (by time) or recordings, at the end, used without
+            `test_from`.
+        valid_share: Share before the test part, used without `valid_from`.
+
+    Raises:
+        ConfigError: If the shares do not add up.
     """
 
     by: Literal["time", "series"]
@@ -45,91 +55,98 @@ class Split:
 
     def __post_init__(self) -> None:
         if not 0 <= self.test_share + self.valid_share <= 1:
-            raise ZooError(
-                f"test_share is {self.test_share}, valid_share {self.valid_share}; their sum must "
-                "be from 0 to 1"
+            raise ConfigError(
+                f"test_share is {self.test_share} and valid_share {self.valid_share}; their sum "
+                "must be between 0 and 1"
             )
 
     def cut(self, series: Sequence[Series], step: float | None) -> dict[str, list[Run]]:
-        """The frames of every part in runs without a gap.
+        """Return the runs of every part.
 
-        step: seconds from one frame to the next.
+        Args:
+            series: All recordings. Those with a part of their own keep it.
+            step: Seconds between frames.
 
-        Raises ZooError for times that are none, or that no frame has.
+        Raises:
+            ConfigError: For invalid times, and for times if the frames have none.
         """
-        free = [one for one in series if not one.part]
-        timed = self.by == "time" and all(one.times is not None for one in free)
-        apart = not timed and len(free) > 1
+        free = [recording for recording in series if not recording.part]
+        timed = self.by == "time" and all(recording.times is not None for recording in free)
+        whole = not timed and len(free) > 1  # recordings are not cut
         if not timed and (self.valid_from or self.test_from):
-            raise ZooError(
-                "test_from and valid_from need frames with times, and a split by time; this data "
-                "set has none here: use test_share and valid_share"
+            raise ConfigError(
+                "test_from and valid_from need a data set with times that is split by time; use "
+                "test_share and valid_share"
             )
-        # Where every frame stands on the scale that is split: times, or numbers.
-        positions, first = [], 0
-        for number, one in enumerate(series):
-            if timed and one.times is not None:
-                positions.append(one.times)
-            elif apart:
-                positions.append(np.full(one.length, number))
-            else:
-                positions.append(np.arange(first, first + one.length))
-            first += one.length
-        placed = [p for one, p in zip(series, positions, strict=True) if not one.part]
+        positions = _positions(series, timed, whole)
+        placed = [p for s, p in zip(series, positions, strict=True) if not s.part]
         scale = np.unique(np.concatenate(placed)) if placed else np.arange(1)
-        valid, test = self._starts(scale, apart)
+        valid, test = self._starts(scale, whole)
 
         runs: dict[str, list[Run]] = {split: [] for split in SPLITS}
-        for number, (one, position) in enumerate(zip(series, positions, strict=True)):
-            if one.part:
-                part = np.full(one.length, SPLITS.index(one.part))
+        for number, (recording, position) in enumerate(zip(series, positions, strict=True)):
+            if recording.part:
+                parts = np.full(recording.length, SPLITS.index(recording.part))
             else:
-                part = (position >= valid).astype(int) + (position >= test)
-            cuts = (part[1:] != part[:-1]) | gaps(one, step)
-            for piece in np.split(np.arange(one.length), np.flatnonzero(cuts) + 1):
-                if len(piece):
-                    runs[SPLITS[part[piece[0]]]].append(Run(number, piece))
+                parts = (position >= valid).astype(int) + (position >= test)
+            for run in recording.runs(step, parts):
+                if len(run):
+                    runs[SPLITS[parts[run[0]]]].append(Run(number, run))
         return runs
 
-    def _starts(self, scale: np.ndarray, apart: bool) -> tuple[Any, Any]:
-        """Where valid and test begin on a scale of positions, of whole series if `apart`."""
+    def _starts(self, scale: np.ndarray, whole: bool) -> tuple[Any, Any]:
+        """Return the positions at which the valid and the test part start.
+
+        Args:
+            scale: All positions, increasing.
+            whole: Whether a position is a whole recording.
+        """
         count = len(scale)
-        one = np.timedelta64(1, "s") if scale.dtype.kind == "M" else 1
-        after = scale[-1] + (scale[-1] - scale[0]) + one
+        smallest = np.timedelta64(1, "s") if scale.dtype.kind == "M" else 1
+        end = scale[-1] + (scale[-1] - scale[0]) + smallest
 
-        def moment(text: str) -> np.datetime64:
-            try:
-                return np.datetime64(text, "s")
-            except ValueError:
-                raise ZooError(f"{text!r} is no time; write it as 2015-01-31T12:00") from None
+        def index(share: float, stop: int = count) -> int:
+            start = stop - round(share * count)
+            # A test part with a share has at least one recording.
+            return count - 1 if share > 0 and whole and start == count and count > 1 else start
 
-        def place(share: float, end: int = count) -> int:
-            begin = end - round(share * count)
-            # A test part that is asked for has at least one series.
-            return count - 1 if share > 0 and apart and begin == count and count > 1 else begin
+        def position(index: int) -> Any:
+            return scale[max(0, index)] if index < count else end
 
-        def at(place: int) -> Any:
-            return scale[max(0, place)] if place < count else after
-
-        test = moment(self.test_from) if self.test_from else at(place(self.test_share))
+        test = _parse_time(self.test_from) if self.test_from else position(index(self.test_share))
         if self.valid_from:
-            valid = moment(self.valid_from)
+            valid = _parse_time(self.valid_from)
         elif self.valid_share and self.test_from:
-            valid = min(at(place(self.valid_share, int(np.searchsorted(scale, test)))), test)
+            before_test = int(np.searchsorted(scale, test))
+            valid = min(position(index(self.valid_share, before_test)), test)
+        elif self.valid_share:
+            valid = position(index(self.test_share + self.valid_share))
         else:
-            valid = at(place(self.test_share + self.valid_share)) if self.valid_share else test
+            valid = test
         if valid > test:
-            raise ZooError(
-                f"valid begins at {valid}, after test at {test}; put valid_from before test_from"
+            raise ConfigError(
+                f"the validation part starts at {valid}, after the test part, {test}; valid_from "
+                "must be before test_from"
             )
         return valid, test
 
 
-def gaps(series: Series, step: float | None) -> np.ndarray:
-    """Whether more or less than a step of time lies between a frame and the next: (length − 1,)."""
-    found = np.zeros(max(series.length - 1, 0), bool)
-    found[[i - 1 for i in series.breaks]] = True
-    if series.times is not None and step is not None:
-        apart = np.diff(series.times) / np.timedelta64(1, "s")
-        found |= np.abs(apart - step) > 0.01 * step
-    return found
+def _positions(series: Sequence[Series], timed: bool, whole: bool) -> list[np.ndarray]:
+    """Return the position of every frame on the scale that is split: times or numbers."""
+    positions, first = [], 0
+    for number, recording in enumerate(series):
+        if timed and recording.times is not None:
+            positions.append(recording.times)
+        elif whole:
+            positions.append(np.full(recording.length, number))
+        else:
+            positions.append(np.arange(first, first + recording.length))
+        first += recording.length
+    return positions
+
+
+def _parse_time(text: str) -> np.datetime64:
+    try:
+        return np.datetime64(text, "s")
+    except ValueError:
+        raise ConfigError(f"{text!r} is not a valid time; write it as 2015-01-31T12:00") from None

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import functools
-import io
-import os
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from zoo.data.files import VIDEOS, decoding, is_picture, natural, read_frames
+from zoo.config import Data
+from zoo.data.clip import Clip
+from zoo.data.decoding import decoding
+from zoo.data.files import VIDEOS, is_picture, natural, read_frames
 from zoo.data.recordings import Series
 from zoo.data.series import SequenceDataset
-from zoo.errors import ZooError
+from zoo.errors import ConfigError, DataError
 
-__all__ = ["KTH", "Clip", "Video"]
+__all__ = ["KTH", "Video"]
 
-#: Names of folders by which a data set says what is for what.
+#: Names of folders that assign their files to a part.
 PARTS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "valid"),
@@ -28,116 +29,25 @@ PARTS = {
 }
 
 
-class Clip:
-    """A video that is read a few frames at a time: ``clip.read(start, stop)`` is uint8.
-
-    Frames are (T, C, H, W), grey for 1 channel and RGB for 3, resized to `size` (height, width)
-    by area if given, and taken at `fps` of the video's frames a second if given (the frame that
-    is shown at each moment; the video's own rate is taken to be constant). Going forward is
-    quick; going back decodes from the beginning again.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        *,
-        inside: str | None = None,
-        channels: int = 1,
-        size: tuple[int, int] | None = None,
-        fps: float | None = None,
-    ) -> None:
-        self.path, self.inside, self.channels, self.size = path, inside, channels, size
-        self._frames: Iterator[np.ndarray] | None = None
-        self._next, self._process = 0, 0
-        with decoding(str(self), "is it complete, and a video?"), self._open() as container:
-            if not container.streams.video:
-                raise ZooError(f"{self}: holds no video, expected a video stream")
-            stream = container.streams.video[0]
-            rate = stream.average_rate or stream.guessed_rate
-            self.shape = size or (int(stream.height), int(stream.width))
-            count = stream.frames or sum(p.size > 0 for p in container.demux(stream))
-        if not count:
-            raise ZooError(f"{self}: holds no frames, expected at least one; choose another file")
-        self.rate = float(rate) if rate else 25.0
-        self.fps = self.rate if fps is None else float(fps)
-        if not 0 < self.fps <= self.rate:
-            raise ZooError(
-                f"{self}: fps is {self.fps:g}, the video has {self.rate:g}; choose up to that many"
-            )
-        self.length = max(1, int(count * self.fps / self.rate + 1e-6))
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.inside}" if self.inside else str(self.path)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the decoder, which no other process can use."""
-        return {**self.__dict__, "_frames": None}
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Frames start … stop − 1, uint8 (T, C, H, W); ZooError where it does not decode."""
-        indices = [int(i * self.rate / self.fps + 1e-6) for i in range(start, stop)]
-        if self._frames is None or indices[0] < self._next or self._process != os.getpid():
-            self._frames, self._next, self._process = self._decode(), 0, os.getpid()
-        taken: dict[int, np.ndarray] = {}
-        with decoding(str(self), "is it complete, and a video?"):
-            while self._next <= indices[-1]:
-                frame = next(self._frames, None)
-                if frame is None:
-                    raise ZooError(
-                        f"{self}: ends after {self._next} frames, {self.length} are announced at "
-                        f"{self.fps:g} a second; it is cut off: fetch it again"
-                    )
-                if self._next in indices:
-                    taken[self._next] = frame
-                self._next += 1
-        for i in indices:
-            if taken[i].shape[1:] != self.shape:
-                got, expected = ("×".join(map(str, s)) for s in (taken[i].shape[1:], self.shape))
-                raise ZooError(
-                    f"{self}: frame {i} is {got}, the video {expected}; expected frames of one "
-                    "size: resize all by the option size"
-                )
-        return np.stack([taken[i] for i in indices])
-
-    def _open(self) -> Any:
-        import av
-
-        if self.inside is None:
-            return av.open(str(self.path))
-        with zipfile.ZipFile(self.path) as archive:
-            return av.open(io.BytesIO(archive.read(self.inside)))
-
-    def _decode(self) -> Iterator[np.ndarray]:
-        """Every frame, (C, H, W) of uint8."""
-        height, width = self.size or (None, None)
-        with self._open() as container:
-            for frame in container.decode(video=0):
-                picture = frame.to_ndarray(
-                    format="gray" if self.channels == 1 else "rgb24",
-                    width=width,
-                    height=height,
-                    interpolation="AREA",
-                )
-                yield picture[None] if self.channels == 1 else np.moveaxis(picture, -1, 0)
-
-
 class Video(SequenceDataset):
     """Videos of any kind, and folders of pictures, each a recording.
 
-    Options, beside those of every data set of recordings: size, (height, width) or
-    one number, to which all are resized; colour, RGB in place of grey; fps, frames a second,
-    for videos. Files below folders called train or training, val or valid or validation, test
-    or testing are of that part; without such folders the last files, in the order of the
-    numbers in their names, are the test part (test_share, 0.2), of a lone one its last frames.
+    Files in folders named train or training, val, valid or validation, and test or testing are
+    of that part. Without such folders, the last files in the order of the numbers in their names
+    are the test part (test_share, 0.2); of a single video, its last frames.
+
+    size: (height, width) or one number, to resize all to.
+    colour: RGB instead of gray.
+    fps: Frames a second, for videos.
     """
 
     title = "Videos"
     folder = "video"
     licence = "that of the videos"
     layout = "videos (.mp4, .avi, .mkv, …) or folders of pictures, in any folders"
-    counts = "as they are"
+    counts = "depend on the files"
     split_by = "series"
-    meaning: ClassVar[dict[str, Any]] = {"low": 0.0, "high": 1.0}
+    data = Data(low=0.0, high=1.0)
 
     def read_series(
         self,
@@ -145,7 +55,7 @@ class Video(SequenceDataset):
         colour: bool = False,
         fps: float | None = None,
     ) -> tuple[list[Series], dict[str, Any]]:
-        """All videos and folders of pictures below the folder."""
+        """Return all videos and folders of pictures in the folder."""
         shape, channels = _check_size(size), 3 if colour else 1
         files = [self.root] if self.root.is_file() else sorted(self.root.rglob("*"), key=natural)
         clips = [
@@ -153,6 +63,13 @@ class Video(SequenceDataset):
             for path in files
             if path.suffix.lower() in VIDEOS and path.is_file()
         ]
+        rates = {round(clip.fps, 3): clip for clip in clips}
+        if len(rates) > 1:
+            (rate, clip), (other_rate, other) = sorted(rates.items())[:2]
+            raise DataError(
+                f"{clip} has {rate:g} frames a second and {other} {other_rate:g}; set the option "
+                f"fps = {rate:g} to read all at one rate"
+            )
         series = [
             Series(
                 str(clip),
@@ -166,26 +83,21 @@ class Video(SequenceDataset):
         ]
         pictures = [p for p in files if is_picture(p) and p.is_file()]
         for folder in sorted({p.parent for p in pictures}, key=natural):
-            read = functools.partial(_read_pictures, folder, channels, shape)
-            inside = [p for p in pictures if p.parent == folder]
-            series.append(
-                Series(
-                    str(folder),
-                    len(inside),
-                    read,
-                    part=self._part(folder),
-                    whole=True,
-                    size=shape or read_frames(folder, channels=1, part=slice(1)).shape[2:],
-                )
-            )
-        rates = {round(clip.fps, 3): clip for clip in clips}
-        if len(rates) > 1:
-            (one, first), (two, second) = sorted(rates.items())[:2]
-            raise ZooError(
-                f"{first} has {one:g} frames a second and {second} {two:g}; choose one rate for "
-                f"all by the option fps = {one:g}"
-            )
+            count = sum(p.parent == folder for p in pictures)
+            series.append(self._open_pictures(folder, count, channels, shape))
         return series, {"time_step": 1 / clips[0].fps} if clips else {}
+
+    def _open_pictures(
+        self, folder: Path, count: int, channels: int, size: tuple[int, int] | None
+    ) -> Series:
+        return Series(
+            str(folder),
+            count,
+            functools.partial(_read_pictures, folder, channels, size),
+            part=self._part(folder),
+            whole=True,
+            size=size or read_frames(folder, channels=1, part=slice(1)).shape[2:],
+        )
 
     def _part(self, path: Path) -> str | None:
         names = path.relative_to(self.root).parts if path != self.root else ()
@@ -195,15 +107,16 @@ class Video(SequenceDataset):
 class KTH(SequenceDataset):
     """KTH actions (Schuldt et al. 2004): 25 people, six actions, four scenes, 25 frames a second.
 
-    As in the papers: walking, jogging and running; persons 1–16 train, 17–25 are tested; frames
-    of 160 × 120 resized to 128 × 128, grey; cut to the frames in which a person is to be seen,
-    by the data set's own ``00sequences.txt``; windows start every 10 frames of walking and
-    jogging, every 3 of running (and every 10 of the other actions). How many sequences that
-    gives is printed by ``zoo data check``; published counts disagree.
+    As in the papers: walking, jogging and running; persons 1–16 for training, 17–25 for test;
+    frames of 160 × 120 resized to 128 × 128, gray; cut to the frames in which a person is visible
+    according to ``00sequences.txt``; windows start every 10 frames of walking and jogging, every
+    3 of running (and every 10 of the other actions). ``zoo data check`` prints the resulting
+    number of sequences; published numbers disagree.
 
-    Options, beside those of every data set of recordings: size, (height, width) or
-    one number; actions, a list of names; whole, to take whole clips, without 00sequences.txt;
-    valid_persons, numbers of persons of the training part that make up the valid part instead.
+    size: (height, width) or one number.
+    actions: List of names.
+    whole: Read whole clips, without 00sequences.txt.
+    valid_persons: Persons of the training part, by number, that are the validation part instead.
     """
 
     title = "KTH actions"
@@ -216,7 +129,7 @@ class KTH(SequenceDataset):
         "00sequences.txt; no checksums are published"
     )
     split_by = "series"
-    meaning: ClassVar[dict[str, Any]] = {"low": 0.0, "high": 1.0, "time_step": 1 / 25}
+    data = Data(low=0.0, high=1.0, time_step=1 / 25)
 
     ACTIONS = ("boxing", "handclapping", "handwaving", "jogging", "running", "walking")
     TRAIN = range(1, 17)  # persons
@@ -228,77 +141,86 @@ class KTH(SequenceDataset):
         whole: bool = False,
         valid_persons: list[int] | tuple[int, ...] = (),
     ) -> tuple[list[Series], dict[str, Any]]:
-        """A recording for each line of frames in 00sequences.txt, or each clip."""
+        """Return a recording for each range of frames in 00sequences.txt, or each clip."""
         if wrong := sorted({*actions} - {*self.ACTIONS}):
-            raise ZooError(f"KTH has no action {wrong[0]!r}; there are {', '.join(self.ACTIONS)}")
+            raise ConfigError(
+                f"actions contains {wrong[0]!r}; expected some of {', '.join(self.ACTIONS)}"
+            )
         if wrong := sorted({*valid_persons} - {*self.TRAIN}):
-            raise ZooError(
-                f"valid_persons holds {wrong[0]}; the persons of the training part are "
+            raise ConfigError(
+                f"valid_persons contains {wrong[0]}; the persons of the training part are "
                 f"{min(self.TRAIN)} to {max(self.TRAIN)}"
             )
-        found = [
-            (match, path, inside) for match, path, inside in self._files() if match[2] in actions
-        ]
-        if not found:
-            raise ZooError(
-                f"{self.root} holds no clip of {', '.join(actions)}: {self._where_to_get()}, or "
-                "choose others by the option actions"
+        files = [file for file in self._files() if file[0]["action"] in actions]
+        if not files:
+            raise DataError(
+                f"{self.root} contains no clip of {', '.join(actions)}: {self._where_to_get}, or "
+                "choose other actions"
             )
-        ranges = {} if whole else self._ranges()
+        ranges = None if whole else self._read_ranges()
         series = []
-        for match, path, inside in found:
-            person, action, scene = int(match[1]), match[2], match[3]
-            clip = Clip(path, inside=inside, size=_check_size(size))
-            key = f"person{person:02}_{action}_d{scene}"
+        for name, path, inside in files:
+            person, action = int(name["person"]), name["action"]
             part = "train" if person in self.TRAIN else "test"
-            if person in valid_persons:
-                part = "valid"
-            if not whole and key not in ranges:
-                raise ZooError(
-                    f"{clip}: 00sequences.txt says nothing of {key}; take the clip away, or take "
-                    "whole clips by the option whole = true"
-                )
-            for first, last in ranges.get(key, [(1, clip.length)]):
-                # The list counts some clips a few frames longer than they are.
-                last = min(last, clip.length)
-                if first <= last:
-                    series.append(
-                        Series(
-                            f"{clip}, frames {first}-{last}",
-                            last - first + 1,
-                            functools.partial(_read_from, clip, first - 1),
-                            part=part,
-                            whole=True,
-                            stride=3 if action == "running" else 10,
-                        )
+            part = "valid" if person in valid_persons else part
+            clip = Clip(path, inside=inside, size=_check_size(size))
+            for first, last in self._visible(clip, name, ranges):
+                series.append(
+                    Series(
+                        f"{clip}, frames {first}-{last}",
+                        last - first + 1,
+                        functools.partial(_read_from, clip, first - 1),
+                        part=part,
+                        whole=True,
+                        stride=3 if action == "running" else 10,
                     )
+                )
         return series, {}
 
     def _files(self) -> Iterator[tuple[re.Match[str], Path, str | None]]:
-        """The clips: what their names say, the file, and the name inside of a zip."""
-        name = re.compile(r"person(\d\d)_([a-z]+)(?:_d(\d))?(?:_uncomp)?\.avi")
+        """Yield the clips: the match of the name, the file, and the name in a zip file."""
+        name = re.compile(r"person(?P<person>\d\d)_(?P<action>[a-z]+)(?:_d(\d))?(?:_uncomp)?\.avi")
         for path in sorted(self.root.rglob("*"), key=natural):
             if path.suffix == ".avi" and (match := name.fullmatch(path.name)):
                 yield match, path, None
             elif path.suffix == ".zip":
-                with decoding(path, "is it a whole zip file?"), zipfile.ZipFile(path) as archive:
+                with decoding(path, "is the zip file complete?"), zipfile.ZipFile(path) as archive:
                     inner = archive.namelist()
                 for inside in sorted(inner, key=natural):
                     if match := name.fullmatch(Path(inside).name):
                         yield match, path, inside
 
-    def _ranges(self) -> dict[str, list[tuple[int, int]]]:
-        """The frames of every clip in which a person is seen, counted from 1, both included."""
+    def _visible(
+        self,
+        clip: Clip,
+        name: re.Match[str],
+        ranges: dict[str, list[tuple[int, int]]] | None,
+    ) -> list[tuple[int, int]]:
+        """Return the ranges of frames of a clip to use, counted from 1, both ends included."""
+        if ranges is None:
+            return [(1, clip.length)]
+        key = f"person{name['person']}_{name['action']}_d{name[3]}"
+        if key not in ranges:
+            raise DataError(
+                f"{clip}: 00sequences.txt does not list {key}; remove the clip, or read whole "
+                "clips with the option whole = true"
+            )
+        # The list counts some clips a few frames longer than they are.
+        clipped = [(first, min(last, clip.length)) for first, last in ranges[key]]
+        return [(first, last) for first, last in clipped if first <= last]
+
+    def _read_ranges(self) -> dict[str, list[tuple[int, int]]]:
+        """Return the frames of every clip in which a person is visible."""
         path = next(iter(sorted(self.root.rglob("00sequences.txt"))), None)
         if path is None:
-            raise ZooError(
-                f"{self.root} holds no 00sequences.txt, which says where a person is seen: get it "
-                f"from {self.source}, or take whole clips by the option whole = true"
+            raise DataError(
+                f"{self.root} contains no 00sequences.txt, which lists the frames with a person: "
+                f"get it from {self.source}, or read whole clips with the option whole = true"
             )
         text = path.read_text(encoding="latin-1")
         lines = re.findall(r"^\s*(person\d\d_[a-z]+_d\d)\s+frames\s+([-\d, \t]+)", text, re.M)
         if not lines:
-            raise ZooError(f"{path} is no list of sequences; fetch it again from {self.source}")
+            raise DataError(f"{path} is not a list of sequences; get it from {self.source} again")
         return {
             key: [(int(a), int(b)) for a, b in re.findall(r"(\d+)\s*-\s*(\d+)", frames)]
             for key, frames in lines
@@ -316,7 +238,7 @@ def _read_pictures(
 
 
 def _check_size(size: int | str | Sequence[int] | None) -> tuple[int, int] | None:
-    """(height, width) of a number, two numbers or "HEIGHTxWIDTH"."""
+    """Return (height, width) from a number, two numbers or "HEIGHTxWIDTH"."""
     if size is None:
         return None
     if isinstance(size, str):
@@ -324,5 +246,5 @@ def _check_size(size: int | str | Sequence[int] | None) -> tuple[int, int] | Non
     else:
         values = [size, size] if isinstance(size, int) else [*size]
     if len(values) != 2 or not all(isinstance(v, int) and 0 < v <= 4096 for v in values):
-        raise ZooError(f"size is {size!r}; expected one number, or height and width")
+        raise ConfigError(f"size is {size!r}; expected one number, or height and width")
     return values[0], values[1]

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.config import Data
-from zoo.data import open_dataset
+from zoo.data import find_dataset, open_dataset
+from zoo.data.dataset import data_of
 from zoo.errors import DataError
 from zoo.train.recipe import Recipe
 
@@ -21,7 +22,7 @@ def open_data(recipe: Recipe, root: Path | None) -> Any:
     """
     data = recipe.data
     options: dict[str, Any] = dict(data.options)
-    if data.name == "mmnist":
+    if _is_endless(recipe):
         options.setdefault("seed", data.seed)
         if is_fresh(recipe):
             options["sequences"] = (recipe.train.steps or 1) * recipe.train.batch_size
@@ -36,13 +37,17 @@ def open_data(recipe: Recipe, root: Path | None) -> Any:
 def is_fresh(recipe: Recipe) -> bool:
     """Return whether sequences are generated for every step, without end."""
     limited = "sequences" in recipe.data.options or recipe.train.steps is None
-    return recipe.data.name == "mmnist" and not limited
+    return _is_endless(recipe) and not limited
+
+
+def _is_endless(recipe: Recipe) -> bool:
+    return getattr(find_dataset(recipe.data.name), "endless", False)
 
 
 def describe(recipe: Recipe, dataset: Any) -> Data:
     """Describe the data for the config of the model."""
     fields = {
-        **getattr(dataset, "data", {}),
+        **data_of(dataset).model_dump(exclude_unset=True),
         "name": recipe.data.name,
         "size": tuple(dataset[0].shape[-2:]),
         "input_frames": recipe.data.input_frames,

@@ -1,0 +1,179 @@
+"""Frames of recordings: cached, cropped and pooled."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+from einops import rearrange
+
+from zoo.data.recordings import BLOCK, Series, format_size
+from zoo.errors import ConfigError, DataError
+from zoo.memory import trim
+
+__all__ = ["FrameReader", "check_crop"]
+
+CACHE = 128 * 2**20  # bytes of frames kept in memory
+
+
+class FrameReader:
+    """Reads frames of recordings and caches the most recent ones.
+
+    Args:
+        series: The recordings.
+        crop: (top, left, height, width), in cells of the files.
+        pool: Side of the squares of cells that are averaged; a square is missing if more than
+            half of it is.
+        decibels: Whether the values are decibels, whose powers are averaged.
+        fix: How to fix frames of different sizes, for messages.
+    """
+
+    def __init__(
+        self,
+        series: Sequence[Series],
+        crop: tuple[int, int, int, int] | None,
+        pool: int,
+        decibels: bool,
+        fix: str,
+    ) -> None:
+        self.series, self.crop, self.pool = series, crop, pool
+        self.decibels, self.fix = decibels, fix
+        self.cache = _Cache(CACHE)
+        self._frame_bytes: dict[int, int] = {}
+        self._read_bytes = 0
+        self._first: tuple[tuple[int, ...], str] | None = None  # shape and name
+
+    def read(self, number: int, chosen: np.ndarray) -> np.ndarray:
+        """Return frames of a recording as float32 (T, C, H, W), in the unit of the data.
+
+        Args:
+            number: Index of the recording.
+            chosen: Indices of its frames.
+
+        Raises:
+            DataError: If a frame differs in size from the first one read of all recordings.
+        """
+        frames = self.read_stored(number, chosen)
+        return frames / np.float32(255) if frames.dtype == np.uint8 else frames
+
+    def read_stored(self, number: int, chosen: np.ndarray) -> np.ndarray:
+        """Return frames as :meth:`read` does, but pictures without pooling as uint8."""
+        series = self.series[number]
+        absent = [int(i) for i in chosen if (number, int(i)) not in self.cache]
+        fresh = self._fill_cache(number, absent, {*map(int, chosen)}) if absent else {}
+        frames = []
+        for i in map(int, chosen):
+            frame = fresh[i] if i in fresh else self.cache.get((number, i))
+            if frame is None:  # evicted while the others were read
+                frame = self._crop_and_pool(series, series.read(i, i + 1)[0])
+            self._check_shape(series, i, frame)
+            frames.append(frame)
+        return np.stack(frames)
+
+    def _check_shape(self, series: Series, index: int, frame: np.ndarray) -> None:
+        if self._first is None:
+            self._first = frame.shape, series.label(index)
+        shape, first = self._first
+        if frame.shape != shape:
+            raise DataError(
+                f"{series.label(index)}: the frame is {format_size(frame.shape)}, that of {first} "
+                f"is {format_size(shape)}; expected frames of one size: {self.fix}"
+            )
+
+    def _fill_cache(
+        self, number: int, absent: list[int], wanted: set[int]
+    ) -> dict[int, np.ndarray]:
+        """Cache the absent frames and those between them; return the wanted ones."""
+        series, frames = self.series[number], dict[int, np.ndarray]()
+        # Cache a recording that is best read at once as a whole, if it fits.
+        size = self._frame_bytes.get(number, 0) * series.length if series.whole else CACHE
+        first, last = (0, series.length) if size < CACHE / 2 else (absent[0], absent[-1] + 1)
+        for start in range(first, last, BLOCK):
+            stop = min(start + BLOCK, last)
+            block = series.read(start, stop)
+            self._read_bytes += block.nbytes
+            for i in range(start, stop):
+                frame = self._crop_and_pool(series, block[i - start])
+                self._frame_bytes[number] = frame.nbytes
+                self.cache.put((number, i), frame)
+                if i in wanted:
+                    frames[i] = frame
+        if self._read_bytes > CACHE:
+            self._read_bytes = 0
+            trim()
+        return frames
+
+    def _crop_and_pool(self, series: Series, frame: np.ndarray) -> np.ndarray:
+        """Crop and pool a frame (C, H, W)."""
+        if self.crop:
+            frame = _crop(frame, self.crop, series.name)
+        if self.pool > 1:
+            frame = _pool(frame, self.pool, self.decibels)
+        # A copy does not keep the whole block in memory.
+        return np.array(frame, np.uint8 if frame.dtype == np.uint8 else np.float32)
+
+
+def _crop(frame: np.ndarray, crop: tuple[int, int, int, int], name: str) -> np.ndarray:
+    top, left, height, width = crop
+    cropped = frame[:, top : top + height, left : left + width]
+    if cropped.shape[1:] != (height, width):
+        raise ConfigError(
+            f"crop is {list(crop)} (top, left, height, width), which exceeds the frames of "
+            f"{name}, {format_size(frame.shape)}; choose a smaller one"
+        )
+    return cropped
+
+
+def _pool(frame: np.ndarray, k: int, decibels: bool) -> np.ndarray:
+    """Average a frame (C, H, W) over squares of k × k cells; an incomplete edge is cut off."""
+    frame = frame / np.float32(255) if frame.dtype == np.uint8 else frame
+    height, width = (side // k * k for side in frame.shape[1:])
+    if not height or not width:
+        raise ConfigError(
+            f"pool is {k}, but the frames are {format_size(frame.shape)}; choose a smaller one"
+        )
+    cells = rearrange(frame[:, :height, :width], "c (h k) (w l) -> c h w (k l)", k=k, l=k)
+    known = ~np.isnan(cells)
+    count = known.sum(-1)
+    cells = 10 ** (cells / 10) if decibels else cells
+    mean = np.where(known, cells, 0).sum(-1) / np.maximum(count, 1)
+    pooled = np.where(2 * count >= k * k, mean, np.nan)
+    if decibels:
+        with np.errstate(divide="ignore"):
+            pooled = 10 * np.log10(pooled)
+    return pooled
+
+
+class _Cache:
+    """The most recently used frames, up to a number of bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.bytes = limit, 0
+        self.frames: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+
+    def __contains__(self, key: tuple[int, int]) -> bool:
+        return key in self.frames
+
+    def get(self, key: tuple[int, int]) -> np.ndarray | None:
+        if key in self.frames:
+            self.frames.move_to_end(key)
+        return self.frames.get(key)
+
+    def put(self, key: tuple[int, int], frame: np.ndarray) -> None:
+        if key not in self.frames:
+            self.frames[key] = frame
+            self.bytes += frame.nbytes
+        while self.bytes > self.limit:
+            _, oldest = self.frames.popitem(last=False)
+            self.bytes -= oldest.nbytes
+
+
+def check_crop(crop: Sequence[int]) -> tuple[int, int, int, int]:
+    """Return a crop as four numbers; raise ConfigError for anything else."""
+    values = [*crop]
+    valid = len(values) == 4 and all(isinstance(v, int) and v >= 0 for v in values)
+    if not valid or not values[2] or not values[3]:
+        raise ConfigError(f"crop is {values}; expected four numbers: top, left, height, width")
+    top, left, height, width = values
+    return top, left, height, width
