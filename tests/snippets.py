@@ -5,6 +5,7 @@ A block whose first line is a comment with a path (`# recipe.toml`) is written t
 blocks are not run: they need a network, or an account.
 """
 
+import importlib
 import re
 import shlex
 import subprocess
