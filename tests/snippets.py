@@ -77,4 +77,5 @@ def install(project: Path, target: Path = Path("site")) -> None:
     subprocess.run(
         [*pip, "--no-build-isolation", "--target", target, project.resolve()], check=True
     )
+    importlib.invalidate_caches()  # the folder may be newer than the last search
     forget()
