@@ -5,6 +5,7 @@ A block whose first line is a comment with a path (`# recipe.toml`) is written t
 blocks are not run: they need a network, or an account.
 """
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -76,4 +77,5 @@ def install(project: Path, target: Path = Path("site")) -> None:
     subprocess.run(
         [*pip, "--no-build-isolation", "--target", target, project.resolve()], check=True
     )
+    importlib.invalidate_caches()  # the folder may be newer than the last search
     forget()

@@ -128,6 +128,13 @@ def test_pages_are_in_the_index() -> None:
     assert entries == pages - {"index"}
 
 
+def test_relative_links_lead_to_files() -> None:
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
+        text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.M | re.S)
+        for link in re.findall(r"\]\(([^)#]+)", text):
+            assert "://" in link or (page.parent / link).exists(), f"{page}: {link}"
+
+
 def test_reference_has_every_public_name() -> None:
     api = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\.\. auto\w+:: zoo\.(\w+)$", api, re.MULTILINE)) - {
