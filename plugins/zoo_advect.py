@@ -1,12 +1,12 @@
-"""Advect head: the last frame moved along predicted motion fields, gated with synthesis.
+"""Advect head: the current frame moved along predicted motion, mixed with a synthesized frame.
 
     u_k = r · tanh(upsample(U_k ∗ h))                   K motion fields, in pixels a step
-    m = softmax(M ∗ h)                                  K + 2 masks per pixel
+    m = softmax(M ∗ h)                                  K + 2 masks, which sum to 1 at each pixel
     x′ = m_0 ⊙ x + m_1 ⊙ (½ + W ∗ h) + Σ_k m_{k+1} ⊙ warp(x, −u_k)
 
-The motion fields have frame resolution and are at most r pixels a step, so that they cannot
-drift away. Masks and several transformations follow video prediction by pixel motion (Finn et
-al. 2016, arXiv 1605.07157); warping is backward and bilinear, with the border repeated.
+The motion fields have the resolution of the frame and are limited to r pixels a step. Several
+transformations combined by masks follow Finn et al. 2016 (arXiv 1605.07157). Warping is backward
+and bilinear, with the border repeated.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import zoo
 
 
 class AdvectHead(zoo.Head):
-    """The last frame moved along motion fields, mixed with itself and a synthesized frame.
+    """The current frame moved along motion fields, mixed with itself and a synthesized frame.
 
     Args:
         fields: K, the number of motion fields.
-        reach: r, the largest motion along each axis, in pixels a step.
+        reach: r, the largest motion along each axis, in pixels per step.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class AdvectHead(zoo.Head):
         with torch.no_grad():
             self.motion.bias.zero_()
             self.synthesis.bias.fill_(0.5)
-            # The last frame itself outweighs its rivals: an untrained head nearly repeats it.
+            # The mask of the current frame dominates at first: an untrained head nearly repeats it.
             rearrange(self.masks.bias, "(pixel mask) -> mask pixel", mask=fields + 2)[0] += 2
 
     def forward(self, features: Tensor, frame: Tensor) -> Tensor:
-        """One step of the equations above."""
+        """Compute x′ by the equations above."""
         motion = self.motion(features)
         motion = motion.to(torch.promote_types(motion.dtype, torch.float32))
         motion = F.interpolate(motion, scale_factor=self.patch, mode="bilinear")
@@ -62,5 +62,5 @@ class AdvectHead(zoo.Head):
 
 @zoo.hookimpl
 def zoo_heads() -> dict[str, type[zoo.Head]]:
-    """Offer the head to the zoo."""
+    """Register the head `advect`."""
     return {"advect": AdvectHead}

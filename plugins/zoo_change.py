@@ -1,10 +1,10 @@
-"""Change head: the last frame plus a predicted change.
+"""Change head: the current frame plus a predicted change.
 
     x′ = x + W ∗ h
 
-W starts near zero, so an untrained network repeats the last frame (persistence), and training
-only has to learn what differs. A residual connection from input to output, as in ResNets
-(arXiv 1512.03385), applied to the frame.
+W starts near zero, so that an untrained network repeats the frame (persistence) and training only
+has to learn the differences. This is the residual connection of ResNets (arXiv 1512.03385), from
+the frame to the prediction.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import zoo
 
 
 class ChangeHead(zoo.Head):
-    """The last frame plus a change, both at full resolution.
+    """The current frame plus a change, both at full resolution.
 
     Args:
-        scale: factor on the initial weights of W.
+        scale: Factor on the initial weights of W.
     """
 
     def __init__(self, in_channels: int, channels: int, patch: int = 1, scale: float = 0.1) -> None:
@@ -30,11 +30,11 @@ class ChangeHead(zoo.Head):
             self.conv.bias.zero_()
 
     def forward(self, features: Tensor, frame: Tensor) -> Tensor:
-        """One step of the equation above."""
+        """Compute x′ by the equation above."""
         return frame + self.to_pixels(self.conv(features))
 
 
 @zoo.hookimpl
 def zoo_heads() -> dict[str, type[zoo.Head]]:
-    """Offer the head to the zoo."""
+    """Register the head `change`."""
     return {"change": ChangeHead}

@@ -1,12 +1,12 @@
 """CMS-LSTM (Chai et al. 2021, arXiv 2102.03586): context embedding, multi-scale expression.
 
-Context embedding: x and h look at one another, five times in turn,
+Context embedding: x and h gate each other in turn, five times,
 
     odd:   x ← 2σ(W_q ∗ h) ⊙ x            even:   h ← 2σ(W_r ∗ x) ⊙ h
 
-then the step of ConvLSTM to h′, c′, then the spatiotemporal expression. f is h′ and c′ side
-by side along the width. For each scale s, every one of its s² patches of h′ and c′ together
-attends to itself (1×1 q, k, v; softmax of q·k, not scaled), and f is added:
+followed by a step of ConvLSTM to h′, c′ and the spatiotemporal expression. f is h′ and c′
+concatenated along the width. fₛ is f plus self-attention within each of s² patches of h′ and c′
+(1×1 q, k, v; softmax of q·k without scaling):
 
     z_h, z_c = W ∗ [f₁, f₂, f₄], split along the width;   z = W₁ₓ₁ ∗ [z_h, z_c]
     i, g, o = split(W_z ∗ [z, h′])
@@ -24,9 +24,9 @@ import zoo
 
 
 class PatchAttention(nn.Module):
-    """Self-attention within each of scale² patches of h and c taken together, and a residual.
+    """fₛ: self-attention within each of scale² joint patches of h and c, plus a residual.
 
-    A size that the scale does not divide is padded by repeating the border, and cropped.
+    Sizes that the scale does not divide are padded by repeating the border, and cropped.
     """
 
     def __init__(self, channels: int, scale: int) -> None:
@@ -35,7 +35,7 @@ class PatchAttention(nn.Module):
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
 
     def forward(self, h: Tensor, c: Tensor) -> Tensor:
-        """(B, C, H, W) twice to (B, C, H, 2W)."""
+        """Return fₛ (B, C, H, 2W) for h and c (B, C, H, W)."""
         height, width = h.shape[-2:]
         pad = (0, -width % self.scale, 0, -height % self.scale)
         pair = torch.stack([F.pad(x, pad, mode="replicate") for x in (h, c)], dim=1)
@@ -62,7 +62,13 @@ class PatchAttention(nn.Module):
 
 
 class CMSLSTM(zoo.RecurrentCell):
-    """State: h, c, each (B, channels, H, W). The output is h″."""
+    """CMS-LSTM. The state is h, c, each (B, channels, H, W); the output is h″.
+
+    Args:
+        kernel_size: Kernel size of all convolutions that are not 1×1.
+        iterations: How often x or h is gated.
+        scales: The s of the multi-scale attention.
+    """
 
     def __init__(
         self,
@@ -87,11 +93,11 @@ class CMSLSTM(zoo.RecurrentCell):
         self.expression = conv(2 * channels, 3 * channels)
 
     def init_state(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Zeros."""
+        """Return zeros for h and c."""
         return self.zeros(x), self.zeros(x)
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> zoo.Step:
-        """One step of the equations above."""
+        """Take one step of the equations above."""
         h, c = state
         for turn in range(self.iterations):
             if turn % 2 == 0:
@@ -101,7 +107,7 @@ class CMSLSTM(zoo.RecurrentCell):
         i, f, g, o = self.gates(torch.cat([x, h], dim=1)).chunk(4, dim=1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         h = torch.sigmoid(o) * torch.tanh(c)
-        # The convolution runs over the map of double width, across the seam of h and c.
+        # As in the paper, the convolution crosses the seam between h and c.
         z = self.combine(torch.cat([attend(h, c) for attend in self.attentions], dim=1))
         z = self.mix(torch.cat(z.chunk(2, dim=3), dim=1))
         i, g, o = self.expression(torch.cat([z, h], dim=1)).chunk(3, dim=1)
@@ -112,5 +118,5 @@ class CMSLSTM(zoo.RecurrentCell):
 
 @zoo.hookimpl
 def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Offer the cell to the zoo."""
+    """Register the cell `cmslstm`."""
     return {"cmslstm": CMSLSTM}

@@ -1,10 +1,10 @@
-"""ConvLSTM (Shi et al. 2015, arXiv 1506.04214): an LSTM whose products are convolutions.
+"""ConvLSTM (Shi et al. 2015, arXiv 1506.04214): an LSTM with convolutions for products.
 
     i, f, g, o = split(W ∗ [x, h] + b)
     c′ = σ(f) ⊙ c + σ(i) ⊙ tanh(g)
     h′ = σ(o) ⊙ tanh(c′)
 
-without the paper's peepholes, as the MS-RNN papers use it.
+As in the MS-RNN papers, there are no peepholes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ import zoo
 
 
 class ConvLSTM(zoo.RecurrentCell):
-    """State: h, c, each (B, channels, H, W). The output is h′.
+    """ConvLSTM. The state is h, c, each (B, channels, H, W); the output is h′.
 
-    bias: b. forget_bias: a number added to f. norm: layer normalisation after the convolutions
-    of x and of h, which are then two; needs the size of the frames.
+    Args:
+        kernel_size: Kernel size of W.
+        bias: Whether b exists.
+        forget_bias: Number added to f.
+        norm: Whether to split W into one convolution of x and one of h, each followed by layer
+            normalization. Requires the size of the frames.
     """
 
     def __init__(
@@ -45,11 +49,11 @@ class ConvLSTM(zoo.RecurrentCell):
             self.gates = conv(in_channels + channels, 4 * channels)
 
     def init_state(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Zeros."""
+        """Return zeros for h and c."""
         return self.zeros(x), self.zeros(x)
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> zoo.Step:
-        """One step of the equations above."""
+        """Take one step of the equations above."""
         h, c = state
         if self.norm:
             gates = self.x_gates(x) + self.h_gates(h)
@@ -63,5 +67,5 @@ class ConvLSTM(zoo.RecurrentCell):
 
 @zoo.hookimpl
 def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Offer the cell to the zoo."""
+    """Register the cell `convlstm`."""
     return {"convlstm": ConvLSTM}

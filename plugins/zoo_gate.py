@@ -1,13 +1,13 @@
-"""Gate head: per pixel, a learned mixture of the last frame and a synthesized one.
+"""Gate head: a mixture of the current frame and a synthesized one, gated per pixel.
 
     g = σ(V ∗ h + b)
     s = ½ + W ∗ h
     x′ = (1 − g) ⊙ x + g ⊙ s
 
-Where g is 0 the last frame stays as it is; where g is 1 the pixel is replaced, whatever was
-there before. The change head must cancel the old value exactly; this one need not know it. b
-starts at −2, a gate that is nearly closed but still passes gradients, and s starts from mid-grey,
-so that the gate is not closed for good because the first syntheses are black.
+Where g is 0, the pixel is copied; where g is 1, it is replaced regardless of its old value, which
+the change head would have to cancel exactly. b starts at −2, where the gate is nearly closed but
+still passes gradients. s starts at mid-gray: if it started at black, training would close the gate
+for good.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import zoo
 
 
 class GateHead(zoo.Head):
-    """A mixture of the last frame and a synthesized one; one gate per pixel for all channels.
+    """A mixture of the current frame and a synthesized one, with one gate per pixel.
 
     Args:
-        bias_start: b at the start of training.
+        bias_start: Initial value of b.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class GateHead(zoo.Head):
             self.synthesis.bias.fill_(0.5)
 
     def forward(self, features: Tensor, frame: Tensor) -> Tensor:
-        """One step of the equations above."""
+        """Compute x′ by the equations above."""
         g = torch.sigmoid(self.to_pixels(self.gate(features)))
         s = self.to_pixels(self.synthesis(features))
         return torch.lerp(frame, s.to(frame.dtype), g.to(frame.dtype))
@@ -44,5 +44,5 @@ class GateHead(zoo.Head):
 
 @zoo.hookimpl
 def zoo_heads() -> dict[str, type[zoo.Head]]:
-    """Offer the head to the zoo."""
+    """Register the head `gate`."""
     return {"gate": GateHead}

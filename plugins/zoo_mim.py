@@ -1,7 +1,7 @@
 """MIM (Wang et al. 2019, arXiv 1811.07490): memory in memory.
 
-PredRNN's cell in which, above the bottom layer, two cascaded memories take the place of the
-forget gate. y is the output of the layer below one step ago:
+The bottom layer is PredRNN's cell. Above it, two cascaded memories replace the forget gate. y is
+the output of the layer below one step ago:
 
     MIM-N:  i, f, g = split(Wₙ ∗ [x − y, n]);     n′ = σ(f) ⊙ n + σ(i) ⊙ tanh(g)
             D = σ(Vₙ ∗ [x − y, n′]) ⊙ tanh(n′)
@@ -12,8 +12,8 @@ forget gate. y is the output of the layer below one step ago:
     iₘ, fₘ, gₘ = split(Wₘ ∗ [x, m]);              m′ = σ(fₘ) ⊙ m + σ(iₘ) ⊙ tanh(gₘ)
     o′ = σ(o + Wₒ ∗ [c′, m′]);                    h′ = o′ ⊙ tanh(W₁ₓ₁ ∗ [c′, m′])
 
-The published code computes N and S in the bottom layer, too, and a forget gate above it, and
-uses neither; here they do not exist.
+The published code also computes N and S in the bottom layer and a forget gate above it, without
+using them. Here, they do not exist.
 """
 
 from __future__ import annotations
@@ -25,9 +25,15 @@ import zoo
 
 
 class MIM(zoo.RecurrentCell):
-    """State: h, c, and n, s above the bottom layer; memory: m; each (B, channels, H, W).
+    """MIM. The state is h, c (and n, s above the bottom layer), the memory m; the output is h′.
 
-    Raises ZooError above the bottom layer if in_channels is not channels, as x − y is taken.
+    Each is (B, channels, H, W).
+
+    Args:
+        kernel_size: Kernel size of all convolutions but W₁ₓ₁.
+
+    Raises:
+        ZooError: If in_channels and channels differ above the bottom layer.
     """
 
     def __init__(
@@ -38,7 +44,7 @@ class MIM(zoo.RecurrentCell):
         if self.cascade and in_channels != channels:
             raise zoo.ZooError(
                 f"layer {place.index} of {type(self).__name__} has {in_channels} input and "
-                f"{channels} hidden channels; it subtracts them, so make them equal"
+                f"{channels} hidden channels; they must be equal"
             )
 
         def conv(inputs: int, outputs: int) -> nn.Conv2d:
@@ -55,19 +61,19 @@ class MIM(zoo.RecurrentCell):
             self.s_output = conv(channels, channels)
 
     def init_state(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Zeros."""
+        """Return zeros for h and c, and for n and s above the bottom layer."""
         return tuple(self.zeros(x) for _ in range(4 if self.cascade else 2))
 
     def forward(
         self, x: Tensor, state: tuple[Tensor, ...], memory: Tensor, below: Tensor | None
     ) -> zoo.Step:
-        """One step of the equations above."""
+        """Take one step of the equations above."""
         return self.advance(x, state, memory, below)[0]
 
     def advance(
         self, x: Tensor, state: tuple[Tensor, ...], memory: Tensor, below: Tensor | None
     ) -> tuple[zoo.Step, Tensor]:
-        """One step, and the output gate o′."""
+        """Take one step; also return the output gate o′."""
         h, c, *cascade = state
         m = memory
         gates = self.gates(torch.cat([x, h], dim=1))
@@ -89,13 +95,13 @@ class MIM(zoo.RecurrentCell):
         return zoo.Step(h, (h, c, *cascade), memory=m), o
 
     def _nonstationary(self, difference: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
-        """MIM-N: n′ and D."""
+        """Return n′ and D of MIM-N."""
         i, f, g = self.n_gates(torch.cat([difference, n], dim=1)).chunk(3, dim=1)
         n = torch.sigmoid(f) * n + torch.sigmoid(i) * torch.tanh(g)
         return n, torch.sigmoid(self.n_output(torch.cat([difference, n], dim=1))) * torch.tanh(n)
 
     def _stationary(self, d: Tensor, c: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """MIM-S: s′ and T."""
+        """Return s′ and T of MIM-S."""
         i, f, g, o = self.s_gates(torch.cat([d, c], dim=1)).chunk(4, dim=1)
         s = torch.sigmoid(f) * s + torch.sigmoid(i) * torch.tanh(g)
         return s, torch.sigmoid(o + self.s_output(s)) * torch.tanh(s)
@@ -103,5 +109,5 @@ class MIM(zoo.RecurrentCell):
 
 @zoo.hookimpl
 def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Offer the cell to the zoo."""
+    """Register the cell `mim`."""
     return {"mim": MIM}

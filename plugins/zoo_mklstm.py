@@ -1,14 +1,14 @@
-"""MK-LSTM (Ma et al. 2023, arXiv 2304.07724): an LSTM with two sizes of kernel.
+"""MK-LSTM (Ma et al. 2023, arXiv 2304.07724): an LSTM with two kernel sizes.
 
-A memory of small and a memory of large neighbourhoods, k = 3 and 5 in the paper:
+There is one memory per kernel size k, 3 and 5 in the paper:
 
     iₖ, fₖ, gₖ, oₖ = split(Wₖ ∗ [x, h] + bₖ)          with k×k kernels, for both k
     cₖ′ = σ(fₖ) ⊙ cₖ + σ(iₖ) ⊙ tanh(gₖ)
     o = σ(o₃ + o₅ + V₃ ∗ c₃′ + V₅ ∗ c₅′)
     h′ = o ⊙ tanh(W₁ₓ₁ ∗ [c₃′, c₅′])
 
-In a mirrored pyramid of scales it is MS-LSTM, the model of the paper; in a plain stack the
-paper calls it TMS-LSTM.
+In a mirrored pyramid of scales, this is MS-LSTM, the model of the paper. The paper calls the plain
+stack TMS-LSTM.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ import zoo
 
 
 class MKLSTM(zoo.RecurrentCell):
-    """State: h and a memory c for each size of kernel, each (B, channels, H, W).
+    """MK-LSTM. The state is h and one c per kernel size; the output is h′.
 
-    `kernel_sizes` are two in the paper; any number of odd sizes works.
+    Each is (B, channels, H, W).
+
+    Args:
+        kernel_sizes: One or more odd numbers.
     """
 
     def __init__(
@@ -38,11 +41,11 @@ class MKLSTM(zoo.RecurrentCell):
         self.mix = nn.Conv2d(len(kernel_sizes) * channels, channels, 1)
 
     def init_state(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Zeros."""
+        """Return zeros for h and every c."""
         return tuple(self.zeros(x) for _ in range(1 + len(self.gates)))
 
     def forward(self, x: Tensor, state: tuple[Tensor, ...]) -> zoo.Step:
-        """One step of the equations above."""
+        """Take one step of the equations above."""
         h, *memories = state
         xh = torch.cat([x, h], dim=1)
         outputs, updated = [], []
@@ -58,5 +61,5 @@ class MKLSTM(zoo.RecurrentCell):
 
 @zoo.hookimpl
 def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Offer the cell to the zoo."""
+    """Register the cell `mklstm`."""
     return {"mklstm": MKLSTM}

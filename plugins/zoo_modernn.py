@@ -1,11 +1,11 @@
-"""MoDeRNN (Chai et al. 2022, arXiv 2110.12978): the context of details, then ConvLSTM.
+"""MoDeRNN (Chai et al. 2022, arXiv 2110.12978): detail context, then ConvLSTM.
 
-Before the step of ConvLSTM, x and h look at one another, five times in turn:
+Before the step of ConvLSTM, x and h gate each other in turn, five times:
 
     odd:   x ← 2σ(K ∗ h) ⊙ x            even:   h ← 2σ(K′ ∗ x) ⊙ h
 
-where K ∗ h is the mean of a 3×3, a 5×5 and a 7×7 convolution. They are three in the weights
-and one 7×7 convolution when it runs: their kernels are added, centres upon one another.
+K ∗ h is the mean of a 3×3, a 5×5 and a 7×7 convolution. They are stored as three and computed as
+one 7×7 convolution with the sum of their centered kernels.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import zoo
 
 
 class MeanConvolution(nn.Module):
-    """The mean of convolutions of several odd sizes, run as one of the largest."""
+    """The mean of convolutions with several odd kernel sizes, computed as one of the largest."""
 
     def __init__(self, inputs: int, outputs: int, sizes: tuple[int, ...]) -> None:
         super().__init__()
         self.convs = nn.ModuleList(nn.Conv2d(inputs, outputs, k, padding=k // 2) for k in sizes)
 
     def merged(self) -> tuple[Tensor, Tensor]:
-        """The weight and bias of the one convolution."""
+        """Return the weight and bias of the equivalent convolution."""
         largest = max(conv.weight.shape[-1] for conv in self.convs)
         weight = sum(F.pad(c.weight, 4 * [(largest - c.weight.shape[-1]) // 2]) for c in self.convs)
         bias = sum(conv.bias for conv in self.convs)
@@ -33,7 +33,13 @@ class MeanConvolution(nn.Module):
 
 
 class MoDeRNN(zoo.RecurrentCell):
-    """State: h, c, each (B, channels, H, W). The output is h′."""
+    """MoDeRNN. The state is h, c, each (B, channels, H, W); the output is h′.
+
+    Args:
+        kernel_size: Kernel size of ConvLSTM's gates.
+        iterations: How often x or h is gated.
+        detail_sizes: Kernel sizes of K and K′.
+    """
 
     def __init__(
         self,
@@ -50,11 +56,11 @@ class MoDeRNN(zoo.RecurrentCell):
         self.gates = nn.Conv2d(in_channels + channels, 4 * channels, kernel_size, padding="same")
 
     def init_state(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Zeros."""
+        """Return zeros for h and c."""
         return self.zeros(x), self.zeros(x)
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> zoo.Step:
-        """One step of the equations above."""
+        """Take one step of the equations above."""
         h, c = state
         at_h, at_x = self.look_at_h.merged(), self.look_at_x.merged()
         for turn in range(self.iterations):
@@ -70,5 +76,5 @@ class MoDeRNN(zoo.RecurrentCell):
 
 @zoo.hookimpl
 def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Offer the cell to the zoo."""
+    """Register the cell `modernn`."""
     return {"modernn": MoDeRNN}

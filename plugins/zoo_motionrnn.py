@@ -1,6 +1,6 @@
-"""MotionRNN (Wu et al. 2021, arXiv 2103.02243): MIM with a MotionGRU between its layers.
+"""MotionRNN (Wu et al. 2021, arXiv 2103.02243): MIM with a MotionGRU between layers.
 
-Given MIM's h′ and output gate o, k² fields of motion are tracked on a grid of half size:
+Given MIM's h′ and output gate o, k² motion fields F are tracked on a grid of half the size:
 
     e = 2×2 convolution of stride 2 of h′, C → C/4 (at least 1)
     u = σ(Wᵤ ∗ [e, F]);   r = σ(Wᵣ ∗ [e, F]);   q = tanh(W_q ∗ [e, r ⊙ F])
@@ -11,11 +11,11 @@ Given MIM's h′ and output gate o, k² fields of motion are tracked on a grid o
     g = σ(W_g ∗ [d, h′]);   X = g ⊙ h′ + (1 − g) ⊙ d
     h″ = X + (1 − o) ⊙ x                          the motion highway; all W are 1×1
 
-h″ is the output and the h of the next step. The last layer has no MotionGRU: h″ = h′. (The
-published code holds the weights of one there and uses them not.)
+h″ is the output and the next step's h. The last layer has no MotionGRU: h″ = h′. (The published
+code creates one there, but does not use it.)
 
-Of two accidents in the published code the first, mixing the samples of a batch, is not
-reproduced; the second is `published_order`.
+The published code has two bugs. The first, mixing the samples of a batch, is not reproduced; the
+second is the option `published_order`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import zoo
 
 
 class MotionGRU(nn.Module):
-    """The unit above, for maps of `channels` channels of any height and width."""
+    """The MotionGRU above, for feature maps of any height and width."""
 
     def __init__(
         self, channels: int, fields: int, alpha: float, align_corners: bool, published_order: bool
@@ -49,9 +49,9 @@ class MotionGRU(nn.Module):
         self.gate = nn.Conv2d(2 * channels, channels, 1)
 
     def forward(self, h: Tensor, flow: Tensor, trend: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """X, F′ and D′ of h′, F and D."""
+        """Return X, F′ and D′, given h′, F and D."""
         height, width = h.shape[-2:]
-        # An odd size is made even by repeating the border, and cropped again below.
+        # Odd sizes are made even by repeating the border, and cropped below.
         even = F.pad(h, (0, width % 2, 0, height % 2), mode="replicate")
         e = self.encode(even)
         u, r = torch.sigmoid(self.gates(torch.cat([e, flow], dim=1))).chunk(2, dim=1)
@@ -62,7 +62,7 @@ class MotionGRU(nn.Module):
         warped = zoo.warp(e, fields, align_corners=self.align_corners)
         w = warped * torch.sigmoid(self.mask(e)).unsqueeze(2)  # (B, k², C/4, h, w)
         if self.published_order:
-            # The buffer (C/4, h, w, k²) read as (C/4·k², h, w), as checkpoints expect.
+            # The published code reads the buffer (C/4, h, w, k²) as if it were (C/4·k², h, w).
             buffer = rearrange(w, "b j c h w -> b (c h w j)")
             w = buffer.reshape(len(w), -1, *w.shape[3:])  # (B, C/4·k², h, w)
         else:
@@ -73,11 +73,20 @@ class MotionGRU(nn.Module):
 
 
 class MotionRNN(MIM):
-    """State: MIM's, and F, D (B, 2k², H/2, W/2) in every layer but the last. The output is h″.
+    """MotionRNN. The state is F, D (B, 2k², H/2, W/2), except in the last layer, and MIM's.
 
-    motion_kernel: k. align_corners: see :func:`zoo.warp`. published_order: how the published
-    code lays out the warped features, for checkpoints trained with it.
-    Raises ZooError if in_channels is not channels.
+    The memory is MIM's m; the output is h″.
+
+    Args:
+        kernel_size: Kernel size of MIM.
+        motion_kernel: k.
+        alpha: α.
+        align_corners: See :func:`zoo.warp`.
+        published_order: Whether to permute the warped features like the published code, whose
+            checkpoints need it.
+
+    Raises:
+        ZooError: If in_channels and channels differ.
     """
 
     def __init__(
@@ -95,7 +104,7 @@ class MotionRNN(MIM):
         if in_channels != channels:
             raise zoo.ZooError(
                 f"layer {place.index} of MotionRNN has {in_channels} input and {channels} hidden "
-                "channels; it adds them, so make them equal"
+                "channels; they must be equal"
             )
         self.fields = motion_kernel**2
         self.motion = (
@@ -105,7 +114,7 @@ class MotionRNN(MIM):
         )
 
     def init_state(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Zeros."""
+        """Return zeros for F and D, followed by the state of MIM."""
         if self.motion is None:
             return super().init_state(x)
         batch, _, height, width = x.shape
@@ -115,7 +124,7 @@ class MotionRNN(MIM):
     def forward(
         self, x: Tensor, state: tuple[Tensor, ...], memory: Tensor, below: Tensor | None
     ) -> zoo.Step:
-        """One step of MIM's equations and those above."""
+        """Take one step of MIM and of the equations above."""
         if self.motion is None:
             return super().forward(x, state, memory, below)
         flow, trend, *mim_state = state
@@ -127,5 +136,5 @@ class MotionRNN(MIM):
 
 @zoo.hookimpl
 def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Offer the cell to the zoo."""
+    """Register the cell `motionrnn`."""
     return {"motionrnn": MotionRNN}

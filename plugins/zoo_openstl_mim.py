@@ -1,22 +1,23 @@
-"""MIM (Wang et al. 2019, arXiv 1811.07490) as OpenSTL, and the authors' code, have it.
+"""MIM (Wang et al. 2019, arXiv 1811.07490) as in OpenSTL and the authors' code.
 
-Both cascaded memories are LSTMs with peepholes, P(x, h, c) → h⁺, c⁺, where `mim`, the cell of
-the MS-RNN papers, has convolutions of the memories:
+Both cascaded memories are LSTMs with peepholes, P(x, h, c) → h⁺, c⁺, instead of the convolutions
+of the memories in `mim`, the cell of the MS-RNN papers:
 
     i, f, g, o = split(Wₓ ∗ x + W_h ∗ h)
     c⁺ = σ(f + w_f ⊙ c + 1) ⊙ c + σ(i + w_i ⊙ c) ⊙ tanh(g);    h⁺ = σ(o + w_o ⊙ c⁺) ⊙ tanh(c⁺)
 
-The bottom layer is PredRNN's cell. Above it, with x the output of the layer below:
+The bottom layer is PredRNN's cell. Above it, x is the output of the layer below:
 
     n′, d′ = P(Δ, n, d)        Δ = x − (x one step ago) in layer 1, n′ of the layer below above it
     T, s′ = P(n′, c, s)
-    i, f, g, o (x, m) and i, g, o (h): the parts of a convolution of x, of m and of h
+    i_x, f_x, g_x, o_x = split(Wₓ ∗ x);   i_m, f_m, g_m, o_m = split(Wₘ ∗ m)
+    i_h, g_h, o_h = split(W_h ∗ h)
     m′ = σ(f_x + f_m + 1) ⊙ m + σ(i_x + i_m) ⊙ tanh(g_x + g_m)
     c′ = T + σ(i_x + i_h) ⊙ tanh(g_x + g_h)
     h′ = σ(o_x + o_h + o_m) ⊙ tanh(W₁ₓ₁ ∗ [c′, m′])
 
-There is no difference at the first step: n′ and d′ are 0 then. No convolution has a bias. In the
-published code s lives on from one forecast to the next; here it starts at 0 as all else does.
+At the first step there is no difference, and n′ and d′ are 0. Convolutions have no biases. In the
+published code s persists from one forecast to the next; here it starts at 0 like all state.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import zoo
 
 
 class PeepholeLSTM(nn.Module):
-    """P. Its peepholes are weights for every pixel, without a size one for every channel."""
+    """P, with peephole weights per pixel if the size is given, else per channel."""
 
     def __init__(
         self,
@@ -50,21 +51,26 @@ class PeepholeLSTM(nn.Module):
         self.oc_weight = nn.Parameter(torch.zeros(channels, *(size or (1, 1))))
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """h⁺ and c⁺."""
+        """Return h⁺ and c⁺."""
         i, f, g, o = (self.x_gates(x) + self.h_gates(h)).chunk(4, dim=1)
-        of_i, of_f = self.ct_weight.chunk(2, dim=0)
-        kept = torch.sigmoid(f + of_f * c + self.forget_bias) * c
-        c = kept + torch.sigmoid(i + of_i * c) * torch.tanh(g)
+        w_i, w_f = self.ct_weight.chunk(2, dim=0)
+        f = torch.sigmoid(f + w_f * c + self.forget_bias)
+        c = f * c + torch.sigmoid(i + w_i * c) * torch.tanh(g)
         return torch.sigmoid(o + self.oc_weight * c) * torch.tanh(c), c
 
 
 class OpenSTLMIM(zoo.RecurrentCell):
-    """State: h, c, above the bottom layer n, d, s as well; memory: m. The output is h′.
+    """MIM of OpenSTL. The state is h, c (and n, d, s above the bottom layer); the output is h′.
 
-    Each is (B, channels, H, W). The memory is m and n′ between the layers that have both. In the
-    state is a mark, too, (B, 1, 1, 1), which is 0 before the first step and then 1.
-    forget_bias: the 1 above. norm: layer normalisation after the k×k convolutions; needs the
-    size of the frames.
+    Each is (B, channels, H, W). The memory is m; layers 1 and above also pass n′ to the next layer.
+    Above the bottom layer, the state has a flag, (B, 1, 1, 1), which is 0 at the first step and 1
+    afterwards.
+
+    Args:
+        kernel_size: Kernel size of all convolutions but W₁ₓ₁.
+        forget_bias: The 1 in the equations.
+        norm: Whether layer normalization follows the k×k convolutions. Requires the size of the
+            frames.
     """
 
     def __init__(
@@ -86,8 +92,8 @@ class OpenSTLMIM(zoo.RecurrentCell):
             )
             return
         conv = partial(zoo.convolution, kernel_size=kernel_size, bias=False, norm=norm, size=size)
-        of_difference = in_channels if place.index == 1 else channels
-        self.difference = PeepholeLSTM(of_difference, channels, forget_bias, size, conv)
+        difference_channels = in_channels if place.index == 1 else channels
+        self.difference = PeepholeLSTM(difference_channels, channels, forget_bias, size, conv)
         self.stationary = PeepholeLSTM(channels, channels, forget_bias, size, conv)
         self.x_gates = conv(in_channels, 4 * channels)
         self.m_gates = conv(channels, 4 * channels)
@@ -95,7 +101,7 @@ class OpenSTLMIM(zoo.RecurrentCell):
         self.mix = nn.Conv2d(2 * channels, channels, 1, bias=False)
 
     def init_state(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Zeros."""
+        """Return zeros for the whole state, including the flag."""
         if self.place.first:
             return self.bottom.init_state(x)
         return *(self.zeros(x) for _ in range(5)), x.new_zeros(len(x), 1, 1, 1)
@@ -107,26 +113,26 @@ class OpenSTLMIM(zoo.RecurrentCell):
         memory: Tensor | tuple[Tensor, Tensor],
         below: Tensor | None,
     ) -> zoo.Step:
-        """One step of the equations above."""
+        """Take one step of the equations above."""
         if self.place.first:
             return self.bottom(x, state, memory)
-        h, c, n, d, s, begun = state
+        h, c, n, d, s, started = state
         m, difference = (memory, x - below) if self.place.index == 1 else memory
-        n, d = (begun * new for new in self.difference(difference, n, d))
+        n, d = (started * new for new in self.difference(difference, n, d))
         t, s = self.stationary(n, c, s)
         i_x, f_x, g_x, o_x = self.x_gates(x).chunk(4, dim=1)
         i_m, f_m, g_m, o_m = self.m_gates(m).chunk(4, dim=1)
         i_h, g_h, o_h = self.h_gates(h).chunk(3, dim=1)
-        kept = torch.sigmoid(f_x + f_m + self.forget_bias) * m
-        m = kept + torch.sigmoid(i_x + i_m) * torch.tanh(g_x + g_m)
+        f = torch.sigmoid(f_x + f_m + self.forget_bias)
+        m = f * m + torch.sigmoid(i_x + i_m) * torch.tanh(g_x + g_m)
         c = t + torch.sigmoid(i_x + i_h) * torch.tanh(g_x + g_h)
         both = torch.cat([c, m], dim=1)
         h = torch.sigmoid(o_x + o_h + o_m) * torch.tanh(self.mix(both))
-        state = (h, c, n, d, s, torch.ones_like(begun))
+        state = (h, c, n, d, s, torch.ones_like(started))
         return zoo.Step(h, state, memory=m if self.place.last else (m, n))
 
 
 @zoo.hookimpl
 def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Offer the cell to the zoo."""
+    """Register the cell `openstl_mim`."""
     return {"openstl_mim": OpenSTLMIM}

@@ -1,7 +1,7 @@
-"""PredRNN++ (Wang et al. 2018, arXiv 1804.06300) as OpenSTL, and the authors' code, have it.
+"""PredRNN++ (Wang et al. 2018, arXiv 1804.06300) as in OpenSTL and the authors' code.
 
-Its causal LSTM differs from `predrnnpp`, that of the MS-RNN papers: h has a part in the output
-gate, m none in g, and the map of m that is forgotten is k×k.
+Its causal LSTM differs from `predrnnpp`, the cell of the MS-RNN papers: the output gate depends on
+h, g does not depend on m, and the convolution of the memory m̃ is k×k.
 
     i, f, g, o, iₘ, fₘ, gₘ = split(Wₓ ∗ x)        i, f, g, o += split(W_h ∗ h)
     i, f, g += split(W_c ∗ c);                      c′ = σ(f + 1) ⊙ c + σ(i) ⊙ tanh(g)
@@ -9,12 +9,12 @@ gate, m none in g, and the map of m that is forgotten is k×k.
     iₘ, fₘ, m̃ += split(Wₘ ∗ m), m̃ from 0;          m′ = σ(fₘ + 1) ⊙ tanh(m̃) + σ(iₘ) ⊙ tanh(gₘ)
     h′ = tanh(o + Vₘ ∗ m′) ⊙ tanh(W₁ₓ₁ ∗ [c′, m′])
 
-Gradient highway unit, on the way from the bottom layer to the one above it:
+Gradient highway unit, between the bottom layer and the one above it:
 
     p, s = split(U ∗ x + V ∗ z);    z′ = σ(s) ⊙ tanh(p) + (1 − σ(s)) ⊙ z;    x ← z′
 
-No convolution has a bias; each but the 1×1 may have layer normalisation after it, so those of
-the operands stay apart.
+Convolutions have no biases. All but the 1×1 may be followed by layer normalization, so that the
+convolutions of different operands cannot be merged.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import zoo
 
 
 class GradientHighway(nn.Module):
-    """The gradient highway unit, which keeps the width of its input."""
+    """The gradient highway unit; z′ has the channels of x."""
 
     def __init__(self, channels: int, conv: Callable[[int, int], nn.Module]) -> None:
         super().__init__()
@@ -37,16 +37,22 @@ class GradientHighway(nn.Module):
         self.z_gates = conv(channels, 2 * channels)
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        """z′."""
+        """Return z′."""
         p, s = (self.x_gates(x) + self.z_gates(z)).chunk(2, dim=1)
         s = torch.sigmoid(s)
         return s * torch.tanh(p) + (1 - s) * z
 
 
 class OpenSTLPredRNNpp(zoo.RecurrentCell):
-    """State: h, c, and z in layer 1; memory: m; each (B, channels, H, W). The output is h′.
+    """PredRNN++ of OpenSTL. The state is h, c (and z in layer 1), the memory m; the output is h′.
 
-    forget_bias: the 1 above. norm: layer normalisation; needs the size of the frames.
+    Each is (B, channels, H, W).
+
+    Args:
+        kernel_size: Kernel size of all convolutions but W₁ₓ₁.
+        forget_bias: The 1 in the equations.
+        norm: Whether layer normalization follows the k×k convolutions. Requires the size of the
+            frames.
     """
 
     def __init__(
@@ -72,12 +78,12 @@ class OpenSTLPredRNNpp(zoo.RecurrentCell):
         self.mix = nn.Conv2d(2 * channels, channels, 1, bias=False)
 
     def init_state(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Zeros."""
+        """Return zeros for h and c, and for z in layer 1."""
         z = () if self.highway is None else (torch.zeros_like(x),)
         return self.zeros(x), self.zeros(x), *z
 
     def forward(self, x: Tensor, state: tuple[Tensor, ...], memory: Tensor) -> zoo.Step:
-        """One step of the equations above."""
+        """Take one step of the equations above."""
         h, c, *z = state
         m = memory
         if self.highway is not None:
@@ -99,5 +105,5 @@ class OpenSTLPredRNNpp(zoo.RecurrentCell):
 
 @zoo.hookimpl
 def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Offer the cell to the zoo."""
+    """Register the cell `openstl_predrnnpp`."""
     return {"openstl_predrnnpp": OpenSTLPredRNNpp}

@@ -1,6 +1,6 @@
-"""PrecipLSTM (Ma et al. 2022): PredRNN with spatial and temporal memories for rain.
+"""PrecipLSTM (Ma et al. 2022): PredRNN with spatial and temporal memories, for rain.
 
-y is the layer's own input one step ago, zero at the first:
+y is the layer's own input one step ago, and zero at the first step:
 
     a = x + Wₐ ∗ LA(x)                                        LA: local attention
     i, f, g, o = split(W ∗ [a, h]);           c′ = σ(f) ⊙ c + σ(i) ⊙ tanh(g)
@@ -21,14 +21,19 @@ import zoo
 
 
 class LocalAttention(nn.Module):
-    """Every pixel attends to a window of n×n pixels around it (a 1×1 q, k, v, no bias).
+    """LA: every pixel attends to a window of n×n pixels around it (1×1 q, k, v without biases).
 
-    The window reaches from −⌊n/2⌋ to n − 1 − ⌊n/2⌋ in both directions. Scores are q·k, not
-    scaled; a position outside the frame has score 0 and value 0 and takes part in the softmax.
+    The window extends from −⌊n/2⌋ to n − 1 − ⌊n/2⌋ in both directions. Scores are q·k without
+    scaling. Positions outside the frame take part in the softmax with score 0 and value 0.
 
-    It runs on tiles of pixels: the windows of a tile lie in one patch of keys, and a mask,
-    the same for every tile, cuts each pixel's own out of it. So it is the attention of torch,
-    which holds no scores, and memory grows with the frame, not with frame × window.
+    Attention is computed per tile of pixels: the windows of a tile fit into one patch of keys, and
+    a mask, the same for all tiles, selects each pixel's window. This allows torch's fused
+    attention, which does not store scores, so that memory is proportional to the frame instead of
+    frame × window.
+
+    Args:
+        channels: Channels of the input and output.
+        window: n.
     """
 
     TILE = 16
@@ -39,7 +44,7 @@ class LocalAttention(nn.Module):
         self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H, W)."""
+        """Return LA(x), in the shape of x (B, C, H, W)."""
         batch, channels, height, width = x.shape
         side = self.TILE + self.window - 1  # of the patch of keys of a tile
         before = self.window // 2
@@ -68,7 +73,7 @@ class LocalAttention(nn.Module):
         return attended[..., :height, :width]
 
     def _mask(self, x: Tensor) -> Tensor:
-        """Which of a patch's keys are in the window of which of a tile's pixels."""
+        """Return which keys of a patch (columns) are in the window of a tile's pixels (rows)."""
         side = self.TILE + self.window - 1
         pixel = torch.arange(self.TILE, device=x.device)[:, None]
         key = torch.arange(side, device=x.device)
@@ -78,9 +83,13 @@ class LocalAttention(nn.Module):
 
 
 class PrecipLSTM(zoo.RecurrentCell):
-    """State: h, c, s, t and y; memory: m. The output is h′. window: n of the attention.
+    """PrecipLSTM. The state is h, c, s, t, y, the memory m; the output is h′.
 
-    Raises ZooError if in_channels is not channels, as the paper's cell is only used so.
+    All but y, which has the shape of x, are (B, channels, H, W).
+
+    Args:
+        kernel_size: Kernel size of all convolutions outside the attention but W₁ₓ₁.
+        window: Side of the attention window.
     """
 
     def __init__(
@@ -101,31 +110,31 @@ class PrecipLSTM(zoo.RecurrentCell):
         self.mix = nn.Conv2d(4 * channels, channels, 1)
 
     def init_state(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Zeros."""
+        """Return zeros for h, c, s, t and y."""
         return *(self.zeros(x) for _ in range(4)), torch.zeros_like(x)
 
     def forward(self, x: Tensor, state: tuple[Tensor, ...], memory: Tensor) -> zoo.Step:
-        """One step of the equations above."""
+        """Take one step of the equations above."""
         h, c, s, t, y = state
         m = memory
         a = x + self.attention_mix(self.attention(x))
         i, f, g, o = self.gates(torch.cat([a, h], dim=1)).chunk(4, dim=1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        m = _remember(self.memory_gates, a, m)
-        s = _remember(self.spatial_gates, a, s)
-        t = _remember(self.temporal_gates, x - y, t)
+        m = _update(self.memory_gates, a, m)
+        s = _update(self.spatial_gates, a, s)
+        t = _update(self.temporal_gates, x - y, t)
         memories = torch.cat([c, s, t, m], dim=1)
         h = torch.sigmoid(o + self.output_gate(memories)) * torch.tanh(self.mix(memories))
         return zoo.Step(h, (h, c, s, t, x), memory=m)
 
 
-def _remember(gates: nn.Conv2d, x: Tensor, memory: Tensor) -> Tensor:
-    """A memory updated from x by an input and a forget gate."""
+def _update(gates: nn.Conv2d, x: Tensor, memory: Tensor) -> Tensor:
+    """Return the new memory, with i, f, g from x and the memory."""
     i, f, g = gates(torch.cat([x, memory], dim=1)).chunk(3, dim=1)
     return torch.sigmoid(f) * memory + torch.sigmoid(i) * torch.tanh(g)
 
 
 @zoo.hookimpl
 def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Offer the cell to the zoo."""
+    """Register the cell `preciplstm`."""
     return {"preciplstm": PrecipLSTM}

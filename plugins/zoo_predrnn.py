@@ -1,7 +1,7 @@
 """PredRNN (Wang et al. 2017): the spatiotemporal LSTM.
 
-Beside the cell's own memory c, which stays in its layer, a memory m rises through the
-layers within a step, and goes from the top layer to the bottom layer of the next step.
+Besides the memory c, which stays in its layer, there is a memory m that passes from layer to
+layer within a step, and from the top layer to the bottom layer of the next step.
 
     i, f, g, o = split(W ∗ [x, h] + b)
     c′ = σ(f) ⊙ c + σ(i) ⊙ tanh(g)
@@ -21,11 +21,15 @@ import zoo
 
 
 class PredRNN(zoo.RecurrentCell):
-    """State: h, c; memory: m; each (B, channels, H, W). The output is h′.
+    """PredRNN. The state is h, c, the memory m, each (B, channels, H, W); the output is h′.
 
-    bias: of all convolutions. forget_bias: a number added to f and fₘ. norm: layer
-    normalisation after the k×k convolutions, as its authors' code has it: one convolution of x
-    for all gates, one of h, one of m; needs the size of the frames.
+    Args:
+        kernel_size: Kernel size of W, Wₘ and Wₒ.
+        bias: Whether the convolutions have biases.
+        forget_bias: Number added to f and fₘ.
+        norm: Whether layer normalization follows the k×k convolutions. As in the authors' code,
+            these are then one of x for all gates, one of h and one of m. Requires the size of the
+            frames.
     """
 
     def __init__(
@@ -53,17 +57,17 @@ class PredRNN(zoo.RecurrentCell):
         self.mix = nn.Conv2d(2 * channels, channels, 1, bias=bias)
 
     def init_state(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Zeros."""
+        """Return zeros for h and c."""
         return self.zeros(x), self.zeros(x)
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor], memory: Tensor) -> zoo.Step:
-        """One step of the equations above."""
+        """Take one step of the equations above."""
         return self.advance(x, state, memory)[0]
 
     def advance(
         self, x: Tensor, state: tuple[Tensor, Tensor], memory: Tensor
     ) -> tuple[zoo.Step, Tensor, Tensor]:
-        """One step, and what c and m gain in it, the products of i and g."""
+        """Take one step; also return σ(i) ⊙ tanh(g) and σ(iₘ) ⊙ tanh(gₘ)."""
         h, c = state
         m = memory
         gates, memory_gates = self._gates(x, h, m)
@@ -78,15 +82,15 @@ class PredRNN(zoo.RecurrentCell):
         return zoo.Step(h, (h, c), memory=m), delta_c, delta_m
 
     def _gates(self, x: Tensor, h: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
-        """i, f, g, o as one map, and iₘ, fₘ, gₘ."""
+        """Return [i, f, g, o] and [iₘ, fₘ, gₘ]."""
         if not self.norm:
             gates = self.gates(torch.cat([x, h], dim=1))
             return gates, self.memory_gates(torch.cat([x, m], dim=1))
-        of_x, of_x_for_m = self.x_gates(x).split([4 * self.channels, 3 * self.channels], dim=1)
-        return of_x + self.h_gates(h), of_x_for_m + self.m_gates(m)
+        x_gates, x_memory = self.x_gates(x).split([4 * self.channels, 3 * self.channels], dim=1)
+        return x_gates + self.h_gates(h), x_memory + self.m_gates(m)
 
 
 @zoo.hookimpl
 def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Offer the cell to the zoo."""
+    """Register the cell `predrnn`."""
     return {"predrnn": PredRNN}

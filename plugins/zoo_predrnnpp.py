@@ -1,17 +1,17 @@
 """PredRNN++ (Wang et al. 2018, arXiv 1804.06300): causal LSTM and gradient highway.
 
-Causal LSTM, in which the memory m, that rises through the layers, follows on the memory c:
+Causal LSTM, where the memory m, which passes from layer to layer, depends on the new c:
 
     i, f, g = split(W₁ ∗ [x, h, c]);     c′ = σ(f) ⊙ c + σ(i) ⊙ tanh(g)
     i, f, g = split(W₂ ∗ [x, c′, m]);    m′ = σ(f) ⊙ tanh(W₃ ∗ m) + σ(i) ⊙ tanh(g)
     o = tanh(W₄ ∗ [x, c′, m′])
     h′ = o ⊙ tanh(W₅ ∗ [c′, m′])                                      W₃, W₅ are 1×1
 
-Gradient highway unit, on the way from the bottom layer to the one above it:
+Gradient highway unit, between the bottom layer and the one above it:
 
     p, s = split(W ∗ [x, z]);    z′ = σ(s) ⊙ tanh(p) + (1 − σ(s)) ⊙ z;    x ← z′
 
-The published code holds a highway in every layer and uses that of layer 1; here no other
+The published code creates a highway in every layer, but uses only that of layer 1. Here, no other
 layer has one.
 """
 
@@ -27,24 +27,30 @@ import zoo
 
 
 class GradientHighway(nn.Module):
-    """The gradient highway unit, which keeps the width of its input."""
+    """The gradient highway unit; z′ has the channels of x."""
 
     def __init__(self, channels: int, conv: Callable[[int, int], nn.Module]) -> None:
         super().__init__()
         self.gates = conv(2 * channels, 2 * channels)
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        """z′."""
+        """Return z′."""
         p, s = self.gates(torch.cat([x, z], dim=1)).chunk(2, dim=1)
         s = torch.sigmoid(s)
         return s * torch.tanh(p) + (1 - s) * z
 
 
 class PredRNNpp(zoo.RecurrentCell):
-    """State: h, c, and z in layer 1; memory: m; each (B, channels, H, W). The output is h′.
+    """PredRNN++. The state is h, c (and z in layer 1), the memory m; the output is h′.
 
-    bias: of all convolutions. forget_bias: a number added to both f. norm: layer normalisation
-    after the k×k convolutions; needs the size of the frames.
+    Each is (B, channels, H, W).
+
+    Args:
+        kernel_size: Kernel size of W₁, W₂, W₄ and the highway's W.
+        bias: Whether the convolutions have biases.
+        forget_bias: Number added to f in both equations.
+        norm: Whether layer normalization follows the k×k convolutions. Requires the size of the
+            frames.
     """
 
     def __init__(
@@ -69,12 +75,12 @@ class PredRNNpp(zoo.RecurrentCell):
         self.mix = nn.Conv2d(2 * channels, channels, 1, bias=bias)
 
     def init_state(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Zeros."""
+        """Return zeros for h and c, and for z in layer 1."""
         z = () if self.highway is None else (torch.zeros_like(x),)
         return self.zeros(x), self.zeros(x), *z
 
     def forward(self, x: Tensor, state: tuple[Tensor, ...], memory: Tensor) -> zoo.Step:
-        """One step of the equations above."""
+        """Take one step of the equations above."""
         h, c, *z = state
         m = memory
         if self.highway is not None:
@@ -92,5 +98,5 @@ class PredRNNpp(zoo.RecurrentCell):
 
 @zoo.hookimpl
 def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Offer the cell to the zoo."""
+    """Register the cell `predrnnpp`."""
     return {"predrnnpp": PredRNNpp}

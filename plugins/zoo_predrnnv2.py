@@ -1,12 +1,12 @@
-"""PredRNN-V2 (Wang et al. 2022, arXiv 2103.09504): PredRNN with memories pushed apart.
+"""PredRNN-V2 (Wang et al. 2022, arXiv 2103.09504): PredRNN with decoupled memories.
 
-PredRNN's cell, and in training a loss on what c and m gain in a step,
+The cell is PredRNN's. In training, a loss decouples the increments of c and m:
 
     Δc = σ(i) ⊙ tanh(g),   Δm = σ(iₘ) ⊙ tanh(gₘ)
-    d = |cosine(A ∗ Δc, A ∗ Δm)|                  for each sample and channel, over pixels
+    d = |cosine(A ∗ Δc, A ∗ Δm)|                  per sample and channel, over pixels
 
-with one 1×1 convolution A for all layers. The sum of d over channels and layers enters the
-training loss with the weight 0.01.
+A is one 1×1 convolution shared by all layers. The sum of d over channels and layers is added to
+the training loss with weight 0.01.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ import zoo
 
 
 class PredRNNV2(PredRNN):
-    """State, memory, output and options of PredRNN; decouple_weight: of the loss above."""
+    """PredRNN-V2. State, memory, output and the other options are those of PredRNN.
+
+    Args:
+        decouple_weight: Weight of the loss above.
+    """
 
     def __init__(
         self,
@@ -39,13 +43,13 @@ class PredRNNV2(PredRNN):
 
     @classmethod
     def make_shared(cls, channels: int, bias: bool = True, **options: Any) -> nn.Module:
-        """A, for all layers."""
+        """Return A."""
         return nn.Conv2d(channels, channels, 1, bias=bias)
 
     def forward(  # type: ignore[override]
         self, x: Tensor, state: tuple[Tensor, Tensor], memory: Tensor, shared: nn.Module
     ) -> zoo.Step:
-        """One step of PredRNN's equations, and in training the loss above."""
+        """Take one step of PredRNN; in training mode, add the loss above."""
         step, delta_c, delta_m = self.advance(x, state, memory)
         if not self.training:
             return step
@@ -58,5 +62,5 @@ class PredRNNV2(PredRNN):
 
 @zoo.hookimpl
 def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Offer the cell to the zoo."""
+    """Register the cell `predrnnv2`."""
     return {"predrnnv2": PredRNNV2}

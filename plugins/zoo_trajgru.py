@@ -1,4 +1,4 @@
-"""TrajGRU (Shi et al. 2017, arXiv 1706.03458): a GRU whose hidden state is read where it came from.
+"""TrajGRU (Shi et al. 2017, arXiv 1706.03458): a GRU that reads its hidden state along motion.
 
     flow = V ∗ φ(U ∗ [x, h])                                    L links, pairs (u, v) of pixels
     z_h, r_h, n_h = split(P ∗ [warp(h, −flow_1), …, warp(h, −flow_L)])         P is 1×1
@@ -7,7 +7,7 @@
     n = φ(n_x + r ⊙ n_h)
     h′ = (1 − z) ⊙ n + z ⊙ h
 
-with φ the leaky rectifier, of slope 0.2 below zero.
+φ is the leaky ReLU with slope 0.2.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ import zoo
 
 
 class TrajGRU(zoo.RecurrentCell):
-    """State: h, (B, channels, H, W). The output is h′.
+    """TrajGRU. The state is h, (B, channels, H, W); the output is h′.
 
-    links: L, the number of places that a pixel reads.
-    align_corners: see :func:`zoo.warp`; False is the published code's.
+    Args:
+        kernel_size: Kernel size of U, V and W.
+        links: L, the number of positions that a pixel reads.
+        slope: Slope of φ below zero.
+        align_corners: See :func:`zoo.warp`. False matches the published code.
     """
 
     def __init__(
@@ -49,11 +52,11 @@ class TrajGRU(zoo.RecurrentCell):
         self.project = nn.Conv2d(links * channels, 3 * channels, 1)
 
     def init_state(self, x: Tensor) -> Tensor:
-        """Zeros."""
+        """Return zeros for h."""
         return self.zeros(x)
 
     def forward(self, x: Tensor, state: Tensor) -> zoo.Step:
-        """One step of the equations above."""
+        """Take one step of the equations above."""
         h = state
         flow = self.flow(self._activate(self.flow_hidden(torch.cat([x, h], dim=1))))
         flow = rearrange(flow, "b (l uv) h w -> b l uv h w", uv=2)
@@ -73,5 +76,5 @@ class TrajGRU(zoo.RecurrentCell):
 
 @zoo.hookimpl
 def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Offer the cell to the zoo."""
+    """Register the cell `trajgru`."""
     return {"trajgru": TrajGRU}

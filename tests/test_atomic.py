@@ -1,4 +1,4 @@
-"""Atomic writes: nothing half-written is ever visible, and what is visible is on the disk."""
+"""Atomic writes: files appear complete, and only after they have reached the disk."""
 
 import os
 import stat

@@ -112,7 +112,7 @@ def _prefix(target: Path) -> str:
 
 def _sync(path: Path) -> None:
     """Force a file's contents, or a folder's list of entries, to the disk."""
-    if os.name == "nt":  # cannot open folders, nor sync what is open for reading
+    if os.name == "nt":  # where folders and read-only files cannot be synced
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -24,10 +24,10 @@ class Head(nn.Module):
     It returns the next frame, in the shape of ``frame``. The network pads frames that it cannot
     divide before the head sees them, and crops the result.
 
-    ``__init__`` takes ``in_channels``, ``channels`` and ``patch``. If it also names ``bias``, it
-    is told whether the network's first and last convolutions have a bias. All other arguments are
-    options: they need defaults that JSON can represent, and users set them with ``head_options``
-    of :func:`zoo.create`.
+    ``__init__`` takes ``in_channels``, ``channels`` and ``patch``. It may also name ``bias``:
+    whether the network's first and last convolutions have a bias. All other arguments are options:
+    they need defaults that JSON can represent, and users set them with ``head_options`` of
+    :func:`zoo.create`.
 
     Like a cell, a head draws no random numbers and has no data-dependent control flow, so that it
     runs under torch.compile and torch.export.
