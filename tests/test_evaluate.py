@@ -233,6 +233,7 @@ def test_threshold_outside_the_range_is_refused(root: Path, models: Path) -> Non
         evaluate(load(models / "one"), root=root, thresholds=(21.0,))
 
 
+@pytest.mark.slow
 def test_optical_flow_beats_persistence_on_a_moving_shower(root: Path, models: Path) -> None:
     pytest.importorskip("pysteps", reason="pip install 'spatiotemporal-zoo[flow]'")
     pytest.importorskip("cv2", reason="pip install 'spatiotemporal-zoo[flow]'")
@@ -247,6 +248,7 @@ def test_optical_flow_beats_persistence_on_a_moving_shower(root: Path, models: P
     assert error[0] < 0.3 * error[1]
 
 
+@pytest.mark.slow
 def test_command_writes_tables_and_pictures(
     root: Path, models: Path, tmp_path: Path, cli: Any
 ) -> None:

@@ -79,7 +79,16 @@ def test_values_are_scaled_from_low_to_high(texts):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
-    "size", [(1, 1), (28, 28), (64, 64), (120, 160), (500, 40), (4, 300), (432, 768)]
+    "size",
+    [
+        (1, 1),
+        (28, 28),
+        (64, 64),
+        (120, 160),
+        (500, 40),
+        (4, 300),
+        pytest.param((432, 768), marks=pytest.mark.slow),
+    ],
 )
 def test_frames_of_any_size_are_drawn(tmp_path, texts, channels, size):
     arrays = [np.random.default_rng(0).random((2, channels, *size)) for _ in range(3)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -312,6 +313,7 @@ def _resized(frame: np.ndarray, size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(frame).resize(size, Image.Resampling.BOX)
 
 
+@cache
 def _font(size: int) -> Font:
     from PIL import ImageFont
 
