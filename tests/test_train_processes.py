@@ -6,6 +6,7 @@ import signal
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from tiny_runs import (
     processes,
     replaced,
     start_together,
+    train_rank,
     train_together,
     wait_for_step,
 )
@@ -161,6 +163,23 @@ def test_lost_process_ends_the_others_with_an_error(
     assert exit_codes(children)[0] == 2  # a ZooError
 
 
+def train_with_timeout(seconds: int, *arguments: Any) -> None:
+    os.environ["ZOO_PROCESS_TIMEOUT"] = str(seconds)
+    train_rank(*arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_missing_process_is_an_error_after_the_timeout(
+    recipe: Path, noise_root: Path, tmp_path: Path, rank: int
+) -> None:
+    arguments = (rank, 2, free_port(), (recipe, tmp_path / "run"), {"data_root": noise_root})
+    child = processes.Process(target=train_with_timeout, args=(3, *arguments))
+    child.start()
+    assert exit_codes([child]) == [2]  # a ZooError
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_two_hosts_restart_after_a_process_was_killed(
     single: Path, recipe: Path, noise_root: Path, tmp_path: Path
@@ -181,7 +200,7 @@ def test_two_hosts_restart_after_a_process_was_killed(
     wait_for_step(run, 3)
     (start,) = json.loads((run / "run.json").read_text())["starts"]
     os.kill(start["pid"], signal.SIGKILL)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 400
     for agent in hosts:
         agent.join(max(0.0, deadline - time.monotonic()))
     codes = [agent.exitcode for agent in hosts]
