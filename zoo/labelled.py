@@ -26,6 +26,7 @@ __all__ = [
     "LABELLED",
     "Labels",
     "is_labelled",
+    "label_frames",
     "open_labelled",
     "read_labelled",
     "unlabel",
@@ -121,6 +122,18 @@ def _grid(past: xarray.DataArray, data: Data) -> dict[str, Any]:
         )
         for dim, where in zip(grid, names, strict=True)
     }
+
+
+def label_frames(frames: np.ndarray, times: np.ndarray | None, data: Data) -> xarray.DataArray:
+    """Return frames (T, C, H, W) as a DataArray, without "channel" if there is only one."""
+    import xarray
+
+    dims = ["time", "channel", "y", "x"]
+    if frames.shape[1] == 1:
+        frames = frames[:, 0]  # (T, 1, H, W) to (T, H, W)
+        dims.remove("channel")
+    coords = {} if times is None else {"time": times.astype("datetime64[ns]")}
+    return xarray.DataArray(frames, coords, dims, data.variable, {"units": data.unit})
 
 
 def unlabel(

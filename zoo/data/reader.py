@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from einops import rearrange
@@ -14,6 +14,7 @@ from zoo.memory import trim
 
 __all__ = ["FrameReader", "check_crop"]
 
+CHUNK = 16  # frames
 CACHE = 128 * 2**20  # bytes of frames kept in memory
 
 
@@ -70,6 +71,26 @@ class FrameReader:
             self._check_shape(series, i, frame)
             frames.append(frame)
         return np.stack(frames)
+
+    def scan(self) -> Iterator[tuple[int, float]]:
+        """Read every frame of every recording.
+
+        Yields:
+            Numbers of frames read, and the sum of their shares of missing values.
+
+        Raises:
+            DataError: If a frame has no values.
+        """
+        for number, series in enumerate(self.series):
+            for start in range(0, series.length, CHUNK):
+                chosen = np.arange(start, min(start + CHUNK, series.length))
+                absent = np.isnan(self.read(number, chosen)).mean((1, 2, 3))  # (T, C, H, W) to (T,)
+                if (absent == 1).any():
+                    raise DataError(
+                        f"{series.label(start + int(np.argmax(absent == 1)))}: all values are "
+                        "missing; remove the frame, which leaves a gap"
+                    )
+                yield len(chosen), float(absent.sum())
 
     def _check_shape(self, series: Series, index: int, frame: np.ndarray) -> None:
         if self._first is None:

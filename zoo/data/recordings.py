@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from zoo.config import Data
 from zoo.errors import DataError
 
-__all__ = ["Series", "check_sizes", "format_size"]
+__all__ = ["Series", "check_sizes", "describe_recordings", "format_size"]
 
 BLOCK = 32  # frames read at once
 
@@ -120,6 +121,28 @@ def check_sizes(series: Sequence[Series], fix: str) -> None:
                 f"{name} has frames of {format_size(size)}, {known[0][0]} of "
                 f"{format_size(known[0][1])}; expected frames of one size: {fix}"
             )
+
+
+def describe_recordings(
+    series: Sequence[Series], data: Data, shape: Sequence[int]
+) -> dict[str, str]:
+    """Return facts for people about recordings with frames of `shape` (C, H, W)."""
+    low, high = data.limits
+    facts = {
+        "recordings": f"{len(series):,}",
+        "frames": f"{sum(s.length for s in series):,}",
+        "frame": f"{' × '.join(map(str, shape))} (C × H × W)",
+        "values": f"{data.variable} in {data.unit!r}, {low:g} to {high:g} is 0 to 1",
+    }
+    if data.grid_step:
+        facts["grid step"] = f"{data.grid_step:g} m"
+    if data.time_step:
+        facts["time step"] = f"{data.time_step:g} s"
+    times = [s.times for s in series if s.times is not None and len(s.times)]
+    if times:
+        facts["times"] = f"{min(t.min() for t in times)} to {max(t.max() for t in times)} UTC"
+        facts["gaps in time"] = f"{sum(len(s.runs(data.time_step)) - 1 for s in series):,}"
+    return facts
 
 
 def format_size(shape: Sequence[int]) -> str:

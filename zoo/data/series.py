@@ -20,11 +20,12 @@ from zoo.config import Data
 from zoo.data.dataset import FrameDataset, data_of
 from zoo.data.prepared import is_prepared, read_prepared, write_prepared
 from zoo.data.reader import FrameReader, check_crop
-from zoo.data.recordings import Series, check_sizes
+from zoo.data.recordings import Series, check_sizes, describe_recordings
 from zoo.data.scaling import find_range
 from zoo.data.splits import SPLITS, Split
 from zoo.data.windows import Window, cut_windows, find_step, newest_window
 from zoo.errors import ConfigError, DataError, NoWindowError
+from zoo.labelled import label_frames
 from zoo.units import is_same_unit, to_unit_interval
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ __all__ = ["SequenceDataset"]
 
 #: Options that change the frames themselves. `zoo data prepare` takes no others.
 FRAME_OPTIONS = ("every", "crop", "pool")
-CHUNK = 16  # frames
 
 
 class SequenceDataset(FrameDataset):
@@ -185,23 +185,7 @@ class SequenceDataset(FrameDataset):
 
     def describe(self) -> dict[str, str]:
         """Return facts about the recordings and the parts."""
-        channels, height, width = self._shape
-        low, high = self.data.limits
-        facts = {
-            "recordings": f"{len(self.series):,}",
-            "frames": f"{sum(s.length for s in self.series):,}",
-            "frame": f"{channels} × {height} × {width} (C × H × W)",
-            "values": f"{self.data.variable} in {self.data.unit!r}, {low:g} to {high:g} is 0 to 1",
-        }
-        if self.data.grid_step:
-            facts["grid step"] = f"{self.data.grid_step:g} m"
-        if self.time_step:
-            facts["time step"] = f"{self.time_step:g} s"
-        times = [s.times for s in self.series if s.times is not None and len(s.times)]
-        if times:
-            facts["times"] = f"{min(t.min() for t in times)} to {max(t.max() for t in times)} UTC"
-            gaps = sum(len(series.runs(self.time_step)) - 1 for series in self.series)
-            facts["gaps in time"] = f"{gaps:,}"
+        facts = describe_recordings(self.series, self.data, self._shape)
         for split in SPLITS:
             count = sum(len(run.frames) for run in self.runs[split])
             windows = len(self.cut_windows(split))
@@ -210,21 +194,12 @@ class SequenceDataset(FrameDataset):
 
     def scan(self) -> Iterator[tuple[int, int]]:
         """Read every frame of every recording, and count the missing values."""
-        total, done = sum(s.length for s in self.series), 0
+        total, done = sum(series.length for series in self.series), 0
         self.missing = 0.0
-        for number, series in enumerate(self.series):
-            for start in range(0, series.length, CHUNK):
-                stop = min(start + CHUNK, series.length)
-                frames = self._reader.read(number, np.arange(start, stop))
-                absent = np.isnan(frames).mean(axis=(1, 2, 3))  # (T, C, H, W) to (T,)
-                if (absent == 1).any():
-                    frame = series.label(start + int(np.argmax(absent == 1)))
-                    raise DataError(
-                        f"{frame}: all values are missing; remove the frame, which leaves a gap"
-                    )
-                self.missing += float(absent.sum()) / total
-                done += stop - start
-                yield done, total
+        for count, missing in self._reader.scan():
+            self.missing += missing / total
+            done += count
+            yield done, total
 
     def prepare(self, output: Path) -> Iterator[tuple[int, int]]:
         """Write all frames, cropped, pooled and thinned, as one array that is memory-mapped.
@@ -305,17 +280,9 @@ class SequenceDataset(FrameDataset):
 
     def _label(self, number: int, chosen: np.ndarray) -> xarray.DataArray:
         """Return frames of a recording with their times."""
-        import xarray
-
         times = self.series[number].times
         frames = self._reader.read(number, chosen)
-        dims = ["time", "channel", "y", "x"]
-        if frames.shape[1] == 1:
-            frames = frames[:, 0]  # (T, 1, H, W) to (T, H, W)
-            dims.remove("channel")
-        coords = {} if times is None else {"time": times[chosen].astype("datetime64[ns]")}
-        attributes = {"units": self.data.unit}
-        return xarray.DataArray(frames, coords, dims, self.data.variable, attributes)
+        return label_frames(frames, None if times is None else times[chosen], self.data)
 
 
 #: Options of every data set of recordings, and their defaults.
