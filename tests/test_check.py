@@ -114,9 +114,9 @@ def test_a_new_project(here):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["Zoo-Mine"], "is no name for a plugin"),
-        (["../mine"], "is no name for a plugin"),
-        (["zoo"], "is no name for a plugin"),
+        (["Zoo-Mine"], "'Zoo-Mine'"),
+        (["../mine"], "'../mine'"),
+        (["zoo"], "'zoo'"),
         (["zoo-"], "'zoo-'"),
         (["3d"], "'3d'"),
         (["zoo-3d"], "'zoo-3d'"),
