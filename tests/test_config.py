@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import zoo
@@ -61,6 +61,7 @@ def write(folder, text):
     return folder
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(CONFIGS)
 def test_json_round_trip(config):
     assert Config.parse(json.loads(config.model_dump_json()), source="it") == config

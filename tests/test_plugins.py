@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import importlib.metadata
 import json
 import os
 import re
@@ -566,6 +567,11 @@ def loaded_modules(code, **environment):
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     return set(ran.stdout.splitlines()[-1].split())
+
+
+def test_version_is_that_of_the_distribution():
+    assert zoo.__version__ == importlib.metadata.version("spatiotemporal-zoo")
+    assert "__version__" in dir(zoo)
 
 
 def test_names_need_no_torch():

@@ -1,4 +1,4 @@
-"""zoo card: write a model's card."""
+"""zoo card: write a model card."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import click
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--license", help="As the Hub calls it: apache-2.0, mit; by default as it was.")
-@click.option("--repository", metavar="ORG/NAME", help="Where on the Hub it will be loaded from.")
+@click.option(
+    "--license",
+    help="License, such as apache-2.0 or mit (default: unchanged).",
+)
+@click.option("--repository", metavar="ORG/NAME", help="Repository on the Hub to load it from.")
 def card(folder: Path, license: str | None, repository: str | None) -> None:
-    """Write README.md of a model's FOLDER from its config, recipe and metrics.
+    """Write README.md in a model FOLDER from its config, recipe and metrics.
 
-    What a person wrote into it, outside of the marked blocks, is kept.
+    Text outside the generated blocks is preserved.
     """
     from zoo.hub.card import write_card
 

@@ -1,4 +1,4 @@
-"""zoo new: a plugin project to begin with."""
+"""zoo new: start a plugin project."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import click
 @click.command()
 @click.argument("name")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="The folder; by default NAME."
+    "-o", "--output", type=click.Path(path_type=Path), help="Output folder (default: NAME)."
 )
 def new(name: str, output: Path | None) -> None:
-    """Write a plugin project NAME, such as zoo-mycell, for a cell of your own.
+    """Create a plugin project NAME, such as zoo-mycell, for your own cell.
 
-    It is complete and works as it is: the cell mycell, its tests, a recipe, a card to fill in, and
-    what publishes it.
+    The project is complete and working: the cell mycell, its tests, a recipe, a card to fill in,
+    and a workflow that publishes it.
     """
     from zoo.scaffold import new_project
 

@@ -1,4 +1,4 @@
-"""zoo publish: a model's folder to a hub."""
+"""zoo publish: publish a model folder to a hub."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from zoo.cli.common import as_json, print_json, print_table
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("destination")
-@click.option("--hub", metavar="PLACE", help="A folder of models or hf://org, for DESTINATION.")
-@click.option("--dry-run", is_flag=True, help="Show what would go, and send nothing.")
+@click.option(
+    "--hub", metavar="PLACE", help="Hub for DESTINATION: a folder of models, or hf://org."
+)
+@click.option("--dry-run", is_flag=True, help="List the files without sending them.")
 @as_json
 def publish(folder: Path, destination: str, hub: str | None, dry_run: bool, as_json: bool) -> None:
     """Publish the model in FOLDER as DESTINATION, org/name on the Hugging Face Hub.
 
-    The card must say the licence, the data, the metrics, the recipe and where the model fails.
-    Needs a token: hf auth login, or HF_TOKEN.
+    The card must state the license, data, metrics, recipe and failure modes of the model. The
+    Hugging Face Hub requires a token: hf auth login, or HF_TOKEN.
 
     \b
     zoo publish runs/mine me/mycell-mmnist
@@ -33,4 +35,4 @@ def publish(folder: Path, destination: str, hub: str | None, dry_run: bool, as_j
         print_json({"address": address, "files": sizes, "published": not dry_run})
         return
     print_table(["file", "bytes"], [[name, f"{size:,}"] for name, size in sizes.items()])
-    click.echo(f"{'would go to' if dry_run else 'published:'} {address}")
+    click.echo(f"{'would publish to' if dry_run else 'published:'} {address}")

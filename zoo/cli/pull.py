@@ -1,4 +1,4 @@
-"""zoo pull: bring a pretrained model here."""
+"""zoo pull: download a pretrained model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zoo.cli.common import hub_option
 @click.argument("model")
 @hub_option
 def pull(model: str, hub: tuple[str, ...]) -> None:
-    """Bring MODEL here, weights and card, and print its folder."""
+    """Download MODEL, weights and card, and print its folder."""
     from zoo.hub import pull as pull_model
 
     click.echo(pull_model(model, hub=hub))

@@ -1,4 +1,4 @@
-"""zoo search: models that others have published."""
+"""zoo search: find published models."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from zoo.cli.common import as_json, hub_option, print_json, print_table
 def search(text: str, hub: tuple[str, ...], as_json: bool) -> None:
     """Search the Hugging Face Hub for models of the zoo that match TEXT.
 
-    All that bear the zoo's tag are found, whoever published them. With --hub these places are
-    searched instead.
+    Finds all models with the zoo's tag, whoever published them. With --hub, search these hubs
+    instead.
     """
     from zoo.hub.places import open_hub
     from zoo.hub.places import search as search_hub
@@ -37,7 +37,7 @@ def search(text: str, hub: tuple[str, ...], as_json: bool) -> None:
 
 
 def _ref(hub: str, name: str) -> str:
-    """What zoo pull takes."""
+    """The reference for zoo pull."""
     if hub.startswith("hf://"):
         return f"hf-hub:{hub.removeprefix('hf://')}/{name}"
     return f"local-dir:{hub}/{name}"

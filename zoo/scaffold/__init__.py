@@ -1,7 +1,6 @@
-"""A new plugin project, complete and working, for somebody to change.
+"""New plugin projects, complete and working, as a starting point.
 
-The files under ``template`` are such a project, for a cell named ``mycell``; only names are
-replaced in them.
+The files in ``template`` are a project with a cell named ``mycell``; only names are replaced.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from zoo.atomic import atomic_folder
-from zoo.errors import ZooError
+from zoo.errors import ConfigError
 from zoo.plugins import DISTRIBUTION, installed
-from zoo.registry import ALIASES
+from zoo.registry import ALIASES, MULTISCALE
 
 __all__ = ["new_project"]
 
@@ -26,32 +25,33 @@ def new_project(name: str, folder: Path | None = None) -> tuple[Path, str]:
     """Write a plugin project and return its folder and the name of its cell.
 
     Args:
-        name: of the distribution, such as "zoo-mycell"; the cell is called "mycell".
-        folder: a new one; by default the name.
+        name: the name of the distribution, such as "zoo-mycell"; the cell is called "mycell".
+        folder: a new folder; by default the name.
 
-    Raises ZooError for a name that cannot be used or is taken, and a folder that exists.
+    Raises:
+        ConfigError: if the name is invalid or taken, or the folder exists.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or name == "zoo":
-        raise ZooError(
-            f"{name!r} is no name for a plugin: small letters and digits, words joined by '-', "
-            "such as zoo-mycell"
+        raise ConfigError(
+            f"{name!r} is not a valid plugin name; use lower-case letters and digits, with '-' "
+            "between words, such as zoo-mycell"
         )
     taken = {plugin.name: plugin.distribution for plugin in installed()}
     if name in {DISTRIBUTION, *taken.values()}:
-        raise ZooError(f"the distribution {name} is installed; choose another name")
+        raise ConfigError(f"the distribution {name} is already installed; choose another name")
     cell = name.removeprefix("zoo-").replace("-", "_")
     cell_class = "".join(word.capitalize() for word in cell.split("_"))
     if not cell_class.isidentifier() or keyword.iskeyword(cell_class):
-        raise ZooError(
-            f"{name!r} gives the cell a class {cell_class}, which Python does not take; "
-            f"choose another, such as zoo-my{cell}"
+        raise ConfigError(
+            f"{name!r} makes {cell_class} the class of the cell, which is not a valid Python name; "
+            f"choose another name, such as zoo-my{cell}"
         )
-    if cell in {*taken, *ALIASES} or cell == "ms":
-        who = taken.get(cell, DISTRIBUTION)
-        raise ZooError(f"the name {cell!r} is taken, by {who}; choose another")
+    if cell in {*taken, *ALIASES, MULTISCALE}:
+        owner = taken.get(cell, DISTRIBUTION)
+        raise ConfigError(f"the name {cell!r} is taken by {owner}; choose another")
     folder = folder or Path(name)
     if os.path.exists(folder):
-        raise ZooError(f"{folder} exists already; choose another folder: zoo new {name} -o FOLDER")
+        raise ConfigError(f"{folder} exists; choose another folder: zoo new {name} -o FOLDER")
     names = {
         "zoo-mycell": name,
         "mycell": cell,
@@ -60,19 +60,18 @@ def new_project(name: str, folder: Path | None = None) -> tuple[Path, str]:
     }
     with atomic_folder(folder) as temporary:
         for source in sorted(TEMPLATE.rglob("*")):
-            if source.is_dir() or "__pycache__" in source.parts:  # which installing has made
+            if source.is_dir() or "__pycache__" in source.parts:  # from an installation
                 continue
-            place = _renamed(source.relative_to(TEMPLATE).as_posix(), names)
-            place = re.sub(r"^git(?=hub/|ignore$)", ".git", place)
-            target = temporary / place
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(_renamed(source.read_text("utf-8"), names), encoding="utf-8")
+            target = _renamed(source.relative_to(TEMPLATE).as_posix(), names)
+            path = temporary / re.sub(r"^git(?=hub/|ignore$)", ".git", target)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(_renamed(source.read_text("utf-8"), names), encoding="utf-8")
         _write_card(temporary / "cards" / f"ms-{cell}-mmnist" / "README.md")
     return folder, cell
 
 
 def _renamed(text: str, names: dict[str, str]) -> str:
-    """All names replaced at once, the longest first."""
+    """The text with all names replaced at once, the longest first."""
     return re.sub("|".join(sorted(names, key=len, reverse=True)), lambda m: names[m[0]], text)
 
 

@@ -1,7 +1,7 @@
-"""MyCell: say here what is new about it, and which paper it is from.
+"""MyCell: describe here what is new about it, and cite its paper.
 
-To begin with, this is the minimal gated unit (Zhou et al. 2016, arXiv 1603.09420), its
-products convolutions:
+As a starting point, this is the minimal gated unit (Zhou et al. 2016, arXiv 1603.09420) with
+convolutions:
 
     f = σ(W ∗ [x, h])
     h′ = (1 − f) ⊙ h + f ⊙ tanh(V ∗ [x, f ⊙ h])
@@ -19,9 +19,15 @@ ZOO_HOOKS = 1
 
 
 class MyCell(zoo.RecurrentCell):
-    """State: h, (B, channels, H, W). The output is h′.
+    """A convolutional minimal gated unit.
 
-    kernel_size: of both convolutions; an option of `zoo.create`, as any argument with a default.
+    The state is h, (B, channels, H, W); the output is h′.
+
+    Args:
+        in_channels: the number of input channels.
+        channels: the number of output channels.
+        kernel_size: the size of both kernels. Every argument with a default is an option of
+            `zoo.create`.
     """
 
     def __init__(self, in_channels: int, channels: int, kernel_size: int = 3) -> None:
@@ -30,11 +36,11 @@ class MyCell(zoo.RecurrentCell):
         self.new = nn.Conv2d(in_channels + channels, channels, kernel_size, padding="same")
 
     def init_state(self, x: Tensor) -> Tensor:
-        """Zeros."""
+        """Start from zeros."""
         return self.zeros(x)
 
     def forward(self, x: Tensor, state: Tensor) -> zoo.Step:
-        """One step of the equations above."""
+        """Compute one step of the equations above."""
         h = state
         f = torch.sigmoid(self.gate(torch.cat([x, h], dim=1)))
         h = (1 - f) * h + f * torch.tanh(self.new(torch.cat([x, f * h], dim=1)))
@@ -43,16 +49,16 @@ class MyCell(zoo.RecurrentCell):
 
 @zoo.hookimpl
 def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Offer the cell to the zoo, which makes `mycell` and `ms-mycell` of it."""
+    """Offer the cell, which becomes the architectures `mycell` and `ms-mycell`."""
     return {"mycell": MyCell}
 
 
-# Weights that you have published become loadable by name, `zoo.load("ms-mycell-mmnist")`, with:
+# To make published weights loadable by name, `zoo.load("ms-mycell-mmnist")`, add:
 #
 # @zoo.hookimpl
 # def zoo_pretrained():
 #     return {
 #         "ms-mycell-mmnist": zoo.Pretrained(
-#             "hf-hub:me/ms-mycell-mmnist", sha256="what sha256sum prints of model.safetensors"
+#             "hf-hub:me/ms-mycell-mmnist", sha256="the output of: sha256sum model.safetensors"
 #         )
 #     }

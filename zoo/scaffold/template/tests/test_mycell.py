@@ -1,4 +1,4 @@
-"""The cell keeps the zoo's contract, and learns."""
+"""The cell satisfies the zoo's contract, and learns."""
 
 import torch
 
@@ -7,13 +7,12 @@ from zoo.testing import CellContract
 
 
 class TestContract(CellContract):
-    """Every law of the contract, for mycell and ms-mycell."""
+    """The contract of a cell, for mycell and ms-mycell."""
 
     cell = "mycell"
 
 
-def test_it_learns():
-    """It learns to forecast a bar that moves to the right."""
+def test_cell_learns_to_forecast_a_moving_bar():
     torch.manual_seed(0)
     frames = torch.zeros(1, 8, 1, 8, 8)
     for t in range(8):
