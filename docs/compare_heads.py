@@ -97,7 +97,7 @@ def _measure(batches: list[Tensor], forecast) -> dict[str, float]:
 
 
 def _gradient(frames: Tensor) -> Tensor:
-    """Sum of absolute differences of neighbouring pixels of (B, C, H, W)."""
+    """Sum of absolute differences of neighboring pixels of (B, C, H, W)."""
     return frames.diff(dim=-1).abs().sum() + frames.diff(dim=-2).abs().sum()
 
 

@@ -82,10 +82,10 @@ def check_card(readme: str) -> tuple[dict[str, Any], list[str], list[str]]:
     if not isinstance(card, dict):
         return {}, ["the metadata must be a mapping of keys to values"], []
     errors = []
-    licences = card.get("license", [])
-    for licence in licences if isinstance(licences, list) else [licences]:
-        if not isinstance(licence, str) or licence not in LICENSES:
-            errors.append(f'"license" must be one of the known licenses, not {licence!r}')
+    licenses = card.get("license", [])
+    for license in licenses if isinstance(licenses, list) else [licenses]:
+        if not isinstance(license, str) or license not in LICENSES:
+            errors.append(f'"license" must be one of the known licenses, not {license!r}')
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", str(card.get("pipeline_tag") or "none")):
         errors.append('"pipeline_tag" must be the name of a task')
     for key in ("tags", "widget", "model-index"):

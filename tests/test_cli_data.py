@@ -21,7 +21,7 @@ def test_info_lists_and_describes_every_data_set(cli: Cli) -> None:
     assert {*json.loads(cli.succeed("data", "info", "--json"))} >= {*dataset_names()}
     for name in dataset_names():
         facts = json.loads(cli.succeed("data", "info", name, "--json"))
-        for key in ("title", "folder", "layout", "licence", "counts", "description"):
+        for key in ("title", "folder", "layout", "license", "counts", "description"):
             assert facts[key], (name, key)
         assert ":class:" not in facts["description"]
 

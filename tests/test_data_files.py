@@ -71,7 +71,7 @@ def test_folders_of_color_pictures_are_recordings(tmp_path: Path) -> None:
 
     for i in range(12):
         Image.new("RGB", (6, 4), (10 * i, 0, 255)).save(tmp_path / f"{i}.png")
-    got = Video(tmp_path, frames=3, colour=True, test_share=0)
+    got = Video(tmp_path, frames=3, color=True, test_share=0)
     assert got[9].shape == (3, 3, 4, 6)
     torch.testing.assert_close(got[9][:, 0, 0, 0] * 255, torch.tensor([90.0, 100, 110]))
     Image.new("RGB", (7, 4)).save(tmp_path / "12.png")
@@ -282,7 +282,7 @@ def test_arrays_of_every_format(tmp_path: Path, ending: str) -> None:
     else:
         pytest.importorskip("zarr" if ending == "zarr" else "h5netcdf")
         options = {}
-        labelled = xarray.DataArray(
+        labeled = xarray.DataArray(
             array,
             {"time": np.datetime64("2020-01-01", "ns") + np.arange(10) * np.timedelta64(1, "h")},
             ("time", "y", "x", "channel"),
@@ -290,9 +290,9 @@ def test_arrays_of_every_format(tmp_path: Path, ending: str) -> None:
             {"units": "K"},
         )
         if ending == "nc":
-            labelled.to_dataset().to_netcdf(path, engine="h5netcdf")
+            labeled.to_dataset().to_netcdf(path, engine="h5netcdf")
         else:
-            labelled.to_dataset().to_zarr(path)
+            labeled.to_dataset().to_zarr(path)
     dataset = Arrays(tmp_path, frames=3, low=-5, high=5, test_share=0, **options)
     assert len(dataset) == 8
     torch.testing.assert_close(dataset[4] * 10 - 5, torch.from_numpy(FRAMES[4:7]))

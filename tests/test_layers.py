@@ -12,10 +12,10 @@ PACKAGE = Path(__file__).parent.parent / "zoo"
 #: own and, within a package, from its siblings. No two modules may import each other.
 LAYERS = [
     ["errors"],
-    ["atomic", "memory", "progress"],
-    ["config", "convolving", "warping", "published"],
+    ["atomic", "extras", "memory", "ops", "progress", "published", "tables"],
+    ["config"],
     ["model_folder", "units"],
-    ["labelled"],
+    ["labeled"],
     ["cell", "topology", "head"],
     ["network"],
     ["forecast"],
@@ -23,7 +23,7 @@ LAYERS = [
     ["builtin", "registry", "weights"],
     ["hub"],
     ["data", "metrics"],
-    ["baselines"],
+    ["baselines", "protocol"],
     ["evaluate"],
     ["inspect", "convert", "bench"],
     ["train"],

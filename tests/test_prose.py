@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[1]
 
 #: Files and folders whose Markdown and whose Python is checked.
 PROSE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs")
-CODE = ("zoo/extras.py", "docs/conf.py")
-#: Files in these folders that are not checked yet.
-NOT_YET = ("docs/data.md", "docs/training.md")
+CODE = ("zoo", "plugins", "docs")
+#: Words that stay: the definitions of metrics are hashed into protocol ids.
+ALLOWED = {("zoo/metrics.py", "neighbouring")}
 
 AVOID = re.compile(
     r"""
@@ -82,6 +82,8 @@ def problems(path: Path) -> Iterator[str]:
         if " " not in words:  # a name, not prose
             continue
         for match in AVOID.finditer(words):
+            if (str(path.relative_to(ROOT)), match[0]) in ALLOWED:
+                continue
             context = words[max(0, match.start() - 30) : match.end() + 30]
             yield f"{path.relative_to(ROOT)}:{line}: {match[0]!r} in …{context}…"
 
@@ -91,7 +93,7 @@ def files() -> list[Path]:
     for name, suffix in (*((name, ".md") for name in PROSE), *((name, ".py") for name in CODE)):
         path = ROOT / name
         found |= {path} if path.is_file() else set(path.rglob(f"*{suffix}"))
-    return sorted(found - {ROOT / name for name in NOT_YET})
+    return sorted(found)
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,4 +1,4 @@
-"""Physical units: rain and reflectivity, spellings, time steps, labelled frames."""
+"""Physical units: rain and reflectivity, spellings, time steps, labeled frames."""
 
 import datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import zoo
 from zoo.config import Data
 from zoo.errors import ConfigError, DataError, ZooError
-from zoo.labelled import read_labelled
+from zoo.labeled import read_labeled
 from zoo.units import check_data, is_same_unit, seconds, to_physical, to_unit_interval
 
 RAIN: dict[str, Any] = {
@@ -116,7 +116,7 @@ def test_other_units_and_steps_are_rejected(model: zoo.Forecaster) -> None:
     check_data(Data(), unit="1", time_step=5)  # its time step is open
 
 
-def labelled(**changes: Any) -> xarray.DataArray:
+def labeled(**changes: Any) -> xarray.DataArray:
     rain = np.random.default_rng(0).gamma(1, 2, size=(4, 8, 6)).astype(np.float32)
     start, step = np.datetime64("2020-01-01", "ns"), np.timedelta64(changes.pop("minutes", 5), "m")
     return xarray.DataArray(
@@ -133,8 +133,8 @@ def labelled(**changes: Any) -> xarray.DataArray:
     )
 
 
-def test_a_labelled_forecast_continues_the_labels(model: zoo.Forecaster) -> None:
-    past = labelled()
+def test_a_labeled_forecast_continues_the_labels(model: zoo.Forecaster) -> None:
+    past = labeled()
     future = model.predict(past)
     assert future.dims == past.dims
     assert future.shape == (3, 8, 6)
@@ -154,8 +154,8 @@ def test_unknown_dimensions_are_rejected(model: zoo.Forecaster, dims: tuple[str,
         model.predict(xarray.DataArray(np.ones((3,) * len(dims), np.float32), dims=dims))
 
 
-def test_labelled_channels_and_batches_keep_their_order(model: zoo.Forecaster) -> None:
-    values = labelled().values
+def test_labeled_channels_and_batches_keep_their_order(model: zoo.Forecaster) -> None:
+    values = labeled().values
     both = xarray.DataArray(values[:, None, None], dims=("time", "sample", "channel", "y", "x"))
     future = model.predict(both, 2)
     assert future.dims == both.dims
@@ -167,16 +167,16 @@ def test_labelled_channels_and_batches_keep_their_order(model: zoo.Forecaster) -
 
 def test_labels_of_another_unit_or_step_are_rejected(model: zoo.Forecaster) -> None:
     with pytest.raises(DataError, match=r"'dBZ'.*'mm/h'"):
-        model.predict(labelled(units="dBZ"))
+        model.predict(labeled(units="dBZ"))
     with pytest.raises(DataError, match="30 min"):
-        model.predict(labelled(minutes=30))
-    uneven = labelled()[[0, 1, 3]]
+        model.predict(labeled(minutes=30))
+    uneven = labeled()[[0, 1, 3]]
     with pytest.raises(DataError, match="300 to 600 s"):
         model.predict(uneven)
 
 
 def test_durations_are_accepted_as_times(model: zoo.Forecaster) -> None:
-    past = labelled()
+    past = labeled()
     past = past.assign_coords(time=past["time"] - past["time"][0])
     future = model.predict(past)
     assert (future["time"].values == np.arange(20, 35, 5) * np.timedelta64(1, "m")).all()
@@ -187,7 +187,7 @@ def test_durations_are_accepted_as_times(model: zoo.Forecaster) -> None:
 def test_dates_of_other_calendars_continue(model: zoo.Forecaster) -> None:
     cftime = pytest.importorskip("cftime", reason="pip install cftime")
     start = cftime.DatetimeNoLeap(2020, 2, 28, 23, 45)
-    past = labelled().assign_coords(
+    past = labeled().assign_coords(
         time=[start + k * datetime.timedelta(minutes=5) for k in range(4)]
     )
     times = model.predict(past)["time"].values
@@ -197,23 +197,23 @@ def test_dates_of_other_calendars_continue(model: zoo.Forecaster) -> None:
 @pytest.mark.parametrize("times", [[0.0, 5.0, 10.0, 15.0], [0, 1, 2, 3], list("abcd")])
 def test_numbers_and_words_are_rejected_as_times(model: zoo.Forecaster, times: list[Any]) -> None:
     with pytest.raises(DataError, match=r"'time'.*minutes since"):
-        model.predict(labelled().assign_coords(time=times))
-    model.predict(labelled().drop_vars("time"), time_step="5min")
+        model.predict(labeled().assign_coords(time=times))
+    model.predict(labeled().drop_vars("time"), time_step="5min")
 
 
 def test_arguments_must_not_contradict_the_labels(model: zoo.Forecaster) -> None:
     with pytest.raises(DataError, match=r"'mm/h'.*'mm'"):
-        model.predict(labelled(units="mm"), unit="mm/h")
+        model.predict(labeled(units="mm"), unit="mm/h")
     with pytest.raises(DataError, match=r"5 min.*10 min"):
-        model.predict(labelled(minutes=10), time_step="5min")
-    past = labelled()
+        model.predict(labeled(minutes=10), time_step="5min")
+    past = labeled()
     assert model.predict(past, unit="mm/hr", time_step=300).attrs["units"] == "mm h-1"
     del past.attrs["units"]
     assert model.predict(past, unit="mm/hr").attrs["units"] == "mm/hr"
 
 
 def test_a_grid_without_coordinates_gets_them_in_metres(model: zoo.Forecaster) -> None:
-    bare = labelled().drop_vars(["y", "x", "lat"])
+    bare = labeled().drop_vars(["y", "x", "lat"])
     future = model.predict(bare)
     assert future["y"].values.tolist() == [1000.0 * i for i in range(8)]
     assert future["x"].attrs["units"] == "m"
@@ -222,7 +222,7 @@ def test_a_grid_without_coordinates_gets_them_in_metres(model: zoo.Forecaster) -
 
 
 def test_a_frame_without_values_is_named_by_its_time(model: zoo.Forecaster) -> None:
-    past = labelled()
+    past = labeled()
     past[2] = np.nan
     with pytest.raises(DataError, match=r"frame 2 \(2020-01-01T00:10:00\)"):
         model.predict(past)
@@ -238,7 +238,7 @@ def test_a_store_without_named_dimensions_is_rejected(tmp_path: Path) -> None:
             "rain", shape=(4, 8, 8), dtype="f4"
         )
         with pytest.raises(DataError, match=r"\.zarr.*option dims"):
-            read_labelled(file)
+            read_labeled(file)
 
 
 def test_missing_values_stay_missing_and_infinity_is_rejected(model: zoo.Forecaster) -> None:
@@ -264,16 +264,16 @@ def test_missing_values_stay_missing_and_infinity_is_rejected(model: zoo.Forecas
 
 
 @pytest.mark.parametrize("ending", [".nc", ".zarr"])
-def test_predict_writes_a_labelled_forecast_of_a_labelled_file(
+def test_predict_writes_a_labeled_forecast_of_a_labeled_file(
     tmp_path: Path, ending: str, cli: Cli
 ) -> None:
     pytest.importorskip("zarr" if ending == ".zarr" else "h5netcdf")
     zoo.save(zoo.create("convlstm", hidden=4, layers=2, data=RAIN), tmp_path / "model")
-    labelled().to_dataset().to_netcdf(tmp_path / "past.nc", engine="h5netcdf")
+    labeled().to_dataset().to_netcdf(tmp_path / "past.nc", engine="h5netcdf")
     arguments = ["predict", f"local-dir:{tmp_path / 'model'}", str(tmp_path / "past.nc")]
     output = tmp_path / f"future{ending}"
     cli.succeed(*arguments, "-o", output, "--horizon", "2")
-    future = read_labelled(output)
+    future = read_labeled(output)
     assert future.shape == (2, 8, 6)
     assert future.attrs["units"] == "mm h-1"
     assert future["time"].values[0] == np.datetime64("2020-01-01T00:20")

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.config import Config
 from zoo.errors import ConfigError, DataError
-from zoo.labelled import is_labelled, unlabel
+from zoo.labeled import is_labeled, unlabel
 from zoo.network import Network, NetworkState
 from zoo.units import Array, Frames, check_data, scale, unscale
 
@@ -176,7 +176,7 @@ class Forecaster(nn.Module):
         data = self.config.data
         horizon = (data.horizon or 1) if horizon is None else horizon
         check_data(data, unit=unit, time_step=time_step)
-        if not is_labelled(frames):
+        if not is_labeled(frames):
             return self._predict(frames, horizon)  # type: ignore[type-var]
         values, labels = unlabel(frames, unit=unit, time_step=time_step)
         check_data(data, unit=labels.unit, time_step=labels.time_step)

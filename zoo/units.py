@@ -139,7 +139,7 @@ def check_data(
         data: Data of the model; fields that it leaves open are not checked.
         unit: Unit of the frames, such as "mm/h"; None is not checked.
         time_step: Time between frames, as for :func:`seconds`; None is not checked.
-        grid_step: Size of a cell in metres, to 1 %; None is not checked.
+        grid_step: Size of a cell in meters, to 1 %; None is not checked.
 
     Raises:
         DataError: If one differs.

@@ -31,7 +31,7 @@ def data() -> None:
 @click.argument("name", required=False)
 @as_json
 def info(name: str | None, as_json: bool) -> None:
-    """Describe a data set: layout, licence, source, counts and options; or list all of them."""
+    """Describe a data set: layout, license, source, counts and options; or list all of them."""
     from zoo.data import dataset_names, find_dataset
 
     if name is None:
@@ -44,7 +44,7 @@ def info(name: str | None, as_json: bool) -> None:
     dataset = find_dataset(name)
     facts = {
         key: getattr(dataset, key, "")
-        for key in ("title", "folder", "layout", "licence", "source", "counts")
+        for key in ("title", "folder", "layout", "license", "source", "counts")
     }
     facts["folder"] = facts["folder"] or name
     description = "\n\n".join(_docstrings(dataset))
@@ -145,7 +145,7 @@ def prepare(
 @click.argument("name")
 @data_option
 def fetch(name: str, data_dir: Path | None) -> None:
-    """Download the data set NAME if its licence allows that, or print where to get it."""
+    """Download the data set NAME if its license allows that, or print where to get it."""
     from zoo.atomic import make_folder
     from zoo.data import fetching, find_dataset
     from zoo.errors import DataError
@@ -156,7 +156,7 @@ def fetch(name: str, data_dir: Path | None) -> None:
         source = getattr(dataset, "source", "")
         raise DataError(
             f"{name} cannot be downloaded by the zoo "
-            f"({getattr(dataset, 'licence', '') or 'its licence'}); "
+            f"({getattr(dataset, 'license', '') or 'its license'}); "
             f"{'get it from ' + source + ' and put' if source else 'put'} "
             f"{getattr(dataset, 'layout', '') or 'its files'} into {folder}"
         )

@@ -58,12 +58,12 @@ def predict(
     """
     from zoo.hub import load
 
-    labelled = _check_formats(input, output, is_folder_of_data=data is not None)
+    labeled = _check_formats(input, output, is_folder_of_data=data is not None)
     forecaster = load(model, device=device)
-    if labelled:
-        past = _read_labelled(forecaster.config.data, input, input_frames, data, variable)
+    if labeled:
+        past = _read_labeled(forecaster.config.data, input, input_frames, data, variable)
         future = forecaster.predict(past, **options)
-        _write_labelled(output, future, forecaster.config.data)
+        _write_labeled(output, future, forecaster.config.data)
         message = f"{output}: {future.sizes['time']} frames that follow"
     else:
         past = _read_frames(forecaster, input, input_frames, size)
@@ -80,20 +80,20 @@ def _check_formats(input: Path, output: Path, *, is_folder_of_data: bool) -> boo
     """Return whether the input has coordinates; raise ConfigError if the output does not fit."""
     from zoo.data.files import check_writable
     from zoo.errors import ConfigError
-    from zoo.labelled import LABELLED
+    from zoo.labeled import LABELED
 
-    labelled = input.suffix in LABELLED
-    if not is_folder_of_data and labelled != (output.suffix in LABELLED):
-        expected = output.with_suffix(".nc" if labelled else ".npy")
+    labeled = input.suffix in LABELED
+    if not is_folder_of_data and labeled != (output.suffix in LABELED):
+        expected = output.with_suffix(".nc" if labeled else ".npy")
         raise ConfigError(
             f"{input} and {output}: either both are files with coordinates "
-            f"({', '.join(LABELLED)}) or neither; write {expected}"
+            f"({', '.join(LABELED)}) or neither; write {expected}"
         )
-    check_writable(output.with_suffix(".npy") if output.suffix in LABELLED else output)
-    return labelled or is_folder_of_data
+    check_writable(output.with_suffix(".npy") if output.suffix in LABELED else output)
+    return labeled or is_folder_of_data
 
 
-def _read_labelled(
+def _read_labeled(
     data: Data, input: Path, input_frames: int | None, dataset: str | None, variable: str | None
 ) -> Any:
     """The input as a DataArray."""
@@ -101,9 +101,9 @@ def _read_labelled(
         from zoo.data.newest import newest_frames
 
         return newest_frames(data, dataset, input, input_frames)
-    from zoo.labelled import read_labelled
+    from zoo.labeled import read_labeled
 
-    array = read_labelled(input, variable)
+    array = read_labeled(input, variable)
     return array.isel(time=slice(input_frames)) if "time" in array.dims else array
 
 
@@ -121,12 +121,12 @@ def _read_frames(
     return frames[..., :input_frames, :, :, :]
 
 
-def _write_labelled(output: Path, future: Any, data: Data) -> None:
+def _write_labeled(output: Path, future: Any, data: Data) -> None:
     """Write a DataArray, as pictures or an array if the suffix says so."""
-    from zoo.labelled import LABELLED, write_labelled
+    from zoo.labeled import LABELED, write_labeled
 
-    if output.suffix in LABELLED:
-        write_labelled(output, future)
+    if output.suffix in LABELED:
+        write_labeled(output, future)
     else:
         values = future.values
         _write_frames(output, values if values.ndim == 4 else values[:, None], data)  # (T, C, H, W)

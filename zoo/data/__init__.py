@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast, get_type_hints
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
-from zoo.errors import DataError, ZooError, did_you_mean
+from zoo.errors import ConfigError, DataError, did_you_mean
 from zoo.plugins import find, names
 
 if TYPE_CHECKING:
@@ -89,39 +89,43 @@ def open_dataset(
     folder: str | Path | None = None,
     **options: Any,
 ) -> FrameDataset:
-    """A data set of sequences (T, C, H, W), its range scaled to [0, 1], NaN where missing.
+    """Open a data set of sequences (T, C, H, W), scaled to [0, 1], with NaN for missing values.
 
     Args:
-        name: of the data set: see :func:`dataset_names`.
+        name: Name of the data set; see :func:`dataset_names`.
         split: "train", "valid" or "test".
-        root: the folder of the data sets; :func:`data_root` by default.
+        root: Folder of the data sets; by default :func:`data_root`.
         frames: T, the length of a sequence.
-        folder: where the files are, under the root; by default where the data set has them.
-        options: of the data set.
+        folder: Folder of the files under `root`; by default that of the data set.
+        **options: Options of the data set.
 
-    Raises ZooError for an unknown name or option, and where files are absent or broken.
+    Raises:
+        ConfigError: If an option is unknown or has a value of another type.
+        DataError: If the name is unknown, or files are missing or corrupt.
     """
     kind = find_dataset(name)
     place = (root or data_root()) / (folder or getattr(kind, "folder", "") or name)
     _check_options(name, kind, options)
     opened = kind(place, split=split, frames=frames, **options)  # type: ignore[call-arg]
-    if folder is not None and isinstance(kept := getattr(opened, "options", None), dict):
-        kept["folder"] = str(folder)
+    recorded = getattr(opened, "options", None)
+    if folder is not None and isinstance(recorded, dict):
+        recorded["folder"] = str(folder)
     return opened
 
 
 def _check_options(name: str, kind: Any, options: dict[str, Any]) -> None:
-    """Refuse options that a data set of the zoo's kind does not have, and values of other types.
+    """Reject unknown options and values of another type.
 
-    The types are those of the annotations of __init__ and read_series; without, all are taken.
+    Types are read from the annotations of ``__init__`` and ``read_series``; an option without
+    one accepts any value.
     """
     if not inspect.isclass(kind):
-        return  # a function of a plugin's, which minds its own
+        return  # a plugin's function checks its own options
     reader = getattr(kind, "read_series", None)
     makers = [vars(base)["__init__"] for base in kind.__mro__ if "__init__" in vars(base)]
     functions = [reader, *makers] if reader else makers[:1]
     taken: dict[str, Any] = {}
-    for function in reversed(functions):  # what is nearer to the class itself counts
+    for function in reversed(functions):  # a subclass overrides its bases
         types, parameters = _types(function), inspect.signature(function).parameters
         taken |= {option: types.get(option, Any) for option in parameters}
     is_open = not reader and bool({"options", "kwargs"} & {*taken})
@@ -131,14 +135,14 @@ def _check_options(name: str, kind: Any, options: dict[str, Any]) -> None:
         if option in taken:
             _check_type(name, option, value, taken[option])
         elif not is_open:
-            raise ZooError(
+            raise ConfigError(
                 f"the data set {name} has no option {option!r}{did_you_mean(option, taken)}; "
                 f"it has: {', '.join(sorted(taken))}"
             )
 
 
 def _types(function: Any) -> dict[str, Any]:
-    """The annotations of a function; none where they name what cannot be found."""
+    """The annotations of a function; none if a name in them cannot be resolved."""
     try:
         return get_type_hints(function)
     except (NameError, TypeError, AttributeError):
@@ -146,18 +150,19 @@ def _types(function: Any) -> dict[str, Any]:
 
 
 def _check_type(name: str, option: str, value: Any, expected: Any) -> None:
-    """Refuse a value that is not what is expected, once it is written as JSON and read again."""
+    """Reject a value that does not have the annotated type after a round trip through JSON."""
     try:
         TypeAdapter(expected).validate_json(to_json(value), strict=True)
     except PydanticSerializationError:
-        told = ["what JSON can hold"]
+        expected_forms = ["a JSON value"]
     except ValidationError as error:
         texts = [item["msg"].removeprefix("Input should be ") for item in error.errors()]
-        told = [PLAIN.get(text, text) for text in dict.fromkeys(texts)]
+        expected_forms = [PLAIN.get(text, text) for text in dict.fromkeys(texts)]
     except PydanticUserError:
-        return  # an annotation of a plugin's that says nothing of JSON
+        return  # a plugin's annotation that pydantic does not know
     else:
         return
-    raise ZooError(
-        f"the data set {name}: the option {option} is {value!r}; expected {' or '.join(told)}"
+    raise ConfigError(
+        f"the data set {name}: the option {option} is {value!r}; "
+        f"expected {' or '.join(expected_forms)}"
     )

@@ -16,7 +16,7 @@ from zoo.data.decoding import decoding
 from zoo.data.files import natural
 from zoo.data.npz import LazyArray
 from zoo.errors import ConfigError, DataError
-from zoo.labelled import read_labelled
+from zoo.labeled import read_labeled
 
 __all__ = ["NAME_DIMS", "SUFFIXES", "ArrayFile", "open_arrays"]
 
@@ -73,7 +73,7 @@ def open_arrays(file: Path, variable: str | None, dims: Sequence[str] | None) ->
                 raise DataError(f"{file} does not name the dimensions of its arrays; {NAME_DIMS}")
             if unnamed:
                 return [_open_zarr(file, unnamed, variable)]
-        return [_open_labelled(file, variable)]
+        return [_open_labeled(file, variable)]
 
 
 def _choose(file: Path, variable: str | None, names: Sequence[str]) -> str:
@@ -172,9 +172,9 @@ def _open_zarr(file: Path, arrays: dict[str, Any], variable: str | None) -> Arra
     )
 
 
-def _open_labelled(file: Path, variable: str | None) -> ArrayFile:
+def _open_labeled(file: Path, variable: str | None) -> ArrayFile:
     """Open a variable of a NetCDF file or a zarr store with xarray."""
-    array = read_labelled(file, variable)
+    array = read_labeled(file, variable)
     times = None
     if "time" in array.coords and np.issubdtype(array["time"].dtype, np.datetime64):
         times = array["time"].values.astype("datetime64[s]")

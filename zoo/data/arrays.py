@@ -15,7 +15,7 @@ from zoo.data.files import CHANNELS_LAST, check_numbers, natural
 from zoo.data.recordings import Series
 from zoo.data.series import SequenceDataset
 from zoo.errors import ConfigError, DataError
-from zoo.labelled import CHANNELS
+from zoo.labeled import CHANNELS
 from zoo.units import seconds
 
 __all__ = ["Arrays"]
@@ -49,7 +49,7 @@ class Arrays(SequenceDataset):
 
     title = "Arrays"
     folder = "arrays"
-    licence = "that of the data"
+    license = "that of the data"
     layout = "a file .npy, .npz, .h5, .nc, or a folder .zarr"
     counts = "depend on the files"
 

@@ -45,11 +45,11 @@ class FrameDataset(Dataset[Tensor]):
     Attributes:
         title: Full name.
         folder: Folder of its files in the data root; by default its name.
-        licence: Terms of use.
+        license: Terms of use.
         source: Where to get the files.
         layout: Names and places of the files in the folder.
         counts: Numbers of frames or sequences, and published checksums.
-        downloads: Files that ``zoo data fetch`` downloads; none if a licence must be accepted.
+        downloads: Files that ``zoo data fetch`` downloads; none if a license must be accepted.
         endless: Whether sequences are generated, so that training draws new ones at every step.
             The class then takes the options ``sequences`` and ``seed``.
         data: What the values mean: :class:`zoo.config.Data` or a dict of its fields. By default
@@ -58,7 +58,7 @@ class FrameDataset(Dataset[Tensor]):
 
     title: ClassVar[str] = ""
     folder: ClassVar[str] = ""
-    licence: ClassVar[str] = ""
+    license: ClassVar[str] = ""
     source: ClassVar[str] = ""
     layout: ClassVar[str] = ""
     counts: ClassVar[str] = ""

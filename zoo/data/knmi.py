@@ -55,7 +55,7 @@ def _parse_formula(path: Path, text: str) -> tuple[float, float]:
 
 
 def _grid_step(file: Any) -> float:
-    """Return the size of a cell in metres."""
+    """Return the size of a cell in meters."""
     return abs(float(np.ravel(file["geographic"].attrs["geo_pixel_size_x"])[0])) * 1000
 
 

@@ -56,7 +56,7 @@ class MovingMNIST(FrameDataset):
 
     title = "Moving MNIST"
     folder = "mnist"
-    licence = "CC BY-SA 3.0 (MNIST, Y. LeCun, C. Cortes, C. J. C. Burges)"
+    license = "CC BY-SA 3.0 (MNIST, Y. LeCun, C. Cortes, C. J. C. Burges)"
     source = "zoo data fetch mmnist"
     layout = "train-images-idx3-ubyte.gz and t10k-images-idx3-ubyte.gz"
     endless = True

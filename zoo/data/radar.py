@@ -115,7 +115,7 @@ class DWD(_Radar):
 
     title = "DWD radar, Germany"
     folder = "radar/dwd"
-    licence = "GeoNutzV, the data licence of the German federal government: name the source, DWD"
+    license = "GeoNutzV, the data license of the German federal government: name the source, DWD"
     source = (
         "opendata.dwd.de, climate_environment/CDC/grids_germany/5_minutes/radolan; RYDL.hdf5: "
         "doi.org/10.5281/zenodo.3629951"
@@ -145,7 +145,7 @@ class ODIM(_Radar):
 
     title = "ODIM HDF5 radar composites"
     folder = "radar/odim"
-    licence = "that of the weather service"
+    license = "that of the weather service"
     source = "the open-data pages of the weather services (OPERA, DMI, SMHI, and others)"
     layout = "*.h5 or *.hdf, one composite a file, in any folders"
     counts = "depend on the service; no checksums are published"
@@ -174,7 +174,7 @@ class KNMI(ODIM):
 
     title = "KNMI radar, the Netherlands"
     folder = "radar/knmi"
-    licence = "CC BY 4.0 (KNMI open data)"
+    license = "CC BY 4.0 (KNMI open data)"
     source = "dataplatform.knmi.nl, data sets rad_nl25_rac_5min and nl_rdr_data_rtcor_5m"
     layout = "RAD_NL25_*.h5, one time a file, in any folders"
     counts = "288 files a day; no checksums are published"
@@ -188,7 +188,7 @@ class FMI(_Radar):
 
     title = "FMI radar, Finland"
     folder = "radar/fmi"
-    licence = "CC BY 4.0 (FMI open data)"
+    license = "CC BY 4.0 (FMI open data)"
     source = "en.ilmatieteenlaitos.fi/open-data"
     layout = "*.pgm or *.pgm.gz, one time a file, in any folders"
     counts = "288 files a day; no checksums are published"
@@ -211,7 +211,7 @@ class MeteoNet(_Radar):
 
     title = "MeteoNet radar, France"
     folder = "radar/meteonet"
-    licence = "Etalab open licence 2.0"
+    license = "Etalab open license 2.0"
     source = "meteonet.umr-cnrm.fr"
     layout = "rainfall_REGION_YEAR_MONTH.PART.npz, in any folders"
     counts = (

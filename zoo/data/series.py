@@ -25,7 +25,7 @@ from zoo.data.scaling import find_range
 from zoo.data.splits import SPLITS, Split
 from zoo.data.windows import Window, cut_windows, find_step, newest_window
 from zoo.errors import ConfigError, DataError, NoWindowError
-from zoo.labelled import label_frames
+from zoo.labeled import label_frames
 from zoo.units import is_same_unit, to_unit_interval
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class SequenceDataset(FrameDataset):
         times = self.series[number].times
         return None if times is None else times[chosen]
 
-    def labelled(self, index: int) -> xarray.DataArray:
+    def labeled(self, index: int) -> xarray.DataArray:
         """Return a sequence in the unit of the data, with its times if known.
 
         Its dimensions are time, channel if there are several, y and x.

@@ -36,7 +36,7 @@ class TaxiBJ(SequenceDataset):
 
     title = "TaxiBJ, Beijing"
     folder = "taxibj"
-    licence = "for research"
+    license = "for research"
     source = "github.com/TolicWang/DeepST, data/TaxiBJ"
     layout = "BJ13_M32x32_T30_InOut.h5, BJ14_…, BJ15_…, BJ16_…"
     counts = (

@@ -37,13 +37,13 @@ class Video(SequenceDataset):
     are the test part (test_share, 0.2); of a single video, its last frames.
 
     size: (height, width) or one number, to resize all to.
-    colour: RGB instead of gray.
+    color: RGB instead of gray.
     fps: Frames a second, for videos.
     """
 
     title = "Videos"
     folder = "video"
-    licence = "that of the videos"
+    license = "that of the videos"
     layout = "videos (.mp4, .avi, .mkv, …) or folders of pictures, in any folders"
     counts = "depend on the files"
     split_by = "series"
@@ -52,11 +52,11 @@ class Video(SequenceDataset):
     def read_series(
         self,
         size: int | str | list[int] | tuple[int, int] | None = None,
-        colour: bool = False,
+        color: bool = False,
         fps: float | None = None,
     ) -> tuple[list[Series], dict[str, Any]]:
         """Return all videos and folders of pictures in the folder."""
-        shape, channels = _check_size(size), 3 if colour else 1
+        shape, channels = _check_size(size), 3 if color else 1
         files = [self.root] if self.root.is_file() else sorted(self.root.rglob("*"), key=natural)
         clips = [
             Clip(path, channels=channels, size=shape, fps=fps)
@@ -121,7 +121,7 @@ class KTH(SequenceDataset):
 
     title = "KTH actions"
     folder = "kth"
-    licence = "for research"
+    license = "for research"
     source = "www.csc.kth.se/cvap/actions"
     layout = "the six .zip files, or the .avi files in any folders, and 00sequences.txt"
     counts = (

@@ -24,7 +24,7 @@ def find_parts(
         sequence: a training sequence (T, C, H, W).
         rows: the rows of the batch on one process.
         parts: the number of parts to start with; it is doubled until the batch fits.
-        accelerator: tells the device and the precision.
+        accelerator: Defines the device and the precision.
 
     Raises:
         ConfigError: if not even one sequence fits.

@@ -1,6 +1,6 @@
 """A drawn clip of a person who walks past a fixed camera, in the style of KTH actions.
 
-Drawn by this project from circles and lines; it shows nobody and needs no licence.
+Drawn by this project from circles and lines; it shows nobody and needs no license.
 """
 
 from __future__ import annotations

@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 __all__ = [
     "BATCHES",
     "CHANNELS",
-    "LABELLED",
+    "LABELED",
     "Labels",
-    "is_labelled",
+    "is_labeled",
     "label_frames",
-    "open_labelled",
-    "read_labelled",
+    "open_labeled",
+    "read_labeled",
     "unlabel",
-    "write_labelled",
+    "write_labeled",
 ]
 
 #: Suffixes of files with coordinates, and xarray's engines for them.
-LABELLED = {".nc": "h5netcdf", ".nc4": "h5netcdf", ".zarr": "zarr"}
+LABELED = {".nc": "h5netcdf", ".nc4": "h5netcdf", ".zarr": "zarr"}
 
 #: Names of dimensions other than time and the grid.
 CHANNELS = ("channel", "channels", "band", "variable")
@@ -43,7 +43,7 @@ BATCHES = ("batch", "sample", "member", "realization")
 SECOND = np.timedelta64(1, "s")
 
 
-def is_labelled(frames: object) -> TypeGuard[xarray.DataArray]:
+def is_labeled(frames: object) -> TypeGuard[xarray.DataArray]:
     """Return whether frames are an xarray.DataArray."""
     return type(frames).__module__.partition(".")[0] == "xarray" and hasattr(frames, "dims")
 
@@ -109,7 +109,7 @@ class Labels:
 
 
 def _grid(past: xarray.DataArray, data: Data) -> dict[str, Any]:
-    """Return coordinates of the grid in metres, if it has none and its step is known."""
+    """Return coordinates of the grid in meters, if it has none and its step is known."""
     grid = past.dims[-2:]
     if data.grid_step is None or any({*grid} & {*c.dims} for c in past.coords.values()):
         return {}
@@ -223,11 +223,11 @@ def _check_present(frames: xarray.DataArray) -> None:
         raise DataError(f"frame {i}{when} has no values, only NaN; {ABSENT}")
 
 
-def open_labelled(file: Path) -> xarray.Dataset:
+def open_labeled(file: Path) -> xarray.Dataset:
     """Open a NetCDF file or zarr store without reading its values."""
     import xarray
 
-    engine: Any = LABELLED[file.suffix]
+    engine: Any = LABELED[file.suffix]
     if find_spec(engine) is None:
         raise DataError(f"{file} needs {engine}, which is not installed: pip install {engine}")
     if not file.exists():
@@ -247,9 +247,9 @@ def open_labelled(file: Path) -> xarray.Dataset:
             raise DataError(f"{file}: could not be read ({first}); is it complete?") from error
 
 
-def read_labelled(file: Path, variable: str | None = None) -> xarray.DataArray:
+def read_labeled(file: Path, variable: str | None = None) -> xarray.DataArray:
     """Open a variable of a NetCDF file or zarr store, by name if there are several."""
-    dataset = open_labelled(file)
+    dataset = open_labeled(file)
     names = [str(name) for name, array in dataset.data_vars.items() if array.ndim > 2]
     if variable is None and len(names) == 1:
         variable = names[0]
@@ -260,7 +260,7 @@ def read_labelled(file: Path, variable: str | None = None) -> xarray.DataArray:
     return dataset[variable]
 
 
-def write_labelled(file: Path, array: xarray.DataArray) -> None:
+def write_labeled(file: Path, array: xarray.DataArray) -> None:
     """Write a DataArray as NetCDF or zarr, atomically."""
     from zoo.atomic import atomic_folder, atomic_path
 
