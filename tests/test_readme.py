@@ -13,7 +13,7 @@ import snippets
 
 from zoo.data import data_root
 from zoo.errors import ZooError
-from zoo.hub.card import models_table
+from zoo.hub.card import models_tables
 from zoo.model_folder import read_metrics
 from zoo.plugins import forget
 
@@ -83,9 +83,9 @@ def test_table_rejects_scores_of_different_data(tmp_path: Path) -> None:
         metrics["data"]["sequences"] = sequences
         (tmp_path / name / "metrics.json").write_text(json.dumps(metrics))
         if name == "b":
-            assert models_table(tmp_path).count("\n") == 4
+            assert models_tables(tmp_path).count("\n") == 4
     with pytest.raises(ZooError, match=r"\bc\b"):
-        models_table(tmp_path)
+        models_tables(tmp_path)
 
 
 def written() -> str:
@@ -94,7 +94,7 @@ def written() -> str:
         return TEXT
     parts = re.split(r"(<!-- /?models -->)", TEXT)
     assert [parts[1], parts[3]] == ["<!-- models -->", "<!-- /models -->"]
-    parts[2] = f"\n{models_table(CARDS)}\n"
+    parts[2] = f"\n{models_tables(CARDS)}\n"
     return "".join(parts)
 
 

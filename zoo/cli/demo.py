@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Output folder.",
 )
-@click.option("--save", is_flag=True, help="Save demo.png and the scores in the folder of MODEL.")
+@click.option("--save", is_flag=True, help="Save pictures and scores in the folder of MODEL.")
 @device_option
 @as_json
 def demo(model: str, output: Path, save: bool, device: str, as_json: bool) -> None:
@@ -54,8 +54,9 @@ def demo(model: str, output: Path, save: bool, device: str, as_json: bool) -> No
     if save:
         folder = pull(model)
         update_metrics(folder, demo=scores)
-        with atomic_path(writable_part(folder, "demo.png")) as temporary:
-            shutil.copyfile(png, temporary)
+        for picture in (gif, png):
+            with atomic_path(writable_part(folder, picture.name)) as temporary:
+                shutil.copyfile(picture, temporary)
     if as_json:
         print_json({"model": model, "forecast": scores, "gif": str(gif), "png": str(png)})
         return

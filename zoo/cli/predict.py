@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Output file.")
 @click.option("--horizon", type=click.IntRange(min=1), help="Number of frames to forecast.")
 @click.option("--input-frames", type=click.IntRange(min=1), help="Read only the first N frames.")
-@click.option("--size", help="Resize pictures and videos to HEIGHTxWIDTH.")
+@click.option(
+    "--size",
+    help="Resize pictures and videos to HEIGHTxWIDTH; 'original' keeps their size.  [default: for "
+    "videos the size of the training frames]",
+)
 @click.option("--data", help="Read INPUT as a folder of files of this data set, such as knmi.")
 @click.option("--variable", help="Variable to read from a NetCDF file or zarr store.")
 @click.option("--unit", help="Unit of the input frames.  [default: as stated in the file]")
@@ -111,10 +115,14 @@ def _read_frames(
     forecaster: Forecaster, input: Path, input_frames: int | None, size: str | None
 ) -> np.ndarray:
     """The input as (T, C, H, W) or (B, T, C, H, W)."""
-    from zoo.data.files import read_frames
+    from zoo.data.files import VIDEOS, read_frames
     from zoo.errors import DataError
 
-    frames = read_frames(input, channels=forecaster.config.in_channels, size=parse_size(size))
+    if size is None and input.suffix.lower() in VIDEOS:
+        shape = forecaster.config.data.size  # things are as large as they were in training
+    else:
+        shape = None if size == "original" else parse_size(size)
+    frames = read_frames(input, channels=forecaster.config.in_channels, size=shape)
     length = frames.shape[-4]
     if input_frames is not None and length < input_frames:
         raise DataError(f"{input} has {length} frames; --input-frames asks for {input_frames}")

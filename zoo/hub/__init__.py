@@ -84,7 +84,7 @@ def pretrained_models(hub: str | Sequence[str] | None = None) -> dict[str, Liste
 
 
 def list_models(pattern: str = "*", *, pretrained: bool | None = None) -> list[str]:
-    """List the names of models that match a pattern such as "ms-*".
+    """List the names of models that match a pattern such as ``"ms-*"``.
 
     A pattern that matches an alias also lists its architecture, and one that matches an
     architecture also lists its pretrained models.

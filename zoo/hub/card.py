@@ -28,9 +28,15 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["UNWRITTEN", "card_results", "models_table", "read_card", "read_recipe", "write_card"]
+__all__ = ["UNWRITTEN", "card_results", "models_tables", "read_card", "read_recipe", "write_card"]
 
 PROTOCOLS = {"forecast": "forecast", "all-steps": "all steps"}
+
+#: Pictures in a card by suffix, and what they show.
+PICTURES = {
+    ".gif": "input, truth and forecast, moving",
+    ".png": "input, truth, forecast and their difference",
+}
 
 #: The Hub's name for the task.
 TASK = "time-series-forecasting"
@@ -170,32 +176,46 @@ def card_results(metrics: dict[str, Any]) -> list[EvalResult]:
     ]
 
 
-def models_table(folder: Path) -> str:
-    """Return a Markdown table of the evaluated models in a folder of models, the best first.
+def models_tables(folder: Path) -> str:
+    """Return Markdown tables of the evaluated models in a folder of models, one for each data set.
+
+    The best forecast comes first; baselines come last.
 
     Raises:
-        HubError: if the models were not evaluated on the same data with the same protocol.
+        HubError: if models of one data set were not evaluated in the same way.
     """
-    measured = [(f.parent, _measured(f.parent)) for f in sorted(folder.glob("*/metrics.json"))]
-    for other, metrics in measured[1:]:
-        if not _alike(metrics, measured[0][1]):
+    by_data: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
+    for path in sorted(folder.glob("*/metrics.json")):
+        metrics = _measured(path.parent)
+        by_data.setdefault(metrics["data"]["name"], []).append((path.parent, metrics))
+    # The data set with the most models first.
+    groups = sorted(by_data.values(), key=lambda group: (-len(group), group[0][0].name))
+    return "\n\n".join(map(_models_table, groups))
+
+
+def _models_table(models: list[tuple[Path, dict[str, Any]]]) -> str:
+    """A title and a table of models of one data set."""
+    first, expected = models[0]
+    for folder, metrics in models[1:]:
+        if not _alike(metrics, expected):
             raise HubError(
-                f"{other.name} and {measured[0][0].name} were evaluated on different data or "
-                "frames; evaluate both in the same way: zoo eval --save"
+                f"{folder.name} and {first.name} were evaluated on different data or frames; "
+                "evaluate both in the same way: zoo eval --save"
             )
-    measured.sort(key=lambda item: item[1]["forecast"]["model"]["mse"])
-    rows = {f"[{f.name}](cards/{f.name}/README.md)": (m, "model") for f, m in measured}
-    if measured:
-        rows["persistence"] = (measured[-1][1], "persistence")
+    models = sorted(models, key=lambda item: item[1]["forecast"]["model"]["mse"])
+    rows = [(f"[{f.name}](cards/{f.name}/README.md)", m, "model") for f, m in models]
+    rows += [(name, expected, name) for name in expected["forecast"] if name != "model"]
     columns = [(protocol, metric) for protocol in PROTOCOLS for metric in MAIN_METRICS]
     head = ["model", *(f"{metric_label(metric)} {PROTOCOLS[p]}" for p, metric in columns)]
-    return markdown_table(
+    table = markdown_table(
         head,
         [
             [name, *(_shown(metric, metrics[p][who][metric]) for p, metric in columns)]
-            for name, (metrics, who) in rows.items()
+            for name, metrics, who in rows
         ],
     )
+    data = expected["data"]
+    return f"**{_title(expected)}**, {data['sequences']:,} {data['split']} sequences:\n\n{table}"
 
 
 def _measured(folder: Path) -> dict[str, Any]:
@@ -231,8 +251,9 @@ def _summary(name: str, ref: str, folder: Path, config: Config, metrics: dict[st
         f"# (B, T, {config.in_channels}, H, W) {units}\n```",
         _needs(config),
     ]
-    if picture := next(iter(sorted(path.name for path in folder.glob("*.png"))), None):
-        parts.append(f"![input, truth, forecast and their difference]({picture})")
+    for suffix, text in PICTURES.items():
+        if picture := next(iter(sorted(path.name for path in folder.glob(f"*{suffix}"))), None):
+            parts.append(f"![{text}]({picture})")
     if demo := metrics.get("demo"):
         model, still = demo["model"], demo["persistence"]
         parts.append(
@@ -244,7 +265,8 @@ def _summary(name: str, ref: str, folder: Path, config: Config, metrics: dict[st
 
 def _needs(config: Config) -> str:
     """What to install besides the zoo."""
-    sources = {s.distribution for s in (config.plugin, config.topology_plugin) if s} - {LIBRARY}
+    plugins = (config.plugin, config.topology_plugin, config.head_plugin)
+    sources = {plugin.distribution for plugin in plugins if plugin} - {LIBRARY}
     return f"It requires a plugin: `pip install {' '.join(sorted(sources))}`." if sources else ""
 
 
@@ -276,6 +298,7 @@ def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -
                 row.append(f"{published[metric]:g}" if there else "")
             rows.append(row)
     parts.append(markdown_table(head, rows))
+    parts.append(_by_lead_time(name, metrics))
     if how := metrics.get("protocol"):
         parts.append(f"Protocol `{how['id']}`; metrics.json defines each metric.")
     if siblings:
@@ -285,7 +308,23 @@ def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -
             "Published values of this architecture, not measured here (arXiv 2304.07724, all "
             "steps): full-size grids, a much larger budget, other test sequences."
         )
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
+
+
+def _by_lead_time(name: str, metrics: dict[str, Any]) -> str:
+    """A table of the main scores of every forecast frame."""
+    data, per_frame = metrics["data"], metrics.get("per_frame", {})
+    columns = [
+        (metric, who) for metric in ("mse", "ssim") for who in per_frame if metric in per_frame[who]
+    ]
+    if not columns:
+        return ""
+    head = ["frame", *(f"{metric_label(m)} {name if w == 'model' else w}" for m, w in columns)]
+    rows = []
+    for lead in range(1, data["horizon"] + 1):
+        step = data["input_frames"] - 2 + lead  # of the one-step predictions, from frame 1 on
+        rows.append([f"t+{lead}", *(_shown(m, per_frame[who][m][step]) for m, who in columns)])
+    return markdown_table(head, rows)
 
 
 def _training(metrics: dict[str, Any], recipe: str) -> str:
@@ -342,6 +381,8 @@ def _alike(metrics: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def _published(config: Config, metrics: dict[str, Any]) -> dict[str, float]:
     """The metrics of the architecture on this data set in the MS-LSTM paper."""
+    if metrics["data"].get("sha256") is None:  # not the published test set
+        return {}
     rows = TABLES[metrics["data"]["name"]].rows if metrics["data"]["name"] in TABLES else ()
     row = next((row for row in rows if row.architecture == config.architecture), None)
     return {metric: values[0] for metric, values in row.scores.items()} if row else {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["demo_clip", "handwritten_digits"]
+__all__ = ["demo_clip", "handwritten_digits", "walking_person"]
 
 
 def handwritten_digits() -> np.ndarray:
@@ -16,8 +16,15 @@ def handwritten_digits() -> np.ndarray:
         return file["frames"]
 
 
+def walking_person() -> np.ndarray:
+    """Return a drawn person who walks past a fixed camera, uint8 (20, 1, 64, 64)."""
+    from zoo.data.clips.drawing import draw_clip
+
+    return draw_clip(frames=20)
+
+
 #: Clips by the data set that they resemble.
-CLIPS: dict[str, Callable[[], np.ndarray]] = {"mmnist": handwritten_digits}
+CLIPS: dict[str, Callable[[], np.ndarray]] = {"kth": walking_person, "mmnist": handwritten_digits}
 
 
 def demo_clip(dataset: str | None) -> np.ndarray:

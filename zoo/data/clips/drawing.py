@@ -10,7 +10,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-__all__ = ["walking_person"]
+__all__ = ["draw_clip"]
 
 DETAIL = 8  # the drawing is this many times larger than the clip, then averaged
 
@@ -21,7 +21,7 @@ STRIDE = 0.42  # radians by which a thigh swings to either side
 PERIOD = 26  # frames for two steps
 
 
-def walking_person(frames: int = 30, size: int = 64) -> np.ndarray:
+def draw_clip(frames: int = 20, size: int = 64) -> np.ndarray:
     """Draw the clip: uint8 (frames, 1, size, size)."""
     background = _background(size)
     pictures = [_draw(background, size, t) for t in range(frames)]
