@@ -83,7 +83,7 @@ def test_table_rejects_scores_of_different_data(tmp_path: Path) -> None:
         metrics["data"]["sequences"] = sequences
         (tmp_path / name / "metrics.json").write_text(json.dumps(metrics))
         if name == "b":
-            assert models_tables(tmp_path).count("\n") == 4
+            assert models_tables(tmp_path).count("\n| ") == 4  # the header, two models, persistence
     with pytest.raises(ZooError, match=r"\bc\b"):
         models_tables(tmp_path)
 
