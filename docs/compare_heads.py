@@ -3,8 +3,8 @@
     python docs/compare_heads.py kth runs/heads
     python docs/compare_heads.py mmnist runs/heads
 
-Needs the data sets in ZOO_DATA: KTH prepared as ``kth-64-valid`` (docs/heads-kth.toml says how), or the
-files of MNIST. Runs that are finished are not repeated. Figures are those of validation data:
+Needs the data sets in ZOO_DATA: KTH prepared as ``kth-64-valid`` (docs/heads-kth.toml says how), or
+the files of MNIST. Runs that are finished are not repeated. Figures are those of validation data:
 persons 15 and 16 of KTH, and for Moving MNIST sequences with another seed than the training's.
 """
 
