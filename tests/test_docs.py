@@ -3,7 +3,6 @@
 import re
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import click
@@ -14,7 +13,6 @@ import torch
 from safetensors.torch import load_file
 
 import zoo
-from zoo import evaluate as zoo_evaluate
 from zoo.cli import zoo as command
 from zoo.data.clips import handwritten_digits
 from zoo.hub.card import UNWRITTEN
@@ -77,8 +75,6 @@ def test_train_and_resume(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_own_cell(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zoo_evaluate, "evaluate", partial(zoo_evaluate.evaluate, sequences=4))
-
     def prepare(arguments: list[str]) -> list[str]:
         if arguments[0] == "train":
             path = Path(arguments[1])
@@ -87,6 +83,7 @@ def test_own_cell(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 assert old in text
                 text = text.replace(old, new)
             path.write_text(text.replace("hidden = 32", "hidden = 4"), encoding="utf-8")
+            arguments = [*arguments, "--card-sequences", "4"]
         if arguments[0] == "publish":
             card = Path(arguments[1]) / "README.md"
             text = card.read_text(encoding="utf-8")

@@ -175,7 +175,7 @@ def test_full_disk_leaves_last_checkpoint_intact(
     assert child.exitcode == 2
     message = (tmp_path / "message").read_text()
     assert "\n" not in message
-    assert "cannot write" in message
+    assert re.search("cannot write|could not be written", message)
     if share > 0.1:  # else run.json has no room either
         assert re.search(r"\(.+ MB free\); \S+step-00000001 is intact", message)
     assert checkpoints(run) == [1]
