@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard, ModelCardData
 import zoo
 from zoo.bench.cost import count
 from zoo.cli import zoo as command
-from zoo.data.clips import handwritten_digits
+from zoo.data.clips import demo_clip
 from zoo.errors import ZooError
 from zoo.evaluate import evaluate
 from zoo.hub.card import UNWRITTEN, write_card
@@ -209,8 +209,8 @@ def test_builtin_cards_are_complete(name):
     address, files = publish(CARDS / name, f"me/{name}", dry_run=True)
     assert address == f"hf://me/{name}"
     assert {file.name for file in files} == {
-        *("README.md", "config.json", "demo.png", "metrics.json", "model.safetensors"),
-        "recipe.toml",
+        *("README.md", "config.json", "demo.gif", "demo.png", "metrics.json"),
+        *("model.safetensors", "recipe.toml"),
     }
 
 
@@ -232,7 +232,7 @@ def test_figures_come_from_the_weights(name):
     assert cost["parameters"] == sum(p.numel() for p in model.parameters())
     task = Task(tuple(cost["size"]), cost["input_frames"], cost["horizon"])
     assert cost["macs"] == sum(count(read_config(CARDS / name), task).total.macs.values())
-    clip = handwritten_digits()
+    clip = demo_clip(model.config.data.name)
     truth = torch_frames(clip[10:])
     for who, forecast in (
         ("model", torch_frames(model.predict(clip[:10], 10))),

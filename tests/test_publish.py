@@ -110,7 +110,7 @@ def test_only_files_of_the_model_are_published(hub, folder):
     (folder / "plot[1].png").write_bytes(b"a picture")
     publish(folder, "me/it")
     assert set(hub.files("me/it")) == {
-        *("README.md", "config.json", "demo.png", "metrics.json", "model.safetensors"),
+        *("README.md", "config.json", "demo.gif", "demo.png", "metrics.json", "model.safetensors"),
         *("recipe.toml", "plot[1].png"),
     }
 
