@@ -252,6 +252,7 @@ def torch_frames(frames):
     return torch.as_tensor(frames).unsqueeze(0) / 255
 
 
+@pytest.mark.slow
 def test_figures_of_the_test_set(data_root_with_mnist):
     """The first 64 sequences give what a mean over 10,000 allows: within a tenth of it."""
     name = "mslstm-mmnist"
@@ -264,6 +265,7 @@ def test_figures_of_the_test_set(data_root_with_mnist):
                 assert report[protocol][who][metric] == pytest.approx(value, rel=0.1), metric
 
 
+@pytest.mark.slow
 def test_saved_figures_are_added_to_those_there(folder):
     """zoo cost --save and zoo demo --save keep what else was measured."""
     before = read_metrics(folder)

@@ -494,6 +494,7 @@ def broken(install_plugin: Install) -> Callable[..., subprocess.CompletedProcess
     return run
 
 
+@pytest.mark.slow
 def test_broken_plugin_is_one_line_on_standard_error(broken: Callable) -> None:
     ran = broken("list")
     assert ran.returncode == 0
@@ -504,6 +505,7 @@ def test_broken_plugin_is_one_line_on_standard_error(broken: Callable) -> None:
     )
 
 
+@pytest.mark.slow
 def test_broken_plugin_is_listed_with_its_error(broken: Callable) -> None:
     ran = broken("plugins", "--json")
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -511,6 +513,7 @@ def test_broken_plugin_is_listed_with_its_error(broken: Callable) -> None:
     assert errors["broken"] == "RuntimeError: out of order"
 
 
+@pytest.mark.slow
 def test_error_with_a_broken_plugin_has_no_traceback(broken: Callable) -> None:
     ran = broken("predict", "nope", "x.npy", "-o", "x.gif")
     assert (ran.returncode, ran.stdout) == (2, "")

@@ -81,6 +81,7 @@ def run(model, golden, metadata):
     return outcome.frames.transpose(0, 1), outcome.loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("file", golden_files())
 def test_converted_checkpoint_reproduces_golden_forecast(file, dtype, tmp_path):

@@ -92,6 +92,7 @@ def test_convention_matches_the_paper() -> None:
     assert round(macs / 1e9, 1) == 34.4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", TABLES)
 @pytest.mark.parametrize("name", EXACT)
 def test_convolutions_match_the_published_network(name: str, dataset: str) -> None:
@@ -116,6 +117,7 @@ def test_every_published_row_agrees_or_is_explained(dataset: str) -> None:
         assert "\n" not in why
 
 
+@pytest.mark.slow
 def test_explanations_reproduce_the_published_figures() -> None:
     """The conventions of the published counter, added to exact counts, give its figures."""
     ms, steps = counted("ms-mklstm").total.macs["convolution"], 19
@@ -179,6 +181,7 @@ def test_other_options_and_tasks_have_no_published_row() -> None:
     assert explain(None, find_config("ms-mim"), counted("mim").total) == DIFFERENCES["mim"]
 
 
+@pytest.mark.slow
 def test_reports_cover_all_models_of_a_table() -> None:
     models = {model["name"]: model for model in reports("taxibj")}
     assert list(models)[:2] == ["convlstm", "trajgru"]

@@ -197,6 +197,7 @@ def needs(*files: str) -> Any:
     return lambda test: pytest.mark.data(skip(test))
 
 
+@pytest.mark.slow
 @needs("person15_handwaving_d1_uncomp.avi")
 def test_a_real_clip_of_kth_shows_motion(tmp_path: Path) -> None:
     name = "person15_handwaving_d1_uncomp.avi"

@@ -248,6 +248,7 @@ def test_nonsense_is_rejected(tmp_path, ending, content):
     assert "unsafe" not in str(caught.value)
 
 
+@pytest.mark.slow
 @given(cut=st.floats(0, 0.999), flip=st.integers(0, 10**6), ending=st.sampled_from(["npy", "npz"]))
 @settings(max_examples=60, deadline=None)
 def test_corrupt_arrays_are_read_or_rejected(tmp_path_factory, cut, flip, ending):
@@ -446,6 +447,7 @@ def real(pattern):
     return files
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_a_real_color_video_is_read():
     (file,) = real("clips/car-detection.mp4")

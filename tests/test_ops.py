@@ -53,6 +53,7 @@ def test_zero_flow_copies_the_map(size, dtype, flow_dtype, memory_format):
         torch.testing.assert_close(warped[:, 0], x, rtol=0, atol=ROUNDING[dtype])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)
 @pytest.mark.parametrize("flow_dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

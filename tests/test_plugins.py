@@ -578,6 +578,7 @@ def test_names_need_no_torch():
     assert not {"torch", "numpy"} & loaded_modules("import zoo, zoo.config, zoo.registry, zoo.hub")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
@@ -595,6 +596,7 @@ def test_finding_a_builtin_name_imports_only_its_module(code, expected):
     assert loaded_modules(code) & siblings == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

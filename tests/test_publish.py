@@ -345,6 +345,7 @@ def test_checksums_match_the_builtin_weights():
 # When things go wrong
 
 
+@pytest.mark.slow
 def test_offline_pull_uses_the_cache(published, tmp_path):
     env = published.env(tmp_path / "home")
     assert start("pull", "hf-hub:me/convlstm-mine", env=env).wait() == 0
@@ -381,6 +382,7 @@ def test_offline_pull_uses_the_cache(published, tmp_path):
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_two_processes_pull_at_once(published, tmp_path):
     published.slow = 0.002
     env = published.env(tmp_path / "fresh")
@@ -391,12 +393,14 @@ def test_two_processes_pull_at_once(published, tmp_path):
         assert content(out.strip()) == content(tmp_path / "ours" / "mslstm-ours")
 
 
+@pytest.mark.slow
 def test_broken_download_is_resumed(published, tmp_path):
     published.cut_after = 1_000_000
     assert content(zoo.pull("hf-hub:me/mslstm-ours")) == content(tmp_path / "ours" / "mslstm-ours")
     assert published.cut_after is None, "the connection was not broken"
 
 
+@pytest.mark.slow
 def test_killed_pull_leaves_no_partial_model(published, tmp_path):
     published.slow = 0.05
     env = published.env(tmp_path / "fresh")
@@ -419,6 +423,7 @@ def test_killed_pull_leaves_no_partial_model(published, tmp_path):
     assert content(out.strip()) == content(tmp_path / "ours" / "mslstm-ours")
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_no_partial_model(published, tmp_path):
     """Files cannot grow beyond a megabyte, as on a full disk."""
     env = published.env(tmp_path / "fresh")

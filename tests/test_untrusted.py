@@ -84,6 +84,7 @@ def changed(content, data):
     return bytes(content)
 
 
+@pytest.mark.slow
 @OFTEN
 @given(data=st.data())
 def test_changed_weights_give_an_error_or_the_same_forecast(folder, data):
@@ -99,6 +100,7 @@ def test_changed_weights_give_an_error_or_the_same_forecast(folder, data):
         path.write_bytes(content)
 
 
+@pytest.mark.slow
 @OFTEN
 @given(data=st.data())
 def test_changed_config_gives_an_error_or_a_valid_model(folder, data):
@@ -129,6 +131,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @OFTEN
 @given(data=st.data())
 def test_arbitrary_config_values_give_an_error_or_a_model(tmp_path, data):
@@ -177,6 +180,7 @@ def test_changed_dtype_is_an_error(folder):
         zoo.load(f"local-dir:{folder}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values",
     [

@@ -132,6 +132,7 @@ def test_truncated_file_is_rejected(path, tmp_path_factory, data):
         load_weights(make(), cut)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_corrupt_header_gives_an_error_of_one_line_or_loads(path, tmp_path_factory, data):
