@@ -194,9 +194,13 @@ def load_plugins() -> tuple[Plugin, ...]:
     return tuple(map(_load, installed()))
 
 
+@functools.cache
 def builtin() -> Plugin:
-    """Return the zoo's own plugin, which has everything but its cells and most heads."""
-    return _load(installed()[0])
+    """Return the zoo's own plugin, which has everything but its cells and most heads.
+
+    Other plugins are not discovered for it.
+    """
+    return _load(Plugin(BUILTIN))
 
 
 def find(
@@ -273,7 +277,7 @@ def forget() -> None:
 
 @functools.cache
 def installed() -> tuple[Plugin, ...]:
-    """The built-in plugin, and all others or those that ZOO_PLUGINS selects; none is imported."""
+    """The built-in plugin, and all others or those that ZOO_PLUGINS selects, not yet imported."""
     entries = sorted(entry_points(group="zoo"), key=lambda entry: (entry.name, entry.value))
     plugins = tuple(map(Plugin, entries))
     requested = (name.strip() for name in os.environ.get("ZOO_PLUGINS", "").split(","))
@@ -286,7 +290,7 @@ def installed() -> tuple[Plugin, ...]:
             "list them with: env -u ZOO_PLUGINS zoo plugins"
         )
     return (
-        Plugin(BUILTIN),
+        builtin(),
         *(
             plugin
             for plugin in plugins
@@ -303,7 +307,9 @@ def _normalized(name: str) -> str:
 
 def _provider(kind: str, name: str) -> Plugin | None:
     """The plugin that provides a name: the zoo's own first, those named after it before others."""
-    likely = [p for p in installed() if p.is_builtin or _is_named_for(p.name, kind, name)]
+    if name in builtin().offers(kind):
+        return builtin()
+    likely = [p for p in installed() if _is_named_for(p.name, kind, name)]
     for candidates in (likely, installed()):
         own = [plugin for plugin in candidates if plugin.distribution == DISTRIBUTION]
         others = [plugin for plugin in candidates if plugin.distribution != DISTRIBUTION]
