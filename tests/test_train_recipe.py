@@ -265,6 +265,11 @@ def test_warmup_rises_to_the_learning_rate(network: torch.nn.Module, lr: float) 
         ({"optimizer": "adamm"}, r"'adamm'.*adam"),
         ({"optimizer": "fusedadam"}, r"fusedadam"),
         ({"optimizer_options": {"betas": [0.9]}}, r"train\.optimizer_options: .*adam"),
+        (
+            {"optimizer": "sgd", "optimizer_options": {"weight_decay": "x"}},
+            r"train\.optimizer_options: .*sgd",
+        ),
+        ({"optimizer": "adahessian"}, r"train\.optimizer_options: .*adahessian"),
         ({"optimizer_options": {"betass": [0, 0]}}, r"train\.optimizer_options: .*adam.*betass"),
         ({"schedule": "step", "schedule_options": {"decay_epochs": 0}}, r"schedule_options: "),
         ({"schedule": "multistep", "schedule_options": {"decay_milestones": [2, "a"]}}, "'str'"),

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from zoo.atomic import atomic_path
+from zoo.atomic import write_json
 from zoo.config import Config
 from zoo.errors import HubError
 
@@ -145,8 +145,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 def update_metrics(folder: Path, **values: Any) -> None:
     """Write values to metrics.json of a model folder; its other values stay."""
     path, metrics = writable_part(folder, "metrics.json"), read_metrics(folder)
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(metrics | values, indent=2) + "\n", encoding="utf-8")
+    write_json(path, metrics | values)
 
 
 def writable_part(folder: Path, name: str) -> Path:

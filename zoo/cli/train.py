@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -138,4 +137,6 @@ def _write_card(recipe: Path, run: Path, data_dir: Path | None, sequences: int |
 
 
 def _is_main_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
+    from zoo.evaluate import process_rank
+
+    return process_rank()[0] == 0

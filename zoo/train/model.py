@@ -67,14 +67,24 @@ def create_optimizer(network: nn.Module, settings: TrainRecipe) -> torch.optim.O
     _freeze(network, settings)
     options: dict[str, Any] = dict(settings.optimizer_options)
     try:
+        _try_step(settings)
         if settings.lr_parts:
             decay = float(options.get("weight_decay", 0))
             options["param_group_fn"] = lambda module: _groups(module, settings, decay)
         return create_optimizer_v2(network, opt=settings.optimizer, lr=settings.lr, **options)
     except Exception as error:  # optimizers raise errors of any kind
         raise ConfigError(
-            f"train.optimizer_options: cannot create {settings.optimizer!r}: {_one_line(error)}"
+            f"train.optimizer_options: cannot use {settings.optimizer!r}: {_one_line(error)}"
         ) from error
+
+
+def _try_step(settings: TrainRecipe) -> None:
+    """Take one step with a few weights: some optimizers check their options only then."""
+    weights = nn.Parameter(torch.zeros(2, 2))
+    weights.grad = torch.ones(2, 2)
+    options: dict[str, Any] = dict(settings.optimizer_options)
+    with torch.random.fork_rng(devices=[]):
+        create_optimizer_v2([weights], opt=settings.optimizer, lr=settings.lr, **options).step()
 
 
 def create_schedule(

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from zoo.atomic import atomic_path
+from zoo.atomic import write_json
 from zoo.forecast import Forecaster
 from zoo.plugins import DISTRIBUTION
 from zoo.train.folder import Changes
@@ -58,8 +58,7 @@ def add_start(
         del start["changed"]
     starts.append(start)
     content = {"parameters": sum(p.numel() for p in model.parameters()), "starts": starts}
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+    write_json(path, content)
     return starts
 
 
