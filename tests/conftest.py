@@ -82,6 +82,29 @@ def cli() -> Cli:
     return Cli()
 
 
+#: The source of a plugin with a cell, `mean`.
+CELL = """
+import torch
+import zoo
+
+class Mean(zoo.RecurrentCell):
+    def __init__(self, in_channels, channels, rate=0.5):
+        super().__init__(in_channels, channels)
+        self.mix = torch.nn.Conv2d(in_channels, channels, 1)
+        self.rate = rate
+
+    def init_state(self, x):
+        return self.zeros(x)
+
+    def forward(self, x, state):
+        state = self.rate * state + self.mix(x)
+        return zoo.Step(state, state)
+
+@zoo.hookimpl
+def zoo_cells():
+    return {"mean": Mean}
+"""
+
 Install = Callable[..., Path]
 
 

@@ -5,32 +5,11 @@ import os
 import sys
 
 import pytest
+from conftest import CELL
 
 from zoo.check import _Recorder, check_contract
 from zoo.errors import PluginError
 from zoo.testing import CellContract, HeadContract
-
-CELL = """
-import torch
-import zoo
-
-class Mean(zoo.RecurrentCell):
-    def __init__(self, in_channels, channels, rate=0.5):
-        super().__init__(in_channels, channels)
-        self.mix = torch.nn.Conv2d(in_channels, channels, 1)
-        self.rate = rate
-
-    def init_state(self, x):
-        return self.zeros(x)
-
-    def forward(self, x, state):
-        state = self.rate * state + self.mix(x)
-        return zoo.Step(state, state)
-
-@zoo.hookimpl
-def zoo_cells():
-    return {"mean": Mean}
-"""
 
 HEAD = """
 import torch

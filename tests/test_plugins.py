@@ -13,6 +13,7 @@ import warnings
 
 import pytest
 import torch
+from conftest import CELL
 
 import zoo
 from zoo.cli import find_command
@@ -23,28 +24,6 @@ from zoo.hub import find_pretrained
 from zoo.plugins import HOOKS, KINDS, builtin, find, forget, load_plugins, names
 from zoo.registry import architectures, find_cell, find_head, find_topology
 from zoo.testing import CellContract
-
-CELL = """
-import torch
-import zoo
-
-class Mean(zoo.RecurrentCell):
-    def __init__(self, in_channels, channels, rate=0.5):
-        super().__init__(in_channels, channels)
-        self.mix = torch.nn.Conv2d(in_channels, channels, 1)
-        self.rate = rate
-
-    def init_state(self, x):
-        return self.zeros(x)
-
-    def forward(self, x, state):
-        state = self.rate * state + self.mix(x)
-        return zoo.Step(state, state)
-
-@zoo.hookimpl
-def zoo_cells():
-    return {"mean": Mean}
-"""
 
 TOPOLOGY = """
 import zoo
