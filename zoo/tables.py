@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-__all__ = ["LABELS", "MAIN_METRICS", "format_score", "markdown_table", "metric_label", "metrics_in"]
+__all__ = [
+    "LABELS",
+    "MAIN_METRICS",
+    "format_score",
+    "markdown_table",
+    "metric_label",
+    "metrics_in",
+    "scores_by_lead_time",
+]
 
 #: Metrics that every table shows.
 MAIN_METRICS = ("mse", "mae", "ssim", "psnr")
@@ -34,6 +43,22 @@ def metrics_in(scores: Iterable[str], skill_scores: Sequence[str]) -> list[str]:
     scores = list(scores)
     names = [name for name in (*MAIN_METRICS, "rmse_unit", "lpips") if name in scores]
     return names + [name for name in scores if name.partition("@")[0] in skill_scores]
+
+
+def scores_by_lead_time(report: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the scores of every forecast frame in a report of :func:`zoo.evaluate.evaluate`.
+
+    Returns:
+        For "t+1", "t+2" and so on: by name of the model or baseline, the scores by metric.
+    """
+    first = report["data"]["input_frames"] - 1  # the predictions start with that of frame 1
+    return {
+        f"t+{lead + 1}": {
+            name: {metric: values[first + lead] for metric, values in by_metric.items()}
+            for name, by_metric in report["per_frame"].items()
+        }
+        for lead in range(report["data"]["horizon"])
+    }
 
 
 def metric_label(metric: str, unit: str | None = None) -> str:

@@ -194,18 +194,14 @@ def _write_report(
 
 def _print_report(report: dict[str, Any], names: list[str]) -> None:
     """Print the scores by lead time, and their means."""
+    from zoo.tables import scores_by_lead_time
+
     data = report["data"]
     echo(
         f"{', '.join(names)} on {data['sequences']:,} {data['split']} sequences of "
         f"{data['name']}; protocol {report['protocol']['id']}"
     )
-    scores = {}
-    for lead in range(1, data["horizon"] + 1):
-        step = data["input_frames"] - 2 + lead
-        scores[f"t+{lead}"] = {
-            name: {metric: values[step] for metric, values in by_metric.items()}
-            for name, by_metric in report["per_frame"].items()
-        }
+    scores = scores_by_lead_time(report)
     scores |= {frames: report[frames] for frames in ("forecast", "all-steps")}
     print_metrics(scores, names[0])
 

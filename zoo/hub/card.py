@@ -21,7 +21,13 @@ from zoo.errors import ConfigError, HubError, ZooError
 from zoo.hub.places import LIBRARY, NAME
 from zoo.model_folder import read_config, read_metrics, read_text, writable_part
 from zoo.published import TABLES
-from zoo.tables import MAIN_METRICS, format_score, markdown_table, metric_label
+from zoo.tables import (
+    MAIN_METRICS,
+    format_score,
+    markdown_table,
+    metric_label,
+    scores_by_lead_time,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -313,17 +319,17 @@ def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -
 
 def _by_lead_time(name: str, metrics: dict[str, Any]) -> str:
     """A table of the main scores of every forecast frame."""
-    data, per_frame = metrics["data"], metrics.get("per_frame", {})
+    per_frame = metrics.get("per_frame", {})
     columns = [
         (metric, who) for metric in ("mse", "ssim") for who in per_frame if metric in per_frame[who]
     ]
     if not columns:
         return ""
     head = ["frame", *(f"{metric_label(m)} {name if w == 'model' else w}" for m, w in columns)]
-    rows = []
-    for lead in range(1, data["horizon"] + 1):
-        step = data["input_frames"] - 2 + lead  # of the one-step predictions, from frame 1 on
-        rows.append([f"t+{lead}", *(_shown(m, per_frame[who][m][step]) for m, who in columns)])
+    rows = [
+        [frame, *(_shown(metric, scores[who][metric]) for metric, who in columns)]
+        for frame, scores in scores_by_lead_time(metrics).items()
+    ]
     return markdown_table(head, rows)
 
 
