@@ -279,10 +279,11 @@ def _needs(config: Config) -> str:
 def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -> str:
     data = metrics["data"]
     given, horizon = data["input_frames"], data["horizon"]
+    option = " --optical-flow" if "optical flow" in metrics["forecast"] else ""
     parts = [
         "## Results",
         f"On {data['sequences']:,} {data['split']} sequences of {_title(metrics)}, measured by "
-        f"`zoo eval {name} --save`. MSE and MAE are summed over the pixels of a frame, of values "
+        f"`zoo eval {name}{option} --save`. MSE and MAE are summed over the pixels of a frame, of values "
         f"in [0, 1], and averaged over frames and sequences: over the {horizon} forecast frames, "
         f"or over all {given + horizon - 1} one-step predictions, the warm-up included, as the "
         "tables of the MS-LSTM paper do. Persistence repeats the last frame.",
