@@ -284,8 +284,9 @@ def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -
         "## Results",
         f"On {data['sequences']:,} {data['split']} sequences of {_title(metrics)}, measured by "
         f"`zoo eval {name}{option} --save`. MSE and MAE are summed over the pixels of a frame, of "
-        f"values in [0, 1], and averaged over frames and sequences: over the {horizon} forecast "
-        f"frames, or over all {given + horizon - 1} one-step predictions, the warm-up included, as the "
+        "values in [0, 1], and averaged over frames and sequences: over the "
+        f"{horizon} forecast frames, "
+        f"or over all {given + horizon - 1} one-step predictions, the warm-up included, as the "
         "tables of the MS-LSTM paper do. Persistence repeats the last frame.",
     ]
     columns = {name: metrics}
