@@ -21,9 +21,13 @@ from zoo.convert import convert
 from zoo.data import find_dataset, open_dataset
 from zoo.errors import PluginError, ZooError
 from zoo.hub import find_pretrained
+from zoo.metrics import FrameMetrics
 from zoo.plugins import HOOKS, KINDS, builtin, find, forget, load_plugins, names
 from zoo.registry import architectures, find_cell, find_head, find_topology
+from zoo.scores import create_metric
 from zoo.testing import CellContract
+from zoo.train.objective import Objective
+from zoo.train.recipe import LossRecipe
 
 TOPOLOGY = """
 import zoo
@@ -47,6 +51,39 @@ class Still(zoo.Head):
 @zoo.hookimpl
 def zoo_heads():
     return {"still": Still}
+"""
+
+LOSS = """
+import zoo
+
+class Quartic(zoo.Loss):
+    power: int = 4
+
+    def __call__(self, forecast, truth, known, *, data, progress):
+        error = (forecast - truth).where(known, 0)
+        return error.pow(self.power).sum(dim=(2, 3, 4)).mean(dim=1)
+
+@zoo.hookimpl
+def zoo_losses():
+    return {"quartic": Quartic}
+"""
+
+METRIC = """
+import torch, zoo
+
+class Share(zoo.Metric):
+    definition = "share of the pixels with an error of at most 0.1"
+    higher_is_better = True
+    best = 1.0
+
+    def __call__(self, forecast, truth, known, *, data):
+        hits = ((forecast - truth).abs() <= 0.1) & known
+        pixels = known.sum(dim=(1, 2, 3)).double()
+        return hits.sum(dim=(1, 2, 3)) / pixels.masked_fill(pixels == 0, torch.nan)
+
+@zoo.hookimpl
+def zoo_metrics():
+    return {"share": Share}
 """
 
 DIALECT = """
@@ -154,6 +191,44 @@ def test_third_party_head(install_plugin):
     frames = torch.rand(1, 3, 1, 8, 8)
     assert torch.equal(model(frames, horizon=1)[:, -1], frames[:, -1])
     assert model.config.head_plugin.distribution == "zoo-still"
+
+
+def test_third_party_loss_keeps_the_contract_and_trains(install_plugin, cli):
+    install_plugin("zoo-quartic", LOSS)
+    report = json.loads(cli.succeed("check", "quartic", "--json"))
+    assert (report["loss"], report["passed"]) == ("quartic", True)
+    recipe = LossRecipe(terms={"quartic": {"weight": 0.5, "power": 2}})
+    model = zoo.create("convlstm", hidden=2, layers=2)
+    sequences, fed = torch.rand(2, 3, 1, 8, 8), torch.ones(2, 2, dtype=torch.bool)
+    squared = Objective(model, LossRecipe(l1=0))(sequences, fed)
+    torch.testing.assert_close(Objective(model, recipe)(sequences, fed), 0.5 * squared)
+    with pytest.raises(ZooError, match="power"):
+        Objective(model, LossRecipe(terms={"quartic": {"power": "two"}}))
+    assert plugin_rows(cli)["zoo-quartic", "it"]["losses"] == ["quartic"]
+
+
+def test_broken_loss_fails_and_the_law_is_named(install_plugin, cli):
+    install_plugin("zoo-quartic", LOSS.replace(".where(known, 0)", ""))
+    result = cli("check", "quartic")
+    assert result.exit_code == 1, result.output
+    assert "FAILS   The forecast of a missing pixel changes neither" in result.output
+    assert "passes  Gradients in float64" in result.output
+
+
+def test_third_party_metric_keeps_the_contract(install_plugin, cli):
+    install_plugin("zoo-share", METRIC)
+    report = json.loads(cli.succeed("check", "share", "--json"))
+    assert (report["metric"], report["passed"]) == ("share", True)
+    metrics = FrameMetrics(metrics={"share": create_metric("share")})
+    metrics.update(torch.zeros(1, 2, 1, 8, 8), torch.full((1, 2, 1, 8, 8), 0.05))
+    assert metrics.compute()["share"] == 1
+    assert plugin_rows(cli)["zoo-share", "it"]["metrics"] == ["share"]
+
+
+@pytest.mark.parametrize(("source", "kind"), [(LOSS, "losses"), (METRIC, "metrics")])
+def test_offer_of_another_class_is_reported(install_plugin, cli, source, kind):
+    install_plugin("zoo-odd", source.replace("(zoo.Loss)", "").replace("(zoo.Metric)", ""))
+    assert f"{kind} " in plugin_rows(cli)["zoo-odd", "it"]["error"]
 
 
 def test_third_party_dialect_converts(install_plugin, tmp_path):
@@ -485,11 +560,14 @@ def test_reserved_names_cannot_be_taken(install_plugin, cli, source, name):
 
 def test_every_kind_is_a_hook():
     assert set(KINDS) == {
-        "cells", "topologies", "heads", "datasets", "dialects", "commands", "pretrained",
+        "cells", "topologies", "heads", "datasets", "losses", "metrics", "dialects", "commands",
+        "pretrained",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["topologies", "heads", "datasets", "dialects", "commands"])
+@pytest.mark.parametrize(
+    "kind", ["topologies", "heads", "datasets", "losses", "metrics", "dialects", "commands"]
+)
 def test_everything_builtin_is_found(kind):
     assert builtin().offers(kind)
     for name in builtin().offers(kind):

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 import zoo
+from zoo.errors import ConfigError
 from zoo.train.objective import Objective
 from zoo.train.recipe import LossRecipe
 
@@ -37,6 +38,40 @@ def test_loss_is_weighted_sum_of_l1_and_l2(model: zoo.Forecaster, sequences: Ten
     ):
         loss = Objective(model, LossRecipe(**weights))(sequences, FED)
         torch.testing.assert_close(loss, expected)
+
+
+def test_default_loss_is_computed_as_ever(model: zoo.Forecaster, sequences: Tensor) -> None:
+    """Bit for bit, so that earlier runs can be repeated and resumed."""
+    off = error(model, sequences)
+    expected = (1.0 * off.square() + 1.0 * off.abs()).sum(dim=(2, 3, 4)).mean(dim=1)
+    assert torch.equal(Objective(model)(sequences, FED), expected)
+    recipe = LossRecipe(l1=0.3, thresholds=(0.4,), weights=(1, 5))
+    weight = torch.tensor([1.0, 5.0])[(sequences[:, 1:] >= 0.4).long()]
+    expected = ((1.0 * off.square() + 0.3 * off.abs()) * weight).sum(dim=(2, 3, 4)).mean(dim=1)
+    assert torch.equal(Objective(model, recipe)(sequences, FED), expected)
+
+
+def test_terms_are_added_with_their_weights(model: zoo.Forecaster, sequences: Tensor) -> None:
+    def loss(**keys) -> Tensor:
+        return Objective(model, LossRecipe(**keys))(sequences, FED, progress=0.25)
+
+    facl, gradient = (loss(terms={name: {}}) for name in ("facl", "gradient"))
+    both = {"facl": {"weight": 0.5}, "gradient": {"weight": 2}}
+    torch.testing.assert_close(loss(terms=both), 0.5 * facl + 2 * gradient)
+    squared = loss(l1=0, l2=1)
+    torch.testing.assert_close(loss(l2=3, terms=both), 3 * squared + 0.5 * facl + 2 * gradient)
+
+
+def test_loss_knows_how_far_the_training_is(model: zoo.Forecaster, sequences: Tensor) -> None:
+    objective = Objective(model, LossRecipe(terms={"facl": {"alpha": 0.5}}))
+    start, middle, end = (objective(sequences, FED, progress) for progress in (0.0, 0.5, 1.0))
+    assert torch.equal(middle, end)
+    assert not torch.equal(start, end)
+
+
+def test_ensemble_loss_needs_several_forecasts(model: zoo.Forecaster) -> None:
+    with pytest.raises(ConfigError, match=r"2 forecasts"):
+        Objective(model, LossRecipe(terms={"crps": {}}))
 
 
 def test_missing_pixels_do_not_contribute(model: zoo.Forecaster, sequences: Tensor) -> None:

@@ -75,6 +75,12 @@ def test_set_overrides_the_recipe(path: Path, cli: Cli) -> None:
         ("model.hiden=3", r"hiden"),
         ("loss.weights=[1, 2]", r"0 thresholds.* 1 .*2"),
         ("loss.thresholds=[2, 1]", r"thresholds"),
+        ("loss.terms.fakl={}", r"'fakl'.*facl"),
+        ("loss.terms.facl.alfa=1", r"the loss facl.*'alfa'.*alpha"),
+        ("loss.terms.facl.alpha=3", r"the loss facl.*alpha.*3"),
+        ("loss.terms.facl.weight=0", r"loss\.terms.*weight of facl is 0"),
+        ('loss.terms.facl.weight="much"', r"loss\.terms.*weight of facl is 'much'"),
+        ("evaluation.metric=msse", r"'msse'"),
         ("sampling.forecast={}", r"sampling\.forecast\.start"),
         ("evaluation.select=best", r'select = "best".*every'),
         ("model.data={}", r"\[model\].*data"),
@@ -314,7 +320,7 @@ def test_recipes_of_the_papers_are_valid(path: Path) -> None:
 def test_recipes_in_the_documentation_are_valid(tmp_path: Path) -> None:
     text = (CARDS.parent / "docs" / "training.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 9
     for block in blocks:
         path = tmp_path / "recipe.toml"
         rest = "" if "[train]" in block else RECIPE[RECIPE.index("[train]") :]
@@ -349,6 +355,31 @@ def test_default_l1_depends_on_the_head(path: Path, head: str, l1: float) -> Non
     assert read_recipe(path, settings).loss.l1 is None
     assert resolve(read_recipe(path, settings)).loss.l1 == l1
     assert resolve(read_recipe(path, [*settings, ("loss.l1", 0.3)])).loss.l1 == 0.3
+
+
+def test_terms_replace_the_default_loss_and_are_saved_with_all_options(
+    path: Path, noise_root: Path, tmp_path: Path
+) -> None:
+    settings: list[tuple[str, Any]] = [("loss.terms.facl", {"weight": 0.5})]
+    loss = resolve(read_recipe(path, settings)).loss
+    assert (loss.l1, loss.l2) == (0, 0)
+    assert loss.terms == {"facl": {"weight": 0.5, "alpha": 0.1}}
+    assert resolve(read_recipe(path, [*settings, ("loss.l2", 2)])).loss.l2 == 2
+    run = tmp_path / "run"
+    train(path, run, data_root=noise_root, settings=settings, max_minutes=0)
+    saved = read_recipe(run / "recipe.toml")
+    assert saved.loss == loss
+    assert resolve(saved) == saved
+    # A weight may change when the run is resumed.
+    train(
+        run / "recipe.toml",
+        run,
+        resume=True,
+        data_root=noise_root,
+        settings=[("loss.terms.facl.weight", 0.1)],
+        max_minutes=0,
+    )
+    assert read_recipe(run / "recipe.toml").loss.terms["facl"]["weight"] == 0.1
 
 
 def test_resolved_l1_is_saved_with_the_run(path: Path, noise_root: Path, tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from zoo.forecast import Forecaster
     from zoo.head import Head
     from zoo.hub import list_models, load, pull, save
+    from zoo.losses import Loss
     from zoo.ops import convolution, warp
     from zoo.registry import create
+    from zoo.scores import Metric
     from zoo.topology import Topology
 
 __all__ = [
@@ -27,6 +29,8 @@ __all__ = [
     "Data",
     "Forecaster",
     "Head",
+    "Loss",
+    "Metric",
     "Place",
     "Pretrained",
     "RecurrentCell",
@@ -50,6 +54,8 @@ _HOMES = {
     "Data": "zoo.config",
     "Forecaster": "zoo.forecast",
     "Head": "zoo.head",
+    "Loss": "zoo.losses",
+    "Metric": "zoo.scores",
     "Place": "zoo.cell",
     "RecurrentCell": "zoo.cell",
     "Step": "zoo.cell",

@@ -41,6 +41,26 @@ def zoo_datasets() -> dict[str, str]:
 
 
 @hookimpl
+def zoo_losses() -> dict[str, str]:
+    """Offer the training losses."""
+    return {
+        "pixelwise": "zoo.losses.pixelwise:Pixelwise",
+        "facl": "zoo.losses.facl:FACL",
+        "gradient": "zoo.losses.gradient:GradientDifference",
+        "crps": "zoo.losses.crps:AlmostFairCRPS",
+    }
+
+
+@hookimpl
+def zoo_metrics() -> dict[str, str]:
+    """Offer the metrics that are measured on request."""
+    return {
+        "sharpness": "zoo.scores.sharpness:Sharpness",
+        "spectral_error": "zoo.scores.spectrum:SpectralError",
+    }
+
+
+@hookimpl
 def zoo_dialects() -> dict[str, str]:
     """Offer the dialects of foreign checkpoints."""
     return {

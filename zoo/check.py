@@ -1,4 +1,4 @@
-"""Run the contract suite of a cell or head and collect the verdicts."""
+"""Run the contract suite of a cell, head, loss or metric and collect the verdicts."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import os
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from zoo.errors import ConfigError, PluginError, ZooError, did_you_mean
+from zoo.losses import find_loss
 from zoo.plugins import names
 from zoo.progress import progress_bar
 from zoo.registry import find_cell, find_head
+from zoo.scores import find_metric
 
 try:
     import pytest
@@ -22,27 +25,28 @@ except ImportError as error:
 
 __all__ = ["Verdict", "check_contract", "kind_of"]
 
-SUITES = {
-    "cell": """
-from zoo.testing import CellContract
-
-class TestCell(CellContract):
-    cell = {name!r}
-""",
-    "head": """
-from zoo.testing import HeadContract
-
-class TestHead(HeadContract):
-    head = {name!r}
-""",
+#: The kinds of plugins with a contract: how they are found, and the names of all.
+KINDS: dict[str, tuple[Callable[[str], object], str]] = {
+    "cell": (find_cell, "cells"),
+    "head": (find_head, "heads"),
+    "loss": (find_loss, "losses"),
+    "metric": (find_metric, "metrics"),
 }
+
+SUITE = """
+from zoo.testing import {kind}Contract
+
+class Test({kind}Contract):
+    {attribute} = {name!r}
+"""
 
 
 class Verdict(NamedTuple):
     """The outcome of one check.
 
     Attributes:
-        architecture: What was checked: an architecture, or a head with its size of patches.
+        architecture: What was checked: an architecture, a head with its size of patches, or the
+            name of a loss or metric.
         law: First line of the check's docstring.
         reason: Why the check failed; empty if it passed.
     """
@@ -52,34 +56,35 @@ class Verdict(NamedTuple):
     reason: str
 
 
-def kind_of(name: str) -> Literal["cell", "head"]:
-    """Return whether a name is that of an installed cell or of a head.
+def kind_of(name: str) -> str:
+    """Return whether a name is that of an installed "cell", "head", "loss" or "metric".
 
     Raises:
-        ConfigError: If it is neither.
+        ConfigError: If it is none of them.
     """
-    if find_cell(name) is not None:
-        return "cell"
-    if find_head(name) is not None:
-        return "head"
-    near = did_you_mean(name, [*names("cells"), *names("heads")])
+    for kind, (find, _) in KINDS.items():
+        if find(name) is not None:
+            return kind
+    near = did_you_mean(name, [known for _, kind in KINDS.values() for known in names(kind)])
     raise ConfigError(
-        f"no installed plugin provides a cell or head {name!r}{near}; see: zoo plugins"
+        f"no installed plugin provides a cell, head, loss or metric {name!r}{near}; see: zoo "
+        "plugins"
     )
 
 
 def check_contract(name: str) -> list[Verdict]:
-    """Run every check of the contract on an installed cell or head.
+    """Run every check of the contract on an installed cell, head, loss or metric.
 
     Raises:
-        ConfigError: If there is no cell or head of that name.
+        ConfigError: If nothing has that name.
         PluginError: If not all of the checks ran.
     """
     kind = kind_of(name)
     if "zoo.testing" not in sys.modules:
         pytest.register_assert_rewrite("zoo.testing")
     recorder = _Recorder(name, kind)
-    code = _run_pytest(SUITES[kind].format(name=name), recorder)
+    suite = SUITE.format(kind=kind.capitalize(), attribute=kind, name=name)
+    code = _run_pytest(suite, recorder)
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or not recorder.verdicts:
         raise PluginError(f"the checks of {name!r} could not run (pytest exited with {code!r})")
     if recorder.pending:
@@ -107,7 +112,7 @@ def _run_pytest(source: str, recorder: _Recorder) -> int:
 class _Recorder:
     """A pytest plugin that records the outcome of every check."""
 
-    def __init__(self, name: str, kind: Literal["cell", "head"]) -> None:
+    def __init__(self, name: str, kind: str) -> None:
         self.name = name
         self.kind = kind
         self.verdicts: list[Verdict] = []
@@ -133,10 +138,11 @@ class _Recorder:
         return report
 
     def _subject(self, item: pytest.Function) -> str:
-        parameters = item.callspec.params
         if self.kind == "cell":
-            return f"{parameters['architecture']}{self.name}"  # the prefix: "" or "ms-"
-        return f"{self.name}, patch {parameters['patch']}"
+            return f"{item.callspec.params['architecture']}{self.name}"  # the prefix: "" or "ms-"
+        if self.kind == "head":
+            return f"{self.name}, patch {item.callspec.params['patch']}"
+        return self.name
 
 
 def _reason(report: pytest.TestReport) -> str:

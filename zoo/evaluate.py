@@ -21,6 +21,7 @@ from zoo.memory import trim
 from zoo.metrics import FrameMetrics
 from zoo.progress import progress_bar
 from zoo.protocol import EvalData, protocol
+from zoo.scores import create_metric
 from zoo.units import check_data, to_physical, to_unit_interval
 
 __all__ = ["default_thresholds", "evaluate", "forecast_all", "open_data", "process_rank"]
@@ -46,6 +47,7 @@ def evaluate(
     windows: Sequence[int] = (),
     baselines: Sequence[str] = ("persistence",),
     lpips: bool = False,
+    further_metrics: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Measure models on a part of a data set, each on its own device.
 
@@ -67,6 +69,7 @@ def evaluate(
         windows: Windows of the fractions skill score in pixels, for each threshold.
         baselines: "persistence", "optical flow".
         lpips: Whether to measure LPIPS.
+        further_metrics: Names of metrics that plugins offer.
 
     Returns:
         What ``zoo eval --json`` prints. "forecast" holds scores over the forecast frames,
@@ -81,6 +84,7 @@ def evaluate(
         ConfigError: If an option or a baseline is unknown.
         DataError: If the data are missing or do not fit the models.
     """
+    further = {name: create_metric(name) for name in further_metrics}
     named = {"model": models} if isinstance(models, Forecaster) else dict(models)
     for name in baselines:
         check_baseline(name)
@@ -102,7 +106,9 @@ def evaluate(
     if thresholds is None:
         thresholds = default_thresholds(evaluated.data)
     metrics = {
-        name: FrameMetrics(evaluated.data, thresholds=thresholds, windows=windows, lpips=lpips)
+        name: FrameMetrics(
+            evaluated.data, thresholds=thresholds, windows=windows, lpips=lpips, metrics=further
+        )
         for name in (*named, *baselines)
     }
     metrics = _measure(metrics, named, baselines, evaluated, batch_size)
@@ -238,6 +244,8 @@ def _report(
     for scores in forecast.values():
         del scores["per_frame"]
     names = {name for scores in all_steps.values() for name in scores}
+    measured = next(iter(metrics.values())).metrics
+    further = {name: metric.definition for name, metric in measured.items()}
     report = {
         "data": {
             "name": evaluated.name,
@@ -247,7 +255,7 @@ def _report(
             "input_frames": evaluated.input_frames,
             "horizon": evaluated.horizon,
         },
-        "protocol": protocol(evaluated, names),
+        "protocol": protocol(evaluated, names, further),
         "forecast": forecast,
         "all-steps": all_steps,
         "per_frame": per_frame,

@@ -15,6 +15,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from zoo.config import Data
 from zoo.errors import ConfigError, DataError
+from zoo.scores import Metric
 from zoo.units import to_physical
 
 __all__ = ["BALANCE", "DEFINITIONS", "PSNR_CAP", "FrameMetrics", "skill_scores"]
@@ -87,6 +88,7 @@ class FrameMetrics:
         thresholds: Thresholds of the skill scores, in the unit of the data.
         windows: Windows of the fractions skill score in pixels, odd.
         lpips: Whether to measure LPIPS (needs ``pip install lpips``, which downloads AlexNet).
+        metrics: Further metrics by name, which plugins offer.
 
     Raises:
         ConfigError: If a threshold is outside the range of the data, or a window is even.
@@ -99,7 +101,12 @@ class FrameMetrics:
         thresholds: Sequence[float] = (),
         windows: Sequence[int] = (),
         lpips: bool = False,
+        metrics: Mapping[str, Metric] | None = None,
     ) -> None:
+        for name in metrics or {}:
+            if name in DEFINITIONS:
+                raise ConfigError(f"the metric {name!r} is always measured; rename the other one")
+        self.metrics = dict(metrics or {})
         self.data = data or Data()
         low, high = self.data.limits
         for threshold in thresholds:
@@ -273,6 +280,8 @@ class FrameMetrics:
             scores |= _unit_scores(*physical, known)
         if self.data.unit == "mm/h":
             scores |= _balanced_scores(forecast, truth, known, rain=physical[1])
+        for name, metric in self.metrics.items():
+            scores[name] = metric(forecast, truth, known, data=self.data).double()
         if self._lpips is not None:
             scores["lpips"] = _lpips(self._lpips, forecast, truth)
         counts: list[Tensor] = []

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from zoo.cell import RecurrentCell
     from zoo.convert.dialect import Dialect
     from zoo.head import Head
+    from zoo.losses import Loss
+    from zoo.scores import Metric
     from zoo.topology import Topology
 
 __all__ = [
@@ -112,6 +114,14 @@ class Hooks:
         Each returns a map-style data set of float32 tensors (T, C, H, W), T = ``frames``, in
         [0, 1]. ``folder`` is the data set's folder under the data root.
         """
+
+    @hookspec
+    def zoo_losses(self) -> dict[str, type[Loss] | str]:  # type: ignore[empty-body]
+        """Training losses, for ``loss.terms`` of a recipe."""
+
+    @hookspec
+    def zoo_metrics(self) -> dict[str, type[Metric] | str]:  # type: ignore[empty-body]
+        """Metrics, for ``zoo eval --metric <name>`` and ``evaluation.metric`` of a recipe."""
 
     @hookspec
     def zoo_dialects(self) -> dict[str, Dialect | str]:  # type: ignore[empty-body]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from zoo.units import clips
 __all__ = ["EvalData", "protocol"]
 
 #: Metrics measured on request. They are not part of the id: the others are the same without them.
+#: Nor are the metrics of plugins.
 OPTIONAL_METRICS = ("fss", "lpips")
 
 #: Options of a data set that say where its files are, not what they contain.
@@ -54,10 +55,19 @@ class EvalData:
     horizon: int
 
 
-def protocol(evaluated: EvalData, metrics: Iterable[str]) -> dict[str, Any]:
-    """Return how `metrics` were measured on which data, ready for JSON, under "id" its hash."""
+def protocol(
+    evaluated: EvalData, metrics: Iterable[str], further: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return how `metrics` were measured on which data, ready for JSON, under "id" its hash.
+
+    Args:
+        evaluated: The data.
+        metrics: Names of metrics.
+        further: Definitions of those that plugins offer.
+    """
     data, given, horizon = evaluated.data, evaluated.input_frames, evaluated.horizon
-    definitions = {key: DEFINITIONS[key.partition("@")[0]] for key in sorted(metrics)}
+    known = {**(further or {}), **DEFINITIONS}
+    definitions = {key: known[key.partition("@")[0]] for key in sorted(metrics)}
     text = {
         "dataset": evaluated.name,
         "split": evaluated.split,
@@ -84,7 +94,7 @@ def protocol(evaluated: EvalData, metrics: Iterable[str]) -> dict[str, Any]:
     identifying = {
         key: definition
         for key, definition in definitions.items()
-        if key.partition("@")[0] not in OPTIONAL_METRICS
+        if key.partition("@")[0] not in {*OPTIONAL_METRICS, *(further or {})}
     }
     identity = _digest({**text, "metrics": identifying})
     return {"id": identity, **json.loads(json.dumps({**text, "metrics": definitions}))}

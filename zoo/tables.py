@@ -33,6 +33,13 @@ LABELS = {
 DIGITS = {"mse": 2, "mae": 2, "psnr": 2, "gdl": 1}
 
 
+#: Metrics that tables leave out; all others are shown.
+HIDDEN = ("ssim_7x7", "gdl", "mse_mean", "mae_mean", "mse_unit", "mae_unit", "b_mse", "b_mae")
+
+#: Metrics with a threshold, of which each table shows some.
+SKILL_SCORES = ("pod", "far", "csi", "hss", "bias", "fss")
+
+
 def metrics_in(scores: Iterable[str], skill_scores: Sequence[str]) -> list[str]:
     """Return the metrics among `scores` that a table shows, in the order of its columns.
 
@@ -42,6 +49,11 @@ def metrics_in(scores: Iterable[str], skill_scores: Sequence[str]) -> list[str]:
     """
     scores = list(scores)
     names = [name for name in (*MAIN_METRICS, "rmse_unit", "lpips") if name in scores]
+    names += [
+        name
+        for name in scores
+        if name not in (*names, *HIDDEN) and name.partition("@")[0] not in SKILL_SCORES
+    ]
     return names + [name for name in scores if name.partition("@")[0] in skill_scores]
 
 

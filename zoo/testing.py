@@ -1,4 +1,4 @@
-"""Contract suites: tests that every cell and every head must pass.
+"""Contract suites: tests that every cell, head, loss and metric must pass.
 
 The author of a cell runs them with three lines in a file that pytest collects::
 
@@ -13,6 +13,8 @@ and the author of a head with::
 
     class TestMyHead(HeadContract):
         head = "myhead"
+
+``LossContract`` and ``MetricContract`` do the same for a loss and a metric.
 
 Each test is a law, stated in the first line of its docstring. ``zoo check NAME`` runs the same
 suites and prints a report.
@@ -30,18 +32,21 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from zoo.cell import Place
+from zoo.config import Data
 from zoo.errors import ZooError
 from zoo.forecast import Forecaster
 from zoo.hub import load, save
+from zoo.losses import Loss, create_loss
 from zoo.network import NetworkState
 from zoo.registry import create, find_cell
+from zoo.scores import Metric, create_metric
 
 try:
     import pytest
 except ImportError as error:
     raise ImportError("zoo.testing needs pytest: pip install 'spatiotemporal-zoo[test]'") from error
 
-__all__ = ["CellContract", "HeadContract"]
+__all__ = ["CellContract", "HeadContract", "LossContract", "MetricContract"]
 
 
 class _Contract:
@@ -343,6 +348,227 @@ class HeadContract(_Contract):
         unseen = _static_scenes(60, generator)
         error = (model.predict(unseen[:, :4], horizon=60) - unseen).abs().mean()
         assert error < 0.1, f"mean absolute error {error:.3f} over 60 frames of a static scene"
+
+
+#: Shapes (T, C, H, W) of the frames that losses and metrics are checked on.
+SHAPES = [(1, 1, 3, 3), (2, 3, 15, 22), (3, 1, 8, 8), (2, 2, 9, 4)]
+
+
+class LossContract:
+    """The contract of a loss.
+
+    Attributes:
+        loss: name of the loss.
+        options: its own options, if other than the defaults.
+        data: the meaning of the values, for options in their unit.
+    """
+
+    loss: ClassVar[str]
+    options: ClassVar[dict[str, Any]] = {}
+    data: ClassVar[Data] = Data()
+
+    @pytest.fixture
+    def subject(self) -> Loss:
+        """The loss under test."""
+        return create_loss(self.loss, self.options)
+
+    def measure(
+        self,
+        subject: Loss,
+        forecast: Tensor,
+        truth: Tensor,
+        known: Tensor | None = None,
+        progress: float = 0.5,
+    ) -> Tensor:
+        """Compute the loss of each sequence, with all pixels known by default."""
+        known = torch.ones_like(truth, dtype=torch.bool) if known is None else known
+        return subject(forecast, truth, known, data=self.data, progress=progress)
+
+    @pytest.mark.parametrize("shape", SHAPES, ids=str)
+    @pytest.mark.parametrize("progress", [0.0, 0.5, 0.999, 1.0])
+    def test_one_finite_number_per_sequence(
+        self, subject: Loss, shape: tuple[int, int, int, int], progress: float
+    ) -> None:
+        """The loss is one finite number per sequence, for any size and at any time in training."""
+        forecast, truth = _forecast_and_truth(subject.ensemble, shape)
+        loss = self.measure(subject, forecast, truth, progress=progress)
+        assert loss.shape == (3,)
+        assert loss.dtype == torch.float32
+        assert loss.isfinite().all()
+
+    @pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
+    def test_a_perfect_forecast_has_the_smallest_loss(self, subject: Loss, progress: float) -> None:
+        """No forecast has a smaller loss than the truth, whose loss is 0 if the class says so."""
+        forecast, truth = _forecast_and_truth(subject.ensemble)
+        perfect = truth.expand_as(forecast)
+        smallest = self.measure(subject, perfect, truth, progress=progress)
+        rounding = 1e-5 * truth[0].numel()
+        if subject.zero_at_truth:
+            assert (smallest.abs() < rounding).all()
+        for distance in (0.01, 0.1, 1.0):
+            other = perfect + distance * (forecast - perfect)
+            loss = self.measure(subject, other, truth, progress=progress)
+            assert (loss > smallest - rounding).all()
+
+    def test_a_worse_forecast_has_a_larger_loss(self, subject: Loss) -> None:
+        """Noise has a larger loss than the truth."""
+        forecast, truth = _forecast_and_truth(subject.ensemble)
+        perfect = self.measure(subject, truth.expand_as(forecast), truth)
+        assert (self.measure(subject, forecast, truth) > perfect).all()
+
+    def test_a_batch_equals_its_sequences(self, subject: Loss) -> None:
+        """The loss of a sequence does not depend on the rest of its batch."""
+        forecast, truth = _forecast_and_truth(subject.ensemble)
+        rows = zip(forecast.split(1, dim=-5), truth.split(1), strict=True)
+        alone = torch.cat([self.measure(subject, *row) for row in rows])
+        torch.testing.assert_close(self.measure(subject, forecast, truth), alone)
+
+    def test_missing_pixels_do_not_count(self, subject: Loss) -> None:
+        """The forecast of a missing pixel changes neither the loss nor any gradient."""
+        forecast, truth = _forecast_and_truth(subject.ensemble)
+        known = torch.rand(truth.shape, generator=torch.Generator().manual_seed(2)) < 0.7
+        truth = truth.where(known, 0)
+        results = []
+        for filling in (0.0, 0.5, 100.0):
+            filled = forecast.where(known, filling).requires_grad_()
+            loss = self.measure(subject, filled, truth, known)
+            (gradient,) = torch.autograd.grad(loss.sum(), filled)
+            results.append((loss.detach(), gradient))
+            assert not gradient.masked_select(~known.expand_as(gradient)).any()
+        for loss, gradient in results[1:]:
+            assert torch.equal(loss, results[0][0])
+            assert torch.equal(gradient, results[0][1])
+
+    def test_nothing_known_costs_nothing(self, subject: Loss) -> None:
+        """The loss of a sequence without any known pixel is 0, and so is its gradient."""
+        forecast, truth = _forecast_and_truth(subject.ensemble)
+        forecast.requires_grad_()
+        nothing = torch.zeros_like(truth, dtype=torch.bool)
+        loss = self.measure(subject, forecast, torch.zeros_like(truth), nothing)
+        assert not loss.any()
+        if loss.requires_grad:
+            assert not torch.autograd.grad(loss.sum(), forecast)[0].any()
+
+    @pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
+    def test_gradients_are_right(self, subject: Loss, progress: float) -> None:
+        """Gradients in float64 agree with finite differences."""
+
+        def agrees(seed: int) -> bool:
+            forecast, truth = _forecast_and_truth(subject.ensemble, (2, 1, 5, 4), seed)
+            return torch.autograd.gradcheck(
+                lambda x: self.measure(subject, x, truth.double(), progress=progress),
+                forecast.double().requires_grad_(),
+                raise_exception=False,
+            )
+
+        # Finite differences fail across the kink of an absolute value, which few draws are close
+        # to; a wrong gradient is wrong for all of them.
+        assert any(map(agrees, range(3))), "gradients differ from finite differences"
+
+    @pytest.mark.parametrize("progress", [0.0, 1.0])
+    @pytest.mark.parametrize("level", [None, 0.0, 1.0], ids=["truth", "zeros", "ones"])
+    def test_gradients_are_finite_everywhere(
+        self, subject: Loss, level: float | None, progress: float
+    ) -> None:
+        """Gradients are finite for the truth itself and for uniform frames."""
+        forecast, truth = _forecast_and_truth(subject.ensemble)
+        start = truth.expand_as(forecast) if level is None else torch.full_like(forecast, level)
+        start = start.clone().requires_grad_()
+        for target in (truth, torch.zeros_like(truth)):
+            loss = self.measure(subject, start, target, progress=progress)
+            assert loss.isfinite().all()
+            assert torch.autograd.grad(loss.sum(), start)[0].isfinite().all()
+
+    def test_repeats_itself(self, subject: Loss) -> None:
+        """The same arguments give the same loss, bit for bit, and are not changed."""
+        forecast, truth = _forecast_and_truth(subject.ensemble)
+        copies, before = (forecast.clone(), truth.clone()), torch.get_rng_state()
+        first = self.measure(subject, forecast, truth)
+        assert torch.equal(first, self.measure(subject, forecast, truth))
+        assert torch.equal(forecast, copies[0])
+        assert torch.equal(truth, copies[1])
+        assert torch.equal(torch.get_rng_state(), before), "it draws random numbers"
+
+    def test_any_device(self, subject: Loss) -> None:
+        """A loss is computed on the device of the frames: here "meta", which has shapes only."""
+        forecast, truth = (x.to("meta") for x in _forecast_and_truth(subject.ensemble))
+        loss = self.measure(subject, forecast, truth)
+        assert loss.is_meta
+        assert loss.shape == (3,)
+
+    def test_options_are_complete(self, subject: Loss) -> None:
+        """Every option has a default, and options survive being saved in a recipe."""
+        assert type(subject)() == create_loss(self.loss)
+        assert create_loss(self.loss, subject.model_dump(mode="json")) == subject
+        assert "weight" not in type(subject).model_fields, "the weight is a key of every recipe"
+
+
+class MetricContract:
+    """The contract of a metric.
+
+    Attributes:
+        metric: name of the metric.
+        data: the meaning of the values.
+    """
+
+    metric: ClassVar[str]
+    data: ClassVar[Data] = Data()
+
+    @pytest.fixture
+    def subject(self) -> Metric:
+        """The metric under test."""
+        return create_metric(self.metric)
+
+    def measure(
+        self, subject: Metric, forecast: Tensor, truth: Tensor, known: Tensor | None = None
+    ) -> Tensor:
+        """Measure a sequence, with all pixels known by default."""
+        known = torch.ones_like(truth, dtype=torch.bool) if known is None else known
+        return subject(forecast.double(), truth.double(), known, data=self.data)
+
+    @pytest.mark.parametrize("shape", SHAPES, ids=str)
+    def test_one_number_per_frame(self, subject: Metric, shape: tuple[int, int, int, int]) -> None:
+        """The metric of noise is one finite number per frame, for any size."""
+        forecast, truth = (x[0] for x in _forecast_and_truth(1, shape))
+        score = self.measure(subject, forecast, truth)
+        assert score.shape == shape[:1]
+        assert score.isfinite().all()
+
+    def test_a_perfect_forecast_has_the_best_score(self, subject: Metric) -> None:
+        """The score of the truth is the best one, if the class names it."""
+        forecast, truth = (x[0] for x in _forecast_and_truth(1))
+        perfect = self.measure(subject, truth, truth)
+        if subject.best is not None:
+            torch.testing.assert_close(perfect, torch.full_like(perfect, subject.best))
+        assert not torch.equal(self.measure(subject, forecast, truth), perfect)
+
+    def test_a_sequence_equals_its_frames(self, subject: Metric) -> None:
+        """The score of a frame does not depend on the rest of its sequence."""
+        forecast, truth = (x[0] for x in _forecast_and_truth(1))
+        pairs = zip(forecast.split(1), truth.split(1), strict=True)
+        alone = torch.cat([self.measure(subject, *pair) for pair in pairs])
+        torch.testing.assert_close(self.measure(subject, forecast, truth), alone)
+
+    def test_nothing_known_is_not_a_number(self, subject: Metric) -> None:
+        """Frames without any known pixel have the score NaN, and so are left out of means."""
+        zeros = torch.zeros(2, 1, 8, 8)
+        score = self.measure(subject, zeros, zeros, torch.zeros_like(zeros, dtype=torch.bool))
+        assert score.isnan().all()
+
+    def test_is_defined(self, subject: Metric) -> None:
+        """The class defines the metric in one line."""
+        assert subject.definition.strip()
+        assert "\n" not in subject.definition
+
+
+def _forecast_and_truth(
+    members: int, shape: tuple[int, int, int, int] = (2, 1, 8, 8), seed: int = 3
+) -> tuple[Tensor, Tensor]:
+    """Return noise for 3 sequences of (T, C, H, W), always the same, of `members` if above 1."""
+    generator = torch.Generator().manual_seed(seed)
+    ensemble = (members,) if members > 1 else ()
+    forecast = torch.rand(*ensemble, 3, *shape, generator=generator)
+    return forecast, torch.rand(3, *shape, generator=generator)
 
 
 def _static_scenes(time: int, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""zoo check: run the contract suite on a cell or head and report its cost."""
+"""zoo check: run the contract suite on a cell, head, loss or metric."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 @click.argument("name")
 @as_json
 def check(name: str, as_json: bool) -> None:
-    """Check that the installed cell or head NAME keeps its contract.
+    """Check that the installed cell, head, loss or metric NAME keeps its contract.
 
     A cell is checked alone and as ms-NAME, and its cost is reported; a head is checked on a small
-    multi-scale network. Exits with 1 if a check fails. Needs pytest.
+    multi-scale network, a loss and a metric on noise. Exits with 1 if a check fails. Needs pytest.
     """
     from zoo.check import check_contract, kind_of
 

@@ -72,6 +72,12 @@ def _parse_numbers(
     "--lpips", is_flag=True, help="Measure LPIPS (needs lpips, which downloads AlexNet's weights)."
 )
 @click.option(
+    "--metric",
+    "further_metrics",
+    multiple=True,
+    help="Further metric, such as sharpness; zoo plugins lists them. May be repeated.",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
@@ -90,6 +96,7 @@ def eval_(
     windows: list[float] | None,
     optical_flow: bool,
     lpips: bool,
+    further_metrics: tuple[str, ...],
     output: Path | None,
     example: int | None,
     save: bool,
@@ -124,6 +131,7 @@ def eval_(
         windows=[int(window) for window in windows or ()],
         baselines=baselines,
         lpips=lpips,
+        further_metrics=further_metrics,
         **data_options,
     )
     if process_rank()[0]:  # only one process reports

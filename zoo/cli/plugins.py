@@ -64,8 +64,10 @@ def _problems(plugin: Plugin) -> Iterator[str]:
     from zoo.cli import find_command
     from zoo.errors import PluginError
     from zoo.hub import find_pretrained
+    from zoo.losses import find_loss
     from zoo.plugins import find
     from zoo.registry import find_cell, find_head, find_topology
+    from zoo.scores import find_metric
 
     if plugin.is_builtin:
         return
@@ -73,6 +75,8 @@ def _problems(plugin: Plugin) -> Iterator[str]:
         "cells": find_cell,
         "topologies": find_topology,
         "heads": find_head,
+        "losses": find_loss,
+        "metrics": find_metric,
         "commands": find_command,
         "pretrained": find_pretrained,
     }

@@ -291,7 +291,7 @@ class _Training:
 
     def _backward(self, sequences: Tensor, fed: Tensor, weights: Tensor) -> Tensor:
         """Accumulate the gradient of the weighted losses, part by part; returns the losses."""
-        accelerator = self.accelerator
+        accelerator, progress = self.accelerator, self.outcome.step / self.steps
         chunks = [tensor.chunk(self.parts) for tensor in (sequences, fed, weights)]
         parts = list(zip(*chunks, strict=True))
         losses = []
@@ -301,7 +301,7 @@ class _Training:
             last = number == len(parts)
             with nullcontext() if last else accelerator.no_sync(self.objective):
                 with accelerator.autocast():
-                    loss = self.objective(frames, feeding)
+                    loss = self.objective(frames, feeding, progress)
                 # Data parallelism averages over processes, but the sum is needed.
                 accelerator.backward(accelerator.num_processes * (loss * factors).sum())
             losses.append(loss.detach().float().cpu())
@@ -359,8 +359,8 @@ class _Training:
         self.objective.train()
         self.log.write(outcome.step, **scores)
         score = scores[settings.metric]
-        if score is None or not settings.better(score, outcome.best):  # None: no valid pixel
-            return False
+        if score is None or not self.validation.is_better(score, outcome.best):
+            return False  # None: no valid pixel
         outcome.best, outcome.best_step = score, outcome.step
         return True
 

@@ -19,7 +19,9 @@ from zoo.head import FrameHead
 from zoo.hub import load, pull
 from zoo.model_folder import read_config
 from zoo.registry import CREATE_FIELDS, build, create, find_head
-from zoo.train.recipe import Recipe, TrainRecipe
+from zoo.scores import create_metric
+from zoo.train.objective import create_losses, create_terms
+from zoo.train.recipe import VALIDATED, LossRecipe, Recipe, TrainRecipe
 
 __all__ = ["create_model", "create_optimizer", "create_schedule", "resolve"]
 
@@ -28,16 +30,15 @@ def resolve(recipe: Recipe) -> Recipe:
     """Return the recipe with all defaults of its model and its loss filled in.
 
     Raises:
-        ConfigError: if the model cannot be created.
+        ConfigError: if the model cannot be created, or a loss or the metric does not exist.
     """
     config = _config(recipe)
     fields = config.model_dump(mode="json", include=CREATE_FIELDS - {"topology", "data"})
     model = {"name": config.architecture, **fields, **config.options}
-    loss = recipe.loss
-    if loss.l1 is None:
-        head, _ = find_head(config.head) or (FrameHead, None)
-        loss = loss.model_copy(update={"l1": 0.0 if head.starts_from_frame else 1.0})
     model = {k: v for k, v in model.items() if v is not None}
+    loss = _resolve_loss(recipe.loss, config.head)
+    if recipe.evaluation.metric not in VALIDATED:
+        create_metric(recipe.evaluation.metric)  # check it before data are opened
     return recipe.model_copy(update={"model": model, "loss": loss})
 
 
@@ -122,6 +123,21 @@ def create_schedule(
             f"train.schedule_options: cannot create {settings.schedule!r}: {_one_line(error)}"
         ) from error
     return schedule
+
+
+def _resolve_loss(loss: LossRecipe, head: str) -> LossRecipe:
+    """Fill in the default weights and the defaults of the options of all terms."""
+    default = 0.0 if loss.terms else 1.0
+    found, _ = find_head(head) or (FrameHead, None)
+    l1 = (0.0 if found.starts_from_frame else default) if loss.l1 is None else loss.l1
+    l2 = default if loss.l2 is None else loss.l2
+    terms = {
+        name: {"weight": weight, **term.model_dump(mode="json")}
+        for name, (weight, term) in create_terms(loss).items()
+    }
+    filled = loss.model_copy(update={"l1": l1, "l2": l2, "terms": terms})
+    create_losses(filled)  # check them before data are opened
+    return filled
 
 
 def _freeze(network: nn.Module, settings: TrainRecipe) -> None:

@@ -22,6 +22,7 @@ else:
     import tomli as tomllib
 
 __all__ = [
+    "VALIDATED",
     "AugmentRecipe",
     "Curve",
     "DataRecipe",
@@ -46,9 +47,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 Options = dict[str, JsonValue]
+Terms = dict[str, Options]  # losses by name, each with its weight and its options
 
-#: Metrics for which higher is better.
-HIGHER_IS_BETTER = ("ssim", "psnr")
+#: Metrics of every validation, and whether higher is better.
+VALIDATED = {"mse": False, "mae": False, "ssim": True, "psnr": True}
 
 #: Options of a data set that a recipe sets elsewhere.
 RESERVED_OPTIONS = {
@@ -93,6 +95,14 @@ class DataRecipe(Validated):
     workers: Annotated[int, Field(ge=0, le=128)] = 0
 
 
+def _check_weights(terms: Terms) -> Terms:
+    for name, options in terms.items():
+        weight = options.get("weight", 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
+            raise ValueError(f"the weight of {name} is {weight!r}; expected a number above 0")
+    return terms
+
+
 class LossRecipe(Validated):
     """The loss. The default is the papers' L1 + L2 (arXiv 2304.07724, section 4).
 
@@ -100,8 +110,11 @@ class LossRecipe(Validated):
 
     Attributes:
         l1: weight of the absolute error, summed over a frame. By default 1, or 0 for heads that
-            start from the last frame (`change`, `gate`, `advect`).
-        l2: weight of the squared error, summed over a frame.
+            start from the last frame (`change`, `gate`, `advect`) and if there are `terms`.
+        l2: weight of the squared error, summed over a frame. By default 1, or 0 if there are
+            `terms`.
+        terms: further losses by name (`zoo plugins` lists them), each with its `weight` and its
+            options, such as {facl = {weight = 0.1, alpha = 0.2}}. They are added up.
         auxiliary: factor of the cells' own losses, on top of the weights that cells set.
         thresholds: boundaries between ranges of true values, in the units of the data, for the
             balanced errors B-MAE and B-MSE (Shi et al. 2017, arXiv 1706.03458).
@@ -111,23 +124,11 @@ class LossRecipe(Validated):
     """
 
     l1: Weight | None = None
-    l2: Weight = 1.0
+    l2: Weight | None = None
+    terms: Annotated[Terms, AfterValidator(_check_weights)] = Field(default_factory=dict)
     auxiliary: Weight = 1.0
     thresholds: tuple[float, ...] = ()
     weights: tuple[Weight, ...] = ()
-
-    @model_validator(mode="after")
-    def _check(self) -> LossRecipe:
-        if self.l1 == 0 and self.l2 == 0:
-            raise ValueError("l1 and l2 are both 0; set at least one of them")
-        if (self.thresholds or self.weights) and len(self.weights) != len(self.thresholds) + 1:
-            raise ValueError(
-                f"{len(self.thresholds)} thresholds need {len(self.thresholds) + 1} weights, got "
-                f"{len(self.weights)}"
-            )
-        if any(a >= b for a, b in zip(self.thresholds, self.thresholds[1:], strict=False)):
-            raise ValueError("thresholds must increase")
-        return self
 
 
 class Curve(Validated):
@@ -313,7 +314,8 @@ class EvaluationRecipe(Validated):
         options: options of the data set, in addition to those of [data].
         sequences: validate on the first N sequences.
         batch_size: sequences per batch.
-        metric: metric that defines the best checkpoint, of the forecast frames.
+        metric: metric that defines the best checkpoint, of the forecast frames: "mse", "mae",
+            "ssim", "psnr", or one that plugins offer, such as "sharpness".
         select: checkpoint that becomes the model: "last" or "best".
     """
 
@@ -322,7 +324,7 @@ class EvaluationRecipe(Validated):
     options: DataOptions = Field(default_factory=dict)
     sequences: Positive = 100
     batch_size: Count = 16
-    metric: Literal["mse", "mae", "ssim", "psnr"] = "mse"
+    metric: str = "mse"
     select: Literal["last", "best"] = "last"
 
     @model_validator(mode="after")
@@ -330,10 +332,6 @@ class EvaluationRecipe(Validated):
         if self.select == "best" and self.every is None:
             raise ValueError('select = "best" needs validation: set `every`')
         return self
-
-    def better(self, value: float, best: float | None) -> bool:
-        """Return whether a value of the metric is better than the best so far."""
-        return best is None or (value > best if self.metric in HIGHER_IS_BETTER else value < best)
 
 
 class WatchRecipe(Validated):

@@ -15,12 +15,11 @@ from zoo.data import open_dataset
 from zoo.forecast import Forecaster
 from zoo.inspect.pictures import comparison_strip
 from zoo.metrics import FrameMetrics
-from zoo.train.recipe import Recipe
+from zoo.scores import create_metric
+from zoo.train.recipe import VALIDATED, Recipe
 from zoo.train.sampling import Share
 
 __all__ = ["Validation"]
-
-METRICS = ("mse", "mae", "ssim", "psnr")
 
 
 class Validation:
@@ -32,6 +31,7 @@ class Validation:
         root: the folder of the data sets.
 
     Raises:
+        ConfigError: if the metric does not exist.
         DataError: if the data are missing.
     """
 
@@ -49,10 +49,19 @@ class Validation:
         )
         self.dataset = Subset(dataset, range(min(settings.sequences, len(dataset))))
         self.batch_size = settings.batch_size
+        name = settings.metric
+        self.further = {} if name in VALIDATED else {name: create_metric(name)}
+        self.higher_is_better = (
+            self.further[name].higher_is_better if self.further else VALIDATED[name]
+        )
+
+    def is_better(self, score: float, best: float | None) -> bool:
+        """Return whether a score of the recipe's metric is better than the best so far."""
+        return best is None or (score > best if self.higher_is_better else score < best)
 
     def measure(self, model: Forecaster) -> dict[str, float | None]:
         """Compute the metrics of the forecast frames; each process forecasts its share."""
-        metrics = FrameMetrics()
+        metrics = FrameMetrics(metrics=self.further)
         model.eval()
         for sequences in DataLoader(self.dataset, self.batch_size):
             share = Share.of(
@@ -62,7 +71,7 @@ class Validation:
             gathered = self.accelerator.gather(forecast.contiguous())[: len(sequences)]
             metrics.update(gathered.cpu(), sequences[:, self.input_frames :].float())
         values = metrics.compute()
-        return {name: values[name] for name in METRICS}
+        return {name: values[name] for name in (*VALIDATED, *self.further)}
 
     def draw(self, model: Forecaster, path: Path) -> None:
         """Save a picture of the first sequence: input, truth and forecast."""
