@@ -15,7 +15,7 @@ LAYERS = [
     ["atomic", "extras", "memory", "ops", "progress", "published", "tables"],
     ["config"],
     ["model_folder", "units"],
-    ["labeled"],
+    ["inputs", "labeled"],
     ["cell", "topology", "head"],
     ["network"],
     ["forecast"],

@@ -23,6 +23,7 @@ from pydantic_core import to_jsonable_python
 from zoo.errors import ConfigError, did_you_mean
 
 __all__ = [
+    "TIME_INPUTS",
     "Config",
     "Data",
     "PluginSource",
@@ -160,6 +161,12 @@ class Data(Validated):
         return 0.0, (10 ** (z.high / 10) / z.a) ** (1 / z.b)
 
 
+#: Inputs that are computed, not given, and the channels of each: sine and cosine of a time.
+TIME_INPUTS = {"hour_of_day": 2, "day_of_week": 2, "day_of_year": 2, "lead_time": 1}
+
+TimeInput = Literal["hour_of_day", "day_of_week", "day_of_year", "lead_time"]
+
+
 class PluginSource(Validated):
     """The distribution that provided a model's cell, topology or head when it was saved.
 
@@ -182,6 +189,14 @@ class Config(Validated):
         cell: the name of the cell.
         topology: the name of the topology.
         in_channels: the number of channels of a frame.
+        out_channels: the number of channels that are forecast, the first ones; by default all.
+            The others are only inputs, and keep their last value in the forecast.
+        future_channels: the number of channels, the last ones, that are only inputs and whose
+            future is known.
+        inputs: further inputs, computed for the frame to be predicted: "hour_of_day",
+            "day_of_week" and "day_of_year" from its time, as sine and cosine, and "lead_time".
+        static: the number of maps that are the same for all frames, such as the orography. They
+            are kept with the weights, and need `size`.
         hidden: the number of channels of every layer, or of each layer.
         layers: the number of layers.
         patch: the edge of the patches into which frames are cut.
@@ -203,6 +218,10 @@ class Config(Validated):
     cell: str
     topology: str = "stack"
     in_channels: Count = 1
+    out_channels: Count | None = None
+    future_channels: Annotated[int, Field(ge=0, le=LARGEST_COUNT, strict=True)] = 0
+    inputs: tuple[TimeInput, ...] = ()
+    static: Annotated[int, Field(ge=0, le=64, strict=True)] = 0
     hidden: Count | tuple[Count, ...] = 32
     layers: Annotated[int, Field(ge=2, le=64, strict=True)] = 6
     patch: Annotated[int, Field(ge=1, le=256, strict=True)] = 1
@@ -218,6 +237,34 @@ class Config(Validated):
     plugin: PluginSource | None = None
     topology_plugin: PluginSource | None = None
     head_plugin: PluginSource | None = None
+
+    @model_validator(mode="after")
+    def _check_inputs(self) -> Config:
+        if self.forecast_channels + self.future_channels > self.in_channels:
+            raise ValueError(
+                f"out_channels ({self.forecast_channels}) and future_channels "
+                f"({self.future_channels}) are more than in_channels ({self.in_channels})"
+            )
+        if len({*self.inputs}) < len(self.inputs):
+            raise ValueError(f"inputs has a name twice: {', '.join(self.inputs)}")
+        if self.static and self.size is None:
+            raise ValueError("static maps belong to one size of frames; set size")
+        return self
+
+    @property
+    def forecast_channels(self) -> int:
+        """The number of channels that are forecast."""
+        return self.out_channels or self.in_channels
+
+    @property
+    def known_channels(self) -> int:
+        """The number of channels that are known for the frame to be predicted."""
+        return self.future_channels + sum(TIME_INPUTS[name] for name in self.inputs)
+
+    @property
+    def read_channels(self) -> int:
+        """The number of channels that the network reads at every step, without static maps."""
+        return self.in_channels + self.known_channels
 
     @property
     def architecture(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
@@ -14,9 +15,10 @@ from torch.utils.data import DataLoader, Subset
 from zoo.baselines import BASELINES, check_baseline
 from zoo.config import Data
 from zoo.data import open_dataset
-from zoo.data.dataset import data_of
+from zoo.data.dataset import data_of, times_of
 from zoo.errors import ConfigError, DataError, ZooError
 from zoo.forecast import Forecaster
+from zoo.inputs import needs_times, sequence_inputs
 from zoo.memory import trim
 from zoo.metrics import FrameMetrics
 from zoo.progress import progress_bar
@@ -101,6 +103,9 @@ def evaluate(
     )
     for name, model in named.items():
         _check_fits(name, model, evaluated.data)
+    channels = {name: model.config.forecast_channels for name, model in named.items()}
+    if len({*channels.values()}) > 1:
+        raise DataError(f"the models forecast different channels, {channels}; evaluate them alone")
     verify = getattr(evaluated.dataset, "verify", None)  # plugins may offer plain data sets
     checksum = verify(evaluated.sequences) if verify else None
     if thresholds is None:
@@ -147,9 +152,10 @@ def open_data(
 def forecast_all(
     models: Mapping[str, Forecaster],
     baselines: Sequence[str],
-    past: Tensor,
-    horizon: int,
+    frames: Tensor,
+    input_frames: int,
     data: Data,
+    times: np.ndarray | None = None,
 ) -> dict[str, Tensor]:
     """Forecast a batch with models and baselines.
 
@@ -160,27 +166,37 @@ def forecast_all(
     Args:
         models: Models by name.
         baselines: Names of baselines.
-        past: Scaled input frames (B, T, C, H, W).
-        horizon: Number of frames to forecast.
+        frames: Scaled sequences (B, T, C, H, W). Of the frames to be forecast, models read only
+            the channels whose future is known.
+        input_frames: Number of frames to read; the others are forecast.
         data: What the values mean.
+        times: Times of the frames, (B, T), if known.
 
     Returns:
-        By name, (B, T − 1 + horizon, C, H, W) on the scale of the data.
+        By name, (B, T − 1, C, H, W) on the scale of the data, with the channels that the models
+        forecast.
+
+    Raises:
+        DataError: If a model needs times that are not given.
     """
+    past, horizon = frames[:, :input_frames], frames.shape[1] - input_frames
     forecasts = {}
     for name, model in models.items():
         model.eval()
         own = model.config.data
         converts = own.name is not None and _scale(own) != _scale(data)
-        frames = past.to(next(model.parameters()).device)
+        read = frames.to(next(model.parameters()).device)
         if converts:
-            frames = to_unit_interval(to_physical(frames, data), own)
-        forecast = model(frames.clamp(0, 1).nan_to_num(nan=0.0), horizon).clamp(0, 1)
+            read = to_unit_interval(to_physical(read, data), own)
+        read = read.clamp(0, 1).nan_to_num(nan=0.0)
+        known = sequence_inputs(model.config, read, input_frames, times)
+        forecast = model(read[:, :input_frames], horizon, known).clamp(0, 1)
         if converts:
             forecast = to_unit_interval(to_physical(forecast, own), data)
         forecasts[name] = forecast
+    channels = next((forecast.shape[2] for forecast in forecasts.values()), past.shape[2])
     for name in baselines:
-        forecasts[name] = BASELINES[name](past, horizon, data)
+        forecasts[name] = BASELINES[name](past[:, :, :channels], horizon, data)
     return forecasts
 
 
@@ -206,12 +222,17 @@ def _measure(
     rank, processes = process_rank()
     share = range(rank, evaluated.sequences, processes)
     batches = DataLoader(Subset(evaluated.dataset, share), batch_size)
+    timed = any(needs_times(model.config) for model in models.values())
     with progress_bar("evaluating", len(share)) as bar:
         for number, frames in enumerate(batches, 1):  # (B, T, C, H, W)
-            past, truth = frames[:, : evaluated.input_frames], frames[:, 1:]
-            forecasts = forecast_all(models, baselines, past, evaluated.horizon, evaluated.data)
+            indices = share[(number - 1) * batch_size : number * batch_size]
+            times = times_of(evaluated.dataset, indices) if timed else None
+            forecasts = forecast_all(
+                models, baselines, frames, evaluated.input_frames, evaluated.data, times
+            )
             for name, forecast in forecasts.items():
-                metrics[name].update(forecast, truth.to(forecast.device), clip=False)
+                truth = frames[:, 1:, : forecast.shape[2]].to(forecast.device)
+                metrics[name].update(forecast, truth, clip=False)
             bar(min(number * batch_size, len(share)), "")
             if frames.numel() > LARGE:
                 trim()

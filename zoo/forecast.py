@@ -17,9 +17,10 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.config import Config
 from zoo.errors import ConfigError, DataError
+from zoo.inputs import known_inputs, needs_times, predicted_times
 from zoo.labeled import is_labeled, unlabel
 from zoo.network import Network, NetworkState
-from zoo.units import Array, Frames, check_data, scale, unscale
+from zoo.units import Array, Frames, check_data, duration, scale, seconds, unscale
 
 __all__ = ["Forecaster", "Rollout"]
 
@@ -28,7 +29,7 @@ class Rollout(NamedTuple):
     """The result of a rollout.
 
     Attributes:
-        frames: (B, T_in − 1 + horizon, C, H, W), the predictions of all steps.
+        frames: (B, T_in − 1 + horizon, C_out, H, W), the predictions of all steps.
         loss: (B,), the cells' auxiliary losses, averaged over the steps. None if they have none.
     """
 
@@ -54,18 +55,19 @@ class Forecaster(nn.Module):
         self.network = network
         self.config = config
 
-    def forward(self, frames: Tensor, horizon: int) -> Tensor:
+    def forward(self, frames: Tensor, horizon: int, known: Tensor | None = None) -> Tensor:
         """Return the predictions of all steps.
 
         Args:
             frames: (B, T_in, C, H, W), scaled to [0, 1].
             horizon: Number of frames to forecast after the last of `frames`, at least 1.
+            known: The known inputs of all steps, if the model has any; see :meth:`rollout`.
 
         Returns:
-            (B, T_in − 1 + horizon, C, H, W): one-step predictions of frames 1 … T_in − 1, then the
-            forecast.
+            (B, T_in − 1 + horizon, C_out, H, W): one-step predictions of frames 1 … T_in − 1, then
+            the forecast.
         """
-        return self.rollout(frames, horizon).frames
+        return self.rollout(frames, horizon, known=known).frames
 
     def rollout(
         self,
@@ -73,6 +75,7 @@ class Forecaster(nn.Module):
         horizon: int,
         fed: Tensor | None = None,
         *,
+        known: Tensor | None = None,
         checkpoint_every: int | None = None,
     ) -> Rollout:
         """Return the predictions of all steps and the cells' auxiliary losses.
@@ -84,6 +87,9 @@ class Forecaster(nn.Module):
             horizon: Number of frames to forecast after the last of `frames`, at least 1.
             fed: (B, T_in) of bool, for scheduled sampling. Where False, the network reads its own
                 last prediction instead of the frame. The first frame is always read.
+            known: (B, T_in − 1 + horizon, K, H, W), of which B, H and W may be 1: what is known of
+                the frames to be predicted besides `frames`, as :func:`zoo.inputs.known_inputs`
+                computes it.
             checkpoint_every: Save memory in training by keeping the state only once every N steps
                 and repeating the steps in between in the backward pass.
 
@@ -96,23 +102,35 @@ class Forecaster(nn.Module):
         predictions: list[Tensor] = []
         losses: list[Tensor] = []
         steps = range(frames.shape[1] - 1 + horizon)
+        known = self._checked(known, len(steps))
         segment = checkpoint_every or len(steps)
         for start in range(0, len(steps), segment):
-            arguments = (frames, fed, steps[start : start + segment], last, state)
+            arguments = (frames, fed, known, steps[start : start + segment], last, state)
             if checkpoint_every and torch.is_grad_enabled():
-                new, state, new_losses = checkpoint(self._advance, *arguments, use_reentrant=False)
+                advanced = checkpoint(self._advance, *arguments, use_reentrant=False)
             else:
-                new, state, new_losses = self._advance(*arguments)
-            last = new[-1]
+                advanced = self._advance(*arguments)
+            new, last, state, new_losses = advanced
             predictions += new
             losses += new_losses
         mean = torch.stack(losses).mean(dim=0) if losses else None
         return Rollout(torch.stack(predictions, dim=1), mean)
 
     def _advance(
-        self, frames: Tensor, fed: Tensor | None, steps: range, last: Tensor, state: NetworkState
-    ) -> tuple[list[Tensor], NetworkState, list[Tensor]]:
-        """Take some steps of a rollout, the first after the prediction `last`."""
+        self,
+        frames: Tensor,
+        fed: Tensor | None,
+        known: Tensor | None,
+        steps: range,
+        last: Tensor,
+        state: NetworkState,
+    ) -> tuple[list[Tensor], Tensor, NetworkState, list[Tensor]]:
+        """Take some steps of a rollout, the first after the frame `last`, which may be predicted.
+
+        Returns:
+            The predictions, the last of them as a frame with all channels, the state and the
+            auxiliary losses.
+        """
         predictions: list[Tensor] = []
         losses: list[Tensor] = []
         for t in steps:
@@ -123,25 +141,44 @@ class Forecaster(nn.Module):
             else:
                 is_fed = fed[:, t, None, None, None]  # (B,) to (B, 1, 1, 1)
                 frame = torch.where(is_fed, frames[:, t], last)
-            last, state, loss = self.network(frame, state)
-            predictions.append(last)
+            inputs = None if known is None else known[:, t]
+            prediction, state, loss = self.network(_with_inputs(frame, inputs), state)
+            last = self._complete(prediction, frame, inputs)
+            predictions.append(prediction)
             if loss is not None:
                 losses.append(loss)
-        return predictions, state, losses
+        return predictions, last, state, losses
 
-    def step(self, frame: Tensor, state: NetworkState | None = None) -> tuple[Tensor, NetworkState]:
+    def _complete(self, prediction: Tensor, frame: Tensor, inputs: Tensor | None) -> Tensor:
+        """Append the channels that are only inputs to a prediction, so that it can be read.
+
+        They keep their values in the frame before, unless their future is known.
+        """
+        future = self.config.future_channels
+        kept = frame[:, prediction.shape[1] : frame.shape[1] - future]
+        parts = [prediction, kept] if kept.shape[1] else [prediction]
+        if future and inputs is not None:
+            parts.append(_as_large(inputs[:, :future], frame))
+        return torch.cat(parts, dim=1) if len(parts) > 1 else prediction
+
+    def step(
+        self, frame: Tensor, state: NetworkState | None = None, known: Tensor | None = None
+    ) -> tuple[Tensor, NetworkState]:
         """Predict the next frame from one frame and the state.
 
         Args:
             frame: (B, C, H, W), scaled to [0, 1].
             state: The state returned by the previous step; None at the first.
+            known: The known inputs of the step, (B, K, H, W), if the model has any.
 
         Returns:
-            The prediction (B, C, H, W) and the new state, whose size is constant.
+            The prediction (B, C_out, H, W) and the new state, whose size is constant.
         """
         self._check(frame.unsqueeze(1), 1)  # (B, C, H, W) to (B, 1, C, H, W)
+        checked = self._checked(None if known is None else known.unsqueeze(1), 1)
+        inputs = None if checked is None else checked[:, 0]
         state = self.network.init_state(frame) if state is None else state
-        prediction, state, _ = self.network(frame, state)
+        prediction, state, _ = self.network(_with_inputs(frame, inputs), state)
         return prediction, state
 
     def predict(
@@ -151,6 +188,8 @@ class Forecaster(nn.Module):
         *,
         unit: str | None = None,
         time_step: object = None,
+        times: object = None,
+        future: Tensor | np.ndarray | None = None,
     ) -> Frames:
         """Forecast the frames that follow, in the units of the data.
 
@@ -164,11 +203,18 @@ class Forecaster(nn.Module):
             unit: Unit of `frames`. Defaults to the attribute "units" of a DataArray.
             time_step: Time between two frames: a timedelta, seconds, or a string such as "5min".
                 Defaults to the time steps of a DataArray.
+            times: Times of `frames`, (T,) or (B, T) of anything that numpy.datetime64 takes, or
+                that of the first frame. Defaults to the times of a DataArray. Needed by models
+                that read the hour or the day.
+            future: Values of the channels whose future is known (`config.future_channels`) in the
+                forecast frames, (horizon, C, H, W) or (B, horizon, C, H, W), in the unit of the
+                data.
 
         Returns:
             The forecast in the same form (array type, dtype of images, axes, device), clipped to
-            the range of the data. Pixels missing in all `frames` are missing in the forecast. A
-            DataArray has the coordinates of `frames`, the times that follow, and lead times.
+            the range of the data, with the channels that the model forecasts. Pixels missing in
+            all `frames` are missing in the forecast. A DataArray has the coordinates of `frames`,
+            the times that follow, and lead times.
 
         Raises:
             DataError: If the frames do not fit the model, or have another unit or time step.
@@ -176,28 +222,89 @@ class Forecaster(nn.Module):
         data = self.config.data
         horizon = (data.horizon or 1) if horizon is None else horizon
         check_data(data, unit=unit, time_step=time_step)
+        step = None if time_step is None else seconds(time_step)
         if not is_labeled(frames):
-            return self._predict(frames, horizon)  # type: ignore[type-var]
+            return self._predict(frames, horizon, times, step, future)  # type: ignore[type-var]
         values, labels = unlabel(frames, unit=unit, time_step=time_step)
         check_data(data, unit=labels.unit, time_step=labels.time_step)
-        return labels.label(self._predict(values, horizon), data)  # type: ignore[return-value]
+        times = labels.times if times is None else times
+        forecast = self._predict(values, horizon, times, labels.time_step, future)
+        return labels.label(forecast, data)  # type: ignore[return-value]
 
-    def _predict(self, frames: Array, horizon: int) -> Array:
+    def _predict(
+        self,
+        frames: Array,
+        horizon: int,
+        times: object,
+        step: float | None,
+        future: Tensor | np.ndarray | None,
+    ) -> Array:
         """Forecast from a tensor or numpy array in the units of the data."""
         with _evaluating(self):
             past = self._scale(frames)
-            forecast = self(past.nan_to_num(nan=0.0), horizon)[:, -horizon:]
+            known = self._known(past, horizon, times, step, future)
+            forecast = self(past.nan_to_num(nan=0.0), horizon, known)[:, -horizon:]
             if self.config.data.missing:
-                unseen = past.isnan().all(dim=1, keepdim=True)  # (B, 1, C, H, W)
+                seen = past[:, :, : forecast.shape[2]]
+                unseen = seen.isnan().all(dim=1, keepdim=True)  # (B, 1, C, H, W)
                 forecast = forecast.masked_fill(unseen, float("nan"))
         return unscale(forecast, self.config.data, like=frames)
 
-    def stream(self, frames: Iterable[Array]) -> Iterator[Array]:
+    def _known(
+        self,
+        past: Tensor,
+        horizon: int,
+        times: object,
+        step: float | None,
+        future: Tensor | np.ndarray | None,
+    ) -> Tensor | None:
+        """Return the known inputs of all steps; arguments are as for :meth:`predict`.
+
+        Args:
+            past: The input frames (B, T, C, H, W), scaled.
+            horizon: Number of frames to forecast.
+            times: Times of the frames.
+            step: Seconds between them; by default those of the training.
+            future: Values of the channels whose future is known.
+        """
+        length, predicted = past.shape[1], None
+        if times is not None and needs_times(self.config):
+            step = self.config.data.time_step if step is None else step
+            predicted = predicted_times(times, step, length, horizon)
+        channels = None if future is None else self._future(past, horizon, future)
+        steps = length - 1 + horizon
+        known = known_inputs(self.config, steps, length, times=predicted, channels=channels)
+        return None if known is None else known.to(past)
+
+    def _future(self, past: Tensor, horizon: int, future: Tensor | np.ndarray) -> Tensor:
+        """Return the known channels of all frames but the first, (B, steps, F, H, W), scaled."""
+        count = self.config.future_channels
+        if not count:
+            raise DataError("this model has no channel whose future is known; leave out `future`")
+        values = self._scale(future)
+        if values.shape[1:] != (horizon, count, *past.shape[-2:]):
+            raise DataError(
+                f"future is {tuple(future.shape)}; expected the {count} known channels of "
+                f"{horizon} frames, ({horizon}, {count}, {past.shape[-2]}, {past.shape[-1]})"
+            )
+        values = values.expand(len(past), -1, -1, -1, -1)
+        return torch.cat([past[:, 1:, past.shape[2] - count :], values], dim=1).nan_to_num(nan=0.0)
+
+    def stream(
+        self,
+        frames: Iterable[Array],
+        *,
+        times: Iterable[object] | None = None,
+        future: Iterable[Array] | None = None,
+    ) -> Iterator[Array]:
         """Predict the next frame for each frame as it arrives, in constant memory.
 
         Args:
             frames: Tensors or numpy arrays (B, C, H, W), or (C, H, W) or (H, W) for one sequence,
                 in the units of the data, with NaN for missing values (`config.data.missing`).
+            times: The time of each frame, for models that read the hour or the day.
+            future: For each frame, the channels of the next one whose future is known
+                (`config.future_channels`), in the form of the frames.
 
         Yields:
             The prediction of the next frame, in the same form.
@@ -205,7 +312,9 @@ class Forecaster(nn.Module):
         Raises:
             DataError: If a frame does not fit the model, or differs in shape from the first.
         """
-        state, shape = None, None
+        state, shape, last = None, None, None
+        clock = iter(() if times is None else times)
+        ahead = iter(() if future is None else future)
         for frame in frames:
             shape = shape or frame.shape
             if frame.shape != shape:
@@ -215,11 +324,47 @@ class Forecaster(nn.Module):
                 )
             batched = frame.ndim == 4
             sequence = frame[:, None] if batched else frame[None]  # T = 1
+            time, values = next(clock, None), next(ahead, None)
+            self._check_gap(last, time)
+            last = time
+            if values is not None:
+                values = values[:, None] if batched else values[None]  # T = 1
             with _evaluating(self):
-                scaled = self._scale(sequence)[:, 0].nan_to_num(nan=0.0)
-                prediction, state = self.step(scaled, state)
+                scaled = self._scale(sequence)
+                known = self._known(scaled, 1, time, None, values)
+                inputs = None if known is None else known[:, 0]
+                prediction, state = self.step(scaled[:, 0].nan_to_num(nan=0.0), state, inputs)
             following = unscale(prediction[:, None], self.config.data, like=sequence)
             yield following[:, 0] if batched else following[0]
+
+    def _check_gap(self, last: object, time: object) -> None:
+        """Raise DataError if two times of a stream are not one time step apart."""
+        step = self.config.data.time_step
+        if last is None or time is None or step is None:
+            return
+        gap = seconds(np.datetime64(time, "ms") - np.datetime64(last, "ms"))  # type: ignore[call-overload]
+        if abs(gap - step) > 1e-3 * step:
+            raise DataError(
+                f"a frame of the stream is {duration(gap)} after the one before; the model expects "
+                f"{duration(step)}: start a stream after a gap"
+            )
+
+    def _checked(self, known: Tensor | None, steps: int) -> Tensor | None:
+        """Return the known inputs, or None if the model has none."""
+        channels = self.config.known_channels
+        if not channels:
+            return None
+        if known is None:
+            raise DataError(
+                f"this model reads {channels} channels of known inputs; use predict, or give them "
+                "as `known`"
+            )
+        if known.ndim != 5 or known.shape[1:3] != (steps, channels):
+            raise DataError(
+                f"known inputs are {tuple(known.shape)}; expected {channels} channels of {steps} "
+                f"steps, (B, {steps}, {channels}, H, W)"
+            )
+        return known
 
     def _check(self, frames: Tensor, horizon: int) -> None:
         channels = self.config.in_channels
@@ -237,6 +382,15 @@ class Forecaster(nn.Module):
 
     def _scale(self, frames: Tensor | np.ndarray) -> Tensor:
         return scale(frames, self.config.data, like=next(self.parameters()))
+
+
+def _with_inputs(frame: Tensor, inputs: Tensor | None) -> Tensor:
+    """Append inputs (B, K, H, W), of which B, H and W may be 1, to a frame (B, C, H, W)."""
+    return frame if inputs is None else torch.cat([frame, _as_large(inputs, frame)], dim=1)
+
+
+def _as_large(inputs: Tensor, frame: Tensor) -> Tensor:
+    return inputs.to(frame).expand(len(frame), -1, *frame.shape[-2:])
 
 
 @contextmanager

@@ -62,6 +62,14 @@ class Labels:
     unit: str | None
     time_step: float | None
 
+    @property
+    def times(self) -> np.ndarray | None:
+        """The times of the frames, (T,) of datetime64; None without them."""
+        if "time" not in self.array.coords or self.array["time"].dtype.kind != "M":
+            return None
+        times: np.ndarray = self.array["time"].values
+        return times
+
     def label(self, forecast: np.ndarray, data: Data) -> xarray.DataArray:
         """Label a forecast of the frames with the same dimensions.
 
@@ -78,6 +86,8 @@ class Labels:
         import xarray
 
         past = self.array
+        for channel in set(CHANNELS) & {*past.dims}:  # without those that are only inputs
+            past = past.isel({channel: slice(forecast.shape[-3])})
         order = [d for d in (*BATCHES, "time", *CHANNELS) if d in past.dims]
         order += map(str, past.dims[-2:])
         steps = np.arange(1, forecast.shape[order.index("time")] + 1)

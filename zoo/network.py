@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -43,7 +44,9 @@ class Network(nn.Module):
     Args:
         cell: Class of the cells.
         topology: How the layers are stacked.
-        in_channels: Channels of a frame.
+        in_channels: Channels of a frame, with all inputs.
+        out_channels: Channels that are predicted, the first ones; by default all.
+        static: Number of maps that are read with every frame, the buffer `static`.
         hidden: Channels of every layer, or one number per layer.
         patch: Side of the square patches whose pixels become channels before the embedding, which
             shrinks every grid by that factor. The papers' networks use 1.
@@ -67,6 +70,8 @@ class Network(nn.Module):
         topology: Topology,
         *,
         in_channels: int = 1,
+        out_channels: int | None = None,
+        static: int = 0,
         hidden: int | Sequence[int] = 32,
         patch: int = 1,
         embed: bool = True,
@@ -84,7 +89,12 @@ class Network(nn.Module):
         self.topology = topology
         self.patch = patch
         self.size = size
-        pixels = in_channels * patch**2
+        self.out_channels = out_channels or in_channels
+        if static:
+            if size is None:
+                raise ConfigError("static maps belong to one size of frames; set size")
+            self.register_buffer("static", torch.zeros(static, *size))
+        pixels = (in_channels + static) * patch**2
         self.embed = nn.Conv2d(pixels, channels[0], 1) if embed else nn.Identity()
         self.layers = nn.ModuleList(
             cell.build(
@@ -97,7 +107,8 @@ class Network(nn.Module):
             for j in range(depth)
         )
         self.shared = cell.make_shared(channels[0], **options)
-        self.head = head.build(channels[-1], in_channels, patch, bias=embed, **(head_options or {}))
+        predicted = self.out_channels
+        self.head = head.build(channels[-1], predicted, patch, bias=embed, **(head_options or {}))
         self.asks_for = cell.asks_for
         # Memory and `below` pass from each layer to the next, even where outputs do not.
         edges = {(i, j) for j, sources in enumerate(topology.inputs) for i in sources}
@@ -152,15 +163,15 @@ class Network(nn.Module):
         """Take one step, from frame t to the prediction of frame t + 1.
 
         Args:
-            frame: (B, C, H, W), scaled to [0, 1].
+            frame: (B, C, H, W), scaled to [0, 1], with all inputs.
             state: The state returned by the previous step, or by :meth:`init_state`.
 
         Returns:
-            The prediction (B, C, H, W), the new state, and the sum of the layers' auxiliary losses
-            (B,), or None if there are none.
+            The prediction (B, out_channels, H, W), the new state, and the sum of the layers'
+            auxiliary losses (B,), or None if there are none.
         """
         padded = self._pad(frame)
-        x = self.embed(self._to_patches(padded))
+        x = self.embed(self._to_patches(self._with_static(padded)))
         memory, loss = state.memory, None
         outputs: list[Tensor] = []
         states: list[State] = []
@@ -182,7 +193,8 @@ class Network(nn.Module):
             if step.loss is not None:
                 loss = step.loss if loss is None else loss + step.loss
         height, width = frame.shape[-2:]
-        prediction = self.head(outputs[-1], padded)[..., :height, :width]
+        last = padded[:, : self.out_channels]
+        prediction = self.head(outputs[-1], last)[..., :height, :width]
         return prediction, NetworkState(tuple(states), memory, tuple(below)), loss
 
     def _sum_of_inputs(self, layer: int, outputs: list[Tensor]) -> Tensor:
@@ -207,6 +219,14 @@ class Network(nn.Module):
         height, width = frame.shape[-2:]
         bottom, right = -height % self._multiple, -width % self._multiple
         return F.pad(frame, (0, right, 0, bottom), mode="replicate") if bottom or right else frame
+
+    def _with_static(self, padded: Tensor) -> Tensor:
+        """Append the static maps as channels to padded frames."""
+        maps = getattr(self, "static", None)
+        if maps is None:
+            return padded
+        batch = self._pad(maps[None]).expand(len(padded), -1, -1, -1)  # (S, H, W) to (B, S, H, W)
+        return torch.cat([padded, batch.to(padded.dtype)], dim=1)
 
     def _to_patches(self, frame: Tensor) -> Tensor:
         return rearrange(frame, "b c (h p) (w q) -> b (p q c) h w", p=self.patch, q=self.patch)

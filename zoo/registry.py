@@ -138,8 +138,9 @@ def create(name: str, **options: Any) -> Forecaster:
         name: an architecture or an alias, as :func:`zoo.list_models` lists them, or
             "<topology>-<cell>".
         options: the fields of :class:`zoo.Config` (hidden=32, layers=6, in_channels=1,
-            patch=1, embed=True, topology, halvings, down="max", up="bilinear", head="frame",
-            head_options, data) and the cell's own options, all as keyword arguments.
+            out_channels, future_channels=0, inputs=(), static=0, patch=1, embed=True, topology,
+            halvings, down="max", up="bilinear", head="frame", head_options, data) and the cell's
+            own options, all as keyword arguments.
 
     Raises:
         ZooError: for unknown names and options, and invalid sizes.
@@ -219,7 +220,9 @@ def _build_network(
         return Network(
             cell,
             topology,
-            in_channels=config.in_channels,
+            in_channels=config.read_channels,
+            out_channels=config.forecast_channels,
+            static=config.static,
             hidden=config.hidden,
             patch=config.patch,
             embed=config.embed,

@@ -146,7 +146,7 @@ def count(config: Config, task: Task) -> Cost:
     )
     with torch.device("meta"), torch.no_grad():
         network = build(config).network
-        frame = torch.empty(1, config.in_channels, *task.size)
+        frame = torch.empty(1, config.read_channels, *task.size)
         try:
             state = network.init_state(frame)
             network.eval()
@@ -315,7 +315,9 @@ def _resident(field: str) -> int:
 def _train_step(config: Config, task: Task, device: str = "cpu") -> None:
     model = build(config).to(device).train()
     frames = torch.rand(1, task.input_frames, config.in_channels, *task.size, device=device)
-    rollout = model.rollout(frames, task.horizon)
+    steps = task.input_frames - 1 + task.horizon
+    known = torch.rand(1, steps, config.known_channels, *task.size, device=device)
+    rollout = model.rollout(frames, task.horizon, known=known)
     loss = rollout.frames.square().mean()
     if rollout.loss is not None:
         loss = loss + rollout.loss.mean()

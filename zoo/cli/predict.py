@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 @click.option(
     "--time-step", help="Time between input frames, such as 5min.  [default: as in the file]"
 )
+@click.option("--times", help="Time of the first frame, if INPUT has none: 2015-01-31T12:00.")
+@click.option(
+    "--future",
+    type=click.Path(path_type=Path),
+    help="Array (.npy) of the channels whose future is known, (horizon, C, H, W).",
+)
 @device_option
 @as_json
 def predict(
@@ -43,6 +49,7 @@ def predict(
     size: str | None,
     data: str | None,
     variable: str | None,
+    future: Path | None,
     device: str,
     as_json: bool,
     **options: Any,
@@ -64,18 +71,19 @@ def predict(
 
     labeled = _check_formats(input, output, is_folder_of_data=data is not None)
     forecaster = load(model, device=device)
+    options["future"] = None if future is None else _read_array(future)
     if labeled:
         past = _read_labeled(forecaster.config.data, input, input_frames, data, variable)
-        future = forecaster.predict(past, **options)
-        _write_labeled(output, future, forecaster.config.data)
-        message = f"{output}: {future.sizes['time']} frames that follow"
+        forecast = forecaster.predict(past, **options)
+        _write_labeled(output, forecast, forecaster.config.data)
+        message = f"{output}: {forecast.sizes['time']} frames that follow"
     else:
         past = _read_frames(forecaster, input, input_frames, size)
-        future = forecaster.predict(past, **options)
-        _write_frames(output, future, forecaster.config.data)
-        message = f"{output}: {future.shape[-4]} frames that follow {past.shape[-4]}"
+        forecast = forecaster.predict(past, **options)
+        _write_frames(output, forecast, forecaster.config.data)
+        message = f"{output}: {forecast.shape[-4]} frames that follow {past.shape[-4]}"
     if as_json:
-        print_json({"output": str(output), "input": past.shape, "forecast": future.shape})
+        print_json({"output": str(output), "input": past.shape, "forecast": forecast.shape})
     else:
         click.echo(message, err=True)
 
@@ -127,6 +135,19 @@ def _read_frames(
     if input_frames is not None and length < input_frames:
         raise DataError(f"{input} has {length} frames; --input-frames asks for {input_frames}")
     return frames[..., :input_frames, :, :, :]
+
+
+def _read_array(file: Path) -> np.ndarray:
+    """Read the array of --future."""
+    import numpy as np
+
+    from zoo.errors import DataError
+
+    try:
+        array: np.ndarray = np.load(file, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {file} ({error}); save the array with numpy.save") from None
+    return array
 
 
 def _write_labeled(output: Path, future: Any, data: Data) -> None:

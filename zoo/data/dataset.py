@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from zoo.config import Data
 from zoo.errors import DataError
 
-__all__ = ["FrameDataset", "RemoteFile", "data_of"]
+__all__ = ["FrameDataset", "RemoteFile", "data_of", "times_of"]
 
 
 class RemoteFile(NamedTuple):
@@ -110,6 +111,13 @@ class FrameDataset(Dataset[Tensor]):
             DataError: If the sequences differ from the published ones.
         """
         return None
+
+
+def times_of(dataset: object, indices: Iterable[int]) -> np.ndarray | None:
+    """Return the times of sequences, (B, T) of datetime64; None if they are not known."""
+    when = getattr(dataset, "when", None)  # only data sets of recordings have times
+    times = [when(index) if when else None for index in indices]
+    return None if any(row is None for row in times) else np.stack(times)
 
 
 def data_of(dataset: object) -> Data:

@@ -153,17 +153,21 @@ class SequenceDataset(FrameDataset):
 
     def __getitem__(self, index: int) -> Tensor:
         """Return a sequence, (T, C, H, W), `low` to `high` as 0 to 1."""
+        frames = torch.from_numpy(self._reader.read(*self._window(index)))
+        return to_unit_interval(frames, self.data)
+
+    def _window(self, index: int) -> Window:
+        """Return the window of a sequence, drawn with the option `sequences`."""
         index = range(len(self))[index]  # IndexError past the end
         if self.sequences is not None:
             passes, place = divmod(index, len(self.windows))
             order = np.random.default_rng([self.seed, passes]).permutation(len(self.windows))
             index = int(order[place])
-        frames = torch.from_numpy(self._reader.read(*self.windows[index]))
-        return to_unit_interval(frames, self.data)
+        return self.windows[index]
 
     def when(self, index: int) -> np.ndarray | None:
         """Return the times of a sequence, (T,) of datetime64, if known."""
-        number, chosen = self.windows[index]
+        number, chosen = self._window(index)
         times = self.series[number].times
         return None if times is None else times[chosen]
 
@@ -172,7 +176,7 @@ class SequenceDataset(FrameDataset):
 
         Its dimensions are time, channel if there are several, y and x.
         """
-        return self._label(*self.windows[index])
+        return self._label(*self._window(index))
 
     def newest(self, frames: int, every: int = 1) -> xarray.DataArray:
         """Return the newest frames, `every` apart counted back from the last, with their times.

@@ -11,6 +11,7 @@ import numpy as np
 
 from zoo.atomic import atomic_path, write_json
 from zoo.config import Data
+from zoo.data.dataset import times_of
 from zoo.evaluate import forecast_all
 from zoo.forecast import Forecaster
 from zoo.inspect.palettes import palette_for
@@ -106,13 +107,14 @@ def _draw_example(
     """Draw the truth and all forecasts of one sequence."""
     data, given, horizon = evaluated.data, evaluated.input_frames, evaluated.horizon
     frames = evaluated.dataset[index][None]  # (1, T, C, H, W)
+    times = times_of(evaluated.dataset, [index])
+    made = forecast_all(models, baselines, frames, given, data, times)
     forecasts = {
         name: to_physical(forecast[0, -horizon:].cpu(), data).numpy()
-        for name, forecast in forecast_all(
-            models, baselines, frames[:, :given], horizon, data
-        ).items()
+        for name, forecast in made.items()
     }
-    physical = to_physical(frames[0], data).numpy()  # (T, C, H, W)
+    forecast_channels = next(iter(made.values())).shape[2]
+    physical = to_physical(frames[0, :, :forecast_channels], data).numpy()  # (T, C, H, W)
     palette = palette_for(data, physical)
     channels, note = physical.shape[1], ""
     if channels not in (1, 3) or palette.shade != "gray" or palette.levels:

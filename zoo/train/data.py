@@ -5,13 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from zoo.config import Data
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.config import Config, Data
 from zoo.data import find_dataset, open_dataset
-from zoo.data.dataset import data_of
-from zoo.errors import DataError
+from zoo.data.dataset import data_of, times_of
+from zoo.errors import ConfigError, DataError
+from zoo.inputs import needs_times, sequence_inputs
 from zoo.train.recipe import Recipe
 
-__all__ = ["describe", "is_fresh", "open_data"]
+__all__ = ["describe", "is_fresh", "known_of", "open_data", "read_static"]
 
 
 def open_data(recipe: Recipe, root: Path | None) -> Any:
@@ -32,6 +37,59 @@ def open_data(recipe: Recipe, root: Path | None) -> Any:
     if not len(dataset):
         raise DataError(f"the data set {data.name!r} has no training sequences; check data.options")
     return dataset
+
+
+def known_of(config: Config, dataset: Any, indices: list[int], sequences: Tensor) -> Tensor:
+    """Return the known inputs of the steps of training sequences, (B, T − 1, K, H, W).
+
+    Args:
+        config: the model.
+        dataset: the data set of the sequences.
+        indices: their places in it.
+        sequences: the sequences (B, T, C, H, W), scaled.
+
+    Raises:
+        DataError: if the model needs times and the data set has none.
+    """
+    times = times_of(dataset, indices) if needs_times(config) else None
+    if times is None and needs_times(config):
+        raise DataError(
+            f"the model reads {', '.join(config.inputs)}, but the times of the frames are not "
+            "known; set the options start and time_step of the data set, if it has them"
+        )
+    known = sequence_inputs(config, sequences, config.data.input_frames or 1, times)
+    if known is None:
+        return sequences.new_zeros(len(sequences), sequences.shape[1] - 1, 0, 1, 1)
+    return known.expand(len(sequences), -1, -1, -1, -1)
+
+
+def read_static(path: Path, config: Config) -> Tensor:
+    """Read static maps from a .npy file, and scale each to mean 0 and standard deviation 1.
+
+    Returns:
+        The maps (S, H, W), float32.
+
+    Raises:
+        ConfigError: if their number or size is not that of the model.
+        DataError: if the file cannot be read, or a value is missing.
+    """
+    try:
+        maps = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"cannot read the static maps {path} ({error}); save them as .npy"
+        ) from None
+    maps = maps[None] if maps.ndim == 2 else maps  # (H, W) to (1, H, W)
+    if maps.shape != (config.static, *(config.size or ())):
+        raise ConfigError(
+            f"the static maps {path} are {maps.shape}; the model expects {config.static} of "
+            f"{config.size}: set model.static and model.size, or crop the maps"
+        )
+    if maps.dtype.kind not in "iufb" or not np.isfinite(maps).all():
+        raise DataError(f"the static maps {path} have missing values; fill them")
+    values = torch.from_numpy(maps.astype(np.float32))
+    spread = values.std(dim=(1, 2), keepdim=True, correction=0)
+    return (values - values.mean(dim=(1, 2), keepdim=True)) / spread.clamp(min=1e-12)
 
 
 def is_fresh(recipe: Recipe) -> bool:

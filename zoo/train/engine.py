@@ -24,7 +24,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from zoo.config import Data
+from zoo.config import Config, Data
 from zoo.errors import ConfigError, ZooError
 from zoo.forecast import Forecaster
 from zoo.hub import save
@@ -32,7 +32,7 @@ from zoo.model_folder import WEIGHTS, update_metrics
 from zoo.progress import progress_bar
 from zoo.train.augment import augment
 from zoo.train.checkpoints import Checkpoints, verify
-from zoo.train.data import describe, is_fresh, open_data
+from zoo.train.data import describe, is_fresh, known_of, open_data
 from zoo.train.fit import find_parts
 from zoo.train.folder import Changes, affects_result, claim, identity, lock, save_recipe
 from zoo.train.log import Log, check_trackers
@@ -128,7 +128,8 @@ class _Training:
         self.steps = _count_steps(recipe, self.order)
         data = describe(recipe, self.dataset)
         _check_rotation(recipe, data)
-        model = create_model(recipe, data)
+        model = create_model(recipe, data, root)
+        _check_inputs(recipe, model.config, self.dataset)
         self.validation: Validation | None = None
         if recipe.evaluation.every or recipe.watch.pictures_every:
             self.validation = Validation(recipe, accelerator, root)
@@ -267,8 +268,10 @@ class _Training:
         share = Share.of(len(batch), accelerator.process_index, accelerator.num_processes)
         fed = fed_frames(self.recipe, number, self.steps)[share.rows]
         sequences = augment(sequences, self.recipe, number, share.rows)
+        chosen = [batch[row] for row in share.rows]
+        known = known_of(self.model.config, self.dataset, chosen, sequences)
         self.schedule.step_update(number)
-        losses = self._backward(sequences, fed, share.weights)
+        losses = self._backward(sequences, fed, known, share.weights)
         # All processes must agree on the loss and on stopping.
         local = torch.stack([losses @ share.weights, torch.tensor(float(should_stop()))])
         loss, stop = accelerator.reduce(local.to(accelerator.device)).tolist()
@@ -289,19 +292,19 @@ class _Training:
         self.optimizer.zero_grad()
         return _Step(loss, norm, stop > 0, bad)
 
-    def _backward(self, sequences: Tensor, fed: Tensor, weights: Tensor) -> Tensor:
+    def _backward(self, sequences: Tensor, fed: Tensor, known: Tensor, weights: Tensor) -> Tensor:
         """Accumulate the gradient of the weighted losses, part by part; returns the losses."""
         accelerator, progress = self.accelerator, self.outcome.step / self.steps
-        chunks = [tensor.chunk(self.parts) for tensor in (sequences, fed, weights)]
+        chunks = [tensor.chunk(self.parts) for tensor in (sequences, fed, known, weights)]
         parts = list(zip(*chunks, strict=True))
         losses = []
         for number, part in enumerate(parts, start=1):
-            frames, feeding, factors = (tensor.to(accelerator.device) for tensor in part)
+            frames, feeding, inputs, factors = (tensor.to(accelerator.device) for tensor in part)
             # Processes add up their gradients once per step, with the last part.
             last = number == len(parts)
             with nullcontext() if last else accelerator.no_sync(self.objective):
                 with accelerator.autocast():
-                    loss = self.objective(frames, feeding, progress)
+                    loss = self.objective(frames, feeding, progress, inputs)
                 # Data parallelism averages over processes, but the sum is needed.
                 accelerator.backward(accelerator.num_processes * (loss * factors).sum())
             losses.append(loss.detach().float().cpu())
@@ -424,6 +427,28 @@ def _check_rotation(recipe: Recipe, data: Data) -> None:
             f"augment.rotate needs square frames, but these are {data.size[0]}×{data.size[1]}; set "
             "augment.rotate=false or crop the frames"
         )
+
+
+def _check_inputs(recipe: Recipe, config: Config, dataset: Any) -> None:
+    """Raise an error if the inputs of the model do not fit the data or their augmentation."""
+    shape = tuple(dataset[0].shape)
+    if shape[1] != config.in_channels:
+        raise ConfigError(
+            f"the frames have {shape[1]} channels; set model.in_channels={shape[1]} (now "
+            f"{config.in_channels})"
+        )
+    if config.static and config.size != shape[-2:]:
+        raise ConfigError(
+            f"the frames are {shape[-2]}×{shape[-1]}, but model.size is {config.size}; static maps "
+            "need the size of the frames"
+        )
+    moved = recipe.augment.mirror or recipe.augment.flip or recipe.augment.rotate
+    if config.static and moved:
+        raise ConfigError(
+            "augment.mirror, flip and rotate would move the frames away from the static maps; "
+            "disable them"
+        )
+    known_of(config, dataset, [0], dataset[0][None])  # fails if the times are not known
 
 
 def _has_weights(run: Path, model: Forecaster) -> bool:

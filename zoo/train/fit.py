@@ -30,10 +30,14 @@ def find_parts(
         ConfigError: if not even one sequence fits.
     """
     sequences = torch.stack([sequence] * rows)
-    fed = torch.ones(rows, len(sequence) - 1, dtype=torch.bool)
+    steps = len(sequence) - 1
+    fed = torch.ones(rows, steps, dtype=torch.bool)
+    known = torch.zeros(rows, steps, objective.model.config.known_channels, *sequence.shape[-2:])
     # Reserve what the optimizer adds in its first step: Adam's two moments.
     moments: list[Any] = [torch.empty_like(weight) for weight in [*objective.parameters()] * 2]
-    while not _fits(objective, sequences.chunk(parts), fed.chunk(parts), accelerator):
+    while not _fits(
+        objective, sequences.chunk(parts), fed.chunk(parts), known.chunk(parts), accelerator
+    ):
         if parts >= rows:
             raise ConfigError(
                 "a batch of one sequence does not fit into memory; set memory.checkpoint_every "
@@ -49,12 +53,14 @@ def _fits(
     objective: Objective,
     sequences: tuple[torch.Tensor, ...],
     fed: tuple[torch.Tensor, ...],
+    known: tuple[torch.Tensor, ...],
     accelerator: Accelerator,
 ) -> bool:
     try:
-        for part in zip(sequences, fed, strict=True):
+        for part in zip(sequences, fed, known, strict=True):
+            frames, feeding, inputs = (tensor.to(accelerator.device) for tensor in part)
             with accelerator.autocast():
-                loss = objective(*(tensor.to(accelerator.device) for tensor in part)).sum()
+                loss = objective(frames, feeding, known=inputs).sum()
             loss.backward()
     except RuntimeError as error:
         if not should_reduce_batch_size(error):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
 from zoo.config import Config, Data
+from zoo.data import data_root
 from zoo.errors import ConfigError, did_you_mean, shorten
 from zoo.forecast import Forecaster
 from zoo.head import FrameHead
@@ -20,6 +22,7 @@ from zoo.hub import load, pull
 from zoo.model_folder import read_config
 from zoo.registry import CREATE_FIELDS, build, create, find_head
 from zoo.scores import create_metric
+from zoo.train.data import read_static
 from zoo.train.objective import create_losses, create_terms
 from zoo.train.recipe import VALIDATED, LossRecipe, Recipe, TrainRecipe
 
@@ -42,15 +45,30 @@ def resolve(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"model": model, "loss": loss})
 
 
-def create_model(recipe: Recipe, data: Data) -> Forecaster:
+def create_model(recipe: Recipe, data: Data, root: Path | None = None) -> Forecaster:
     """Create the model that training starts from, with random weights or those of `init`.
 
+    Args:
+        recipe: the recipe.
+        data: the data of the model.
+        root: the folder of the data sets, which has the static maps.
+
     Raises:
-        ConfigError: if the weights of `init` do not fit the model.
+        ConfigError: if the weights of `init` or the static maps do not fit the model.
+        DataError: if the static maps cannot be read.
     """
     model = build(_config(recipe).model_copy(update={"data": data}))
     if recipe.init is not None:
         _load_weights(model.network, recipe.init)
+    static = recipe.data.static
+    if (static is None) != (not model.config.static) and recipe.init is None:
+        raise ConfigError(
+            f"data.static is {static!r}, but model.static is {model.config.static}; set both, the "
+            "file of the maps and their number, or none"
+        )
+    if static is not None:
+        maps = read_static((root or data_root()) / static, model.config)
+        model.network.get_buffer("static").copy_(maps)
     return model
 
 

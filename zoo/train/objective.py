@@ -49,7 +49,13 @@ class Objective(nn.Module):
                     "this model has only one; remove it from loss.terms"
                 )
 
-    def forward(self, sequences: Tensor, fed: Tensor, progress: float = 0.0) -> Tensor:
+    def forward(
+        self,
+        sequences: Tensor,
+        fed: Tensor,
+        progress: float = 0.0,
+        known: Tensor | None = None,
+    ) -> Tensor:
         """Compute the loss of each sequence, (B,).
 
         Missing pixels (NaN) are read as 0 and do not contribute to the loss.
@@ -58,13 +64,16 @@ class Objective(nn.Module):
             sequences: scaled frames (B, T, C, H, W).
             fed: whether the network reads the true frame, (B, T − 1), or its own prediction.
             progress: the share of the training that is done, from 0 to 1.
+            known: the known inputs of the steps, (B, T − 1, K, H, W), if the model has any.
         """
-        known = ~sequences.isnan()
-        sequences = sequences.where(known, 0)
+        valid = ~sequences.isnan()
+        sequences = sequences.where(valid, 0)
         rollout = self.model.rollout(
-            sequences[:, :-1], 1, fed, checkpoint_every=self.checkpoint_every
+            sequences[:, :-1], 1, fed, known=known, checkpoint_every=self.checkpoint_every
         )
-        compared = rollout.frames.float(), sequences[:, 1:], known[:, 1:]
+        channels = rollout.frames.shape[2]
+        truth, valid = (x[:, 1:, :channels] for x in (sequences, valid))
+        compared = rollout.frames.float(), truth, valid
         data = self.model.config.data
         losses = [w * term(*compared, data=data, progress=progress) for w, term in self.losses]
         if rollout.loss is not None:

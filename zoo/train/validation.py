@@ -16,6 +16,7 @@ from zoo.forecast import Forecaster
 from zoo.inspect.pictures import comparison_strip
 from zoo.metrics import FrameMetrics
 from zoo.scores import create_metric
+from zoo.train.data import known_of
 from zoo.train.recipe import VALIDATED, Recipe
 from zoo.train.sampling import Share
 
@@ -63,13 +64,17 @@ class Validation:
         """Compute the metrics of the forecast frames; each process forecasts its share."""
         metrics = FrameMetrics(metrics=self.further)
         model.eval()
+        first = 0
         for sequences in DataLoader(self.dataset, self.batch_size):
             share = Share.of(
                 len(sequences), self.accelerator.process_index, self.accelerator.num_processes
             )
-            forecast = self._forecast(model, sequences[share.rows])
+            chosen = [first + row for row in share.rows]
+            forecast = self._forecast(model, sequences[share.rows], chosen)
+            first += len(sequences)
             gathered = self.accelerator.gather(forecast.contiguous())[: len(sequences)]
-            metrics.update(gathered.cpu(), sequences[:, self.input_frames :].float())
+            truth = sequences[:, self.input_frames :, : gathered.shape[2]].float()
+            metrics.update(gathered.cpu(), truth)
         values = metrics.compute()
         return {name: values[name] for name in (*VALIDATED, *self.further)}
 
@@ -77,16 +82,18 @@ class Validation:
         """Save a picture of the first sequence: input, truth and forecast."""
         model.eval()
         sequence = self.dataset[0]
-        forecast = self._forecast(model, sequence[None])[0].cpu().clamp(0, 1)
-        channels = slice(None) if sequence.shape[1] in (1, 3) else slice(1)
+        forecast = self._forecast(model, sequence[None], [0])[0].cpu().clamp(0, 1)
+        channels = slice(forecast.shape[1] if forecast.shape[1] in (1, 3) else 1)
         parts = sequence[: self.input_frames], sequence[self.input_frames :], forecast
         past, truth, future = (frames[:, channels].nan_to_num().numpy() for frames in parts)
         make_folder(path.parent)
         with atomic_path(path) as temporary:
             comparison_strip(past, truth, future).save(temporary)
 
-    def _forecast(self, model: Forecaster, sequences: Tensor) -> Tensor:
+    def _forecast(self, model: Forecaster, sequences: Tensor, indices: list[int]) -> Tensor:
         """Forecast the last frames of sequences (B, T, C, H, W): (B, horizon, C, H, W)."""
-        past = sequences[:, : self.input_frames].nan_to_num().to(self.accelerator.device)
+        device = self.accelerator.device
+        known = known_of(model.config, self.dataset.dataset, indices, sequences).to(device)
+        past = sequences[:, : self.input_frames].nan_to_num().to(device)
         with torch.no_grad():
-            return model(past, self.horizon)[:, -self.horizon :].float()
+            return model(past, self.horizon, known)[:, -self.horizon :].float()
