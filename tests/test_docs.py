@@ -18,6 +18,7 @@ from zoo.data.clips import handwritten_digits
 from zoo.hub.card import UNWRITTEN
 from zoo.plugins import forget
 from zoo.train import recipe
+from zoo.train.model import resolve
 
 ROOT = Path(__file__).parents[1]
 TUTORIALS = ROOT / "docs" / "tutorials"
@@ -108,6 +109,34 @@ def test_convert(folder: Path) -> None:
     np.save(folder / "clip.npy", handwritten_digits()[:10])
     snippets.run_page(ROOT / "docs" / "convert.md")
     assert (folder / "converted.gif").is_file()
+
+
+def test_inputs(folder: Path) -> None:
+    names = snippets.run_page(ROOT / "docs" / "inputs.md")
+    assert names["future"].shape == (6, 1, 10, 20)
+    assert names["frame"].shape == (10, 20)
+    blocks = [
+        text for kind, text in snippets.read_blocks(ROOT / "docs/inputs.md") if kind == "toml"
+    ]
+    for block, channels in zip(blocks, (5, 1), strict=True):
+        (folder / "recipe.toml").write_text(block)
+        model = resolve(recipe.read_recipe(folder / "recipe.toml")).model
+        assert zoo.create(**model).config.read_channels == channels
+
+
+def test_losses_and_metrics_of_the_guide_keep_their_contracts() -> None:
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    names: dict = {}
+    for block in re.findall(r"^```python\n(# zoo_.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        exec(block, names)
+    forecast, truth = torch.rand(2, 2, 3, 1, 8, 8)
+    known = torch.ones_like(truth, dtype=torch.bool)
+    huber = names["Huber"](delta=0.2)
+    loss = huber(forecast, truth, known, data=zoo.Data(), progress=0.0)
+    assert loss.shape == (2,)
+    assert not huber(truth, truth, known, data=zoo.Data(), progress=0.0).any()
+    share = names["Within"]()(truth[0].double(), truth[0].double(), known[0], data=zoo.Data())
+    assert share.tolist() == [1, 1, 1]
 
 
 def test_pages_are_in_the_index() -> None:
