@@ -13,7 +13,10 @@ import zoo
 from zoo.errors import ConfigError, DataError
 from zoo.evaluate import evaluate
 from zoo.inputs import known_inputs, predicted_times
+from zoo.losses import create_loss
 from zoo.train.engine import train
+from zoo.train.objective import Objective
+from zoo.train.recipe import LossRecipe
 
 HALF_HOUR = {"time_step": 1800.0, "horizon": 2, "input_frames": 3}
 
@@ -322,3 +325,80 @@ def test_recipe_whose_inputs_do_not_fit_is_refused(
     settings = [] if value is None else [(key, value)]
     with pytest.raises(error):
         train(recipe, tmp_path / "run", data_root=root, settings=settings)
+
+
+def ensemble_model(**options: Any) -> zoo.Forecaster:
+    return create(noise=2, **options)
+
+
+def test_members_differ_and_depend_on_seed_and_number_only() -> None:
+    model = ensemble_model()
+    forecast = model.predict(frames(), horizon=2, members=3)
+    assert forecast.shape == (3, 2, 2, 1, 8, 12)
+    assert not torch.equal(forecast[0], forecast[1])
+    torch.testing.assert_close(model.predict(frames(), 2, members=5)[:3], forecast)
+    torch.testing.assert_close(model.predict(frames(), 3, members=3)[:, :, :2], forecast)
+    torch.testing.assert_close(model.predict(frames(), 2), forecast[0])
+    torch.testing.assert_close(model.predict(frames()[:1], 2, members=3), forecast[:, :1])
+    assert not torch.equal(model.predict(frames(), 2, members=3, seed=1), forecast)
+    one = model.predict(frames()[0, :, 0].numpy(), horizon=2, members=3)
+    np.testing.assert_allclose(one, forecast[:, 0, :, 0].numpy(), atol=1e-6)
+
+
+def test_members_are_a_dimension_of_a_data_array() -> None:
+    forecast = ensemble_model().predict(labeled(frames()[0]), horizon=2, members=3)
+    assert forecast.dims == ("member", "time", "y", "x")
+    assert forecast.sizes["member"] == 3
+    several = labeled(frames()[0]).expand_dims("member")
+    with pytest.raises(DataError, match="member"):
+        ensemble_model().predict(several, horizon=2, members=3)
+
+
+def test_members_need_a_model_that_reads_noise() -> None:
+    with pytest.raises(ConfigError, match=r"model\.noise"):
+        create().predict(frames(), horizon=2, members=3)
+    with pytest.raises(ConfigError, match="members"):
+        ensemble_model().predict(frames(), horizon=2, members=0)
+
+
+def test_stream_reads_the_noise_of_the_first_member() -> None:
+    model = ensemble_model()
+    streamed = list(model.stream(frames(4).unbind(1), seed=7))
+    torch.testing.assert_close(
+        streamed[-1], model.predict(frames(4), 1, members=1, seed=7)[0, :, 0]
+    )
+
+
+def test_ensemble_is_trained_with_the_crps() -> None:
+    model = ensemble_model()
+    sequences, fed = frames(4), torch.ones(2, 3, dtype=torch.bool)
+    noise = torch.randn(2, 2, 3, 2, 8, 12, generator=torch.Generator().manual_seed(0))
+    objective = Objective(model, LossRecipe(terms={"crps": {"members": 2}}))
+    with torch.no_grad():
+        loss = objective(sequences, fed, noise=noise)
+        members = [model(sequences[:, :-1], 1, noise[:, m]) for m in range(2)]
+        truth = sequences[:, 1:]
+        known = torch.ones_like(truth, dtype=torch.bool)
+        crps = create_loss("crps")
+        expected = crps(torch.stack(members), truth, known, data=model.config.data, progress=0.0)
+    torch.testing.assert_close(loss, expected)
+    with_squared = Objective(model, LossRecipe(l2=1, terms={"crps": {"members": 2}}))
+    squared = sum((m - truth).square().sum(dim=(2, 3, 4)).mean(dim=1) for m in members) / 2
+    torch.testing.assert_close(with_squared(sequences, fed, noise=noise), expected + squared)
+    with pytest.raises(ConfigError, match="crps"):
+        Objective(model)
+
+
+def test_ensemble_resumes_bit_for_bit_in_any_number_of_parts(root: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    text = RECIPE.replace("static = 1", "static = 1\nnoise = 1")
+    recipe.write_text(text + "\n[loss.terms.crps]\nmembers = 3\n")
+    whole, stopped, split = (tmp_path / name for name in ("whole", "stopped", "split"))
+    assert train(recipe, whole, data_root=root).finished
+    train(recipe, stopped, data_root=root, max_minutes=0)
+    assert train(recipe, stopped, data_root=root, resume=True).finished
+    train(recipe, split, data_root=root, settings=[("memory.accumulate", 2)])
+    model, again, parts = (zoo.load(f"local-dir:{run}") for run in (whole, stopped, split))
+    for name, tensor in model.network.state_dict().items():
+        assert torch.equal(tensor, again.network.state_dict()[name]), name
+        torch.testing.assert_close(tensor, parts.network.state_dict()[name], atol=1e-5, rtol=1e-3)

@@ -197,6 +197,8 @@ class Config(Validated):
             "day_of_week" and "day_of_year" from its time, as sine and cosine, and "lead_time".
         static: the number of maps that are the same for all frames, such as the orography. They
             are kept with the weights, and need `size`.
+        noise: the number of channels of normally distributed noise, drawn at every step. The
+            members of an ensemble differ in it.
         hidden: the number of channels of every layer, or of each layer.
         layers: the number of layers.
         patch: the edge of the patches into which frames are cut.
@@ -222,6 +224,7 @@ class Config(Validated):
     future_channels: Annotated[int, Field(ge=0, le=LARGEST_COUNT, strict=True)] = 0
     inputs: tuple[TimeInput, ...] = ()
     static: Annotated[int, Field(ge=0, le=64, strict=True)] = 0
+    noise: Annotated[int, Field(ge=0, le=64, strict=True)] = 0
     hidden: Count | tuple[Count, ...] = 32
     layers: Annotated[int, Field(ge=2, le=64, strict=True)] = 6
     patch: Annotated[int, Field(ge=1, le=256, strict=True)] = 1
@@ -258,8 +261,9 @@ class Config(Validated):
 
     @property
     def known_channels(self) -> int:
-        """The number of channels that are known for the frame to be predicted."""
-        return self.future_channels + sum(TIME_INPUTS[name] for name in self.inputs)
+        """The number of channels that every step reads besides a frame, with noise."""
+        timed = sum(TIME_INPUTS[name] for name in self.inputs)
+        return self.future_channels + timed + self.noise
 
     @property
     def read_channels(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,9 +24,13 @@ from zoo.metrics import FrameMetrics
 from zoo.progress import progress_bar
 from zoo.protocol import EvalData, protocol
 from zoo.scores import create_metric
+from zoo.scores.ensemble import DEFINITIONS as ENSEMBLE_DEFINITIONS
+from zoo.scores.ensemble import EnsembleMetrics
 from zoo.units import check_data, to_physical, to_unit_interval
 
 __all__ = ["default_thresholds", "evaluate", "forecast_all", "open_data", "process_rank"]
+
+Accumulator = TypeVar("Accumulator", FrameMetrics, EnsembleMetrics)
 
 LARGE = 2**20  # values in a batch from which on freed memory is returned to the system
 
@@ -50,6 +54,7 @@ def evaluate(
     baselines: Sequence[str] = ("persistence",),
     lpips: bool = False,
     further_metrics: Sequence[str] = (),
+    members: int = 10,
 ) -> dict[str, Any]:
     """Measure models on a part of a data set, each on its own device.
 
@@ -72,6 +77,8 @@ def evaluate(
         baselines: "persistence", "optical flow".
         lpips: Whether to measure LPIPS.
         further_metrics: Names of metrics that plugins offer.
+        members: Number of members of the ensembles of models that read noise. Their mean is
+            measured as other forecasts are; the scores of ensembles are added for all forecasts.
 
     Returns:
         What ``zoo eval --json`` prints. "forecast" holds scores over the forecast frames,
@@ -79,8 +86,9 @@ def evaluate(
         of the MS-LSTM paper), "per_frame" over each of these, "counts" the contingency tables
         (hits, false alarms, misses, correct negatives) by threshold; each by model ("model" if
         there is only one) and baseline, with the metrics of :class:`zoo.metrics.FrameMetrics`.
-        "data" and "protocol" say on which data and how they were measured. Scores with the same
-        protocol id may be compared.
+        If a model reads noise, "ensemble" holds ranks, reliability and spectra
+        (:meth:`zoo.scores.ensemble.EnsembleMetrics.distributions`). "data" and "protocol" say on
+        which data and how they were measured. Scores with the same protocol id may be compared.
 
     Raises:
         ConfigError: If an option or a baseline is unknown.
@@ -116,8 +124,13 @@ def evaluate(
         )
         for name in (*named, *baselines)
     }
-    metrics = _measure(metrics, named, baselines, evaluated, batch_size)
-    return _report(metrics, evaluated, checksum)
+    ensembles: dict[str, EnsembleMetrics] = {}
+    if any(model.config.noise for model in named.values()):
+        ensembles = {name: EnsembleMetrics(evaluated.data, thresholds) for name in metrics}
+    metrics, ensembles = _measure(
+        metrics, ensembles, named, baselines, evaluated, batch_size, members
+    )
+    return _report(metrics, ensembles, evaluated, checksum)
 
 
 def open_data(
@@ -156,6 +169,9 @@ def forecast_all(
     input_frames: int,
     data: Data,
     times: np.ndarray | None = None,
+    *,
+    members: int = 1,
+    numbers: Sequence[int] = (0,),
 ) -> dict[str, Tensor]:
     """Forecast a batch with models and baselines.
 
@@ -171,10 +187,12 @@ def forecast_all(
         input_frames: Number of frames to read; the others are forecast.
         data: What the values mean.
         times: Times of the frames, (B, T), if known.
+        members: Number of members of the ensembles of models that read noise.
+        numbers: Numbers of the sequences, which their noise depends on.
 
     Returns:
-        By name, (B, T − 1, C, H, W) on the scale of the data, with the channels that the models
-        forecast.
+        By name, (members, B, T − 1, C, H, W) on the scale of the data, with the channels that the
+        models forecast. Baselines and models without noise have one member.
 
     Raises:
         DataError: If a model needs times that are not given.
@@ -190,13 +208,19 @@ def forecast_all(
             read = to_unit_interval(to_physical(read, data), own)
         read = read.clamp(0, 1).nan_to_num(nan=0.0)
         known = sequence_inputs(model.config, read, input_frames, times)
-        forecast = model(read[:, :input_frames], horizon, known).clamp(0, 1)
+        count = members if model.config.noise else 1
+        forecast = torch.stack(
+            [
+                model.sample(read[:, :input_frames], horizon, known, 0, member, numbers)
+                for member in range(count)
+            ]
+        ).clamp(0, 1)
         if converts:
             forecast = to_unit_interval(to_physical(forecast, own), data)
         forecasts[name] = forecast
-    channels = next((forecast.shape[2] for forecast in forecasts.values()), past.shape[2])
+    channels = next((forecast.shape[3] for forecast in forecasts.values()), past.shape[2])
     for name in baselines:
-        forecasts[name] = BASELINES[name](past[:, :, :channels], horizon, data)
+        forecasts[name] = BASELINES[name](past[:, :, :channels], horizon, data)[None]
     return forecasts
 
 
@@ -213,11 +237,13 @@ def process_rank() -> tuple[int, int]:
 
 def _measure(
     metrics: dict[str, FrameMetrics],
+    ensembles: dict[str, EnsembleMetrics],
     models: Mapping[str, Forecaster],
     baselines: Sequence[str],
     evaluated: EvalData,
     batch_size: int,
-) -> dict[str, FrameMetrics]:
+    members: int,
+) -> tuple[dict[str, FrameMetrics], dict[str, EnsembleMetrics]]:
     """Forecast and measure all sequences, shared among the processes."""
     rank, processes = process_rank()
     share = range(rank, evaluated.sequences, processes)
@@ -228,24 +254,34 @@ def _measure(
             indices = share[(number - 1) * batch_size : number * batch_size]
             times = times_of(evaluated.dataset, indices) if timed else None
             forecasts = forecast_all(
-                models, baselines, frames, evaluated.input_frames, evaluated.data, times
+                models,
+                baselines,
+                frames,
+                evaluated.input_frames,
+                evaluated.data,
+                times,
+                members=members,
+                numbers=indices,
             )
             for name, forecast in forecasts.items():
-                truth = frames[:, 1:, : forecast.shape[2]].to(forecast.device)
-                metrics[name].update(forecast, truth, clip=False)
+                truth = frames[:, 1:, : forecast.shape[3]].to(forecast.device)
+                mean = forecast[0] if len(forecast) == 1 else forecast.mean(dim=0)
+                metrics[name].update(mean, truth, clip=False)
+                if name in ensembles:
+                    ensembles[name].update(forecast, truth)
             bar(min(number * batch_size, len(share)), "")
             if frames.numel() > LARGE:
                 trim()
-    return _gather(metrics) if processes > 1 else metrics
+    return (_gather(metrics), _gather(ensembles)) if processes > 1 else (metrics, ensembles)
 
 
-def _gather(metrics: dict[str, FrameMetrics]) -> dict[str, FrameMetrics]:
+def _gather(metrics: dict[str, Accumulator]) -> dict[str, Accumulator]:
     """Merge the metrics of all processes, in each of them."""
     from accelerate import PartialState
     from accelerate.utils import gather_object
 
     PartialState(cpu=not torch.cuda.is_available())
-    merged: dict[str, FrameMetrics] = {}
+    merged: dict[str, Accumulator] = {}
     for part in gather_object([metrics]):
         for name, metric in part.items():
             if name in merged:
@@ -256,7 +292,10 @@ def _gather(metrics: dict[str, FrameMetrics]) -> dict[str, FrameMetrics]:
 
 
 def _report(
-    metrics: Mapping[str, FrameMetrics], evaluated: EvalData, checksum: str | None
+    metrics: Mapping[str, FrameMetrics],
+    ensembles: Mapping[str, EnsembleMetrics],
+    evaluated: EvalData,
+    checksum: str | None,
 ) -> dict[str, Any]:
     """Return what :func:`evaluate` returns."""
     all_steps = {name: metric.compute() for name, metric in metrics.items()}
@@ -264,9 +303,14 @@ def _report(
     per_frame = {name: scores.pop("per_frame") for name, scores in all_steps.items()}
     for scores in forecast.values():
         del scores["per_frame"]
+    for name, ensemble in ensembles.items():
+        all_steps[name] |= ensemble.scores()
+        forecast[name] |= ensemble.scores(evaluated.horizon)
+        per_frame[name] |= ensemble.per_frame()
     names = {name for scores in all_steps.values() for name in scores}
     measured = next(iter(metrics.values())).metrics
     further = {name: metric.definition for name, metric in measured.items()}
+    further |= ENSEMBLE_DEFINITIONS if ensembles else {}
     report = {
         "data": {
             "name": evaluated.name,
@@ -283,6 +327,10 @@ def _report(
     }
     if next(iter(metrics.values())).thresholds:
         report["counts"] = {name: metric.counts() for name, metric in metrics.items()}
+    if ensembles:
+        report["ensemble"] = {
+            name: ensemble.distributions(evaluated.horizon) for name, ensemble in ensembles.items()
+        }
     return report
 
 

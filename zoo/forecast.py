@@ -6,9 +6,10 @@ prediction; at step t it predicts frame t + 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.config import Config
 from zoo.errors import ConfigError, DataError
-from zoo.inputs import known_inputs, needs_times, predicted_times
-from zoo.labeled import is_labeled, unlabel
+from zoo.inputs import draw_noise, known_inputs, needs_times, predicted_times, with_noise
+from zoo.labeled import is_labeled, stack_members, unlabel
 from zoo.network import Network, NetworkState
 from zoo.units import Array, Frames, check_data, duration, scale, seconds, unscale
 
@@ -68,6 +69,36 @@ class Forecaster(nn.Module):
             the forecast.
         """
         return self.rollout(frames, horizon, known=known).frames
+
+    def sample(
+        self,
+        frames: Tensor,
+        horizon: int,
+        known: Tensor | None = None,
+        seed: int = 0,
+        member: int = 0,
+        numbers: Sequence[int] = (0,),
+    ) -> Tensor:
+        """Return the predictions of all steps by one member of an ensemble.
+
+        Args:
+            frames: (B, T_in, C, H, W), scaled to [0, 1].
+            horizon: Number of frames to forecast after the last of `frames`, at least 1.
+            known: The known inputs of all steps without noise; see :meth:`rollout`.
+            seed: Seed of the ensemble.
+            member: Number of the member. Without noise all members are the same.
+            numbers: Numbers of the B sequences, each of which has its own noise; by default all
+                have the same.
+
+        Returns:
+            As :meth:`forward`.
+        """
+        if self.config.noise:
+            steps, size = frames.shape[1] - 1 + horizon, frames.shape[-2:]
+            draws = [draw_noise(self.config, size, seed, member, number) for number in numbers]
+            noise = torch.cat([torch.stack([*islice(draw, steps)], dim=1) for draw in draws])
+            known = with_noise(known, noise.to(frames))
+        return self(frames, horizon, known)
 
     def rollout(
         self,
@@ -190,6 +221,8 @@ class Forecaster(nn.Module):
         time_step: object = None,
         times: object = None,
         future: Tensor | np.ndarray | None = None,
+        members: int | None = None,
+        seed: int = 0,
     ) -> Frames:
         """Forecast the frames that follow, in the units of the data.
 
@@ -209,27 +242,51 @@ class Forecaster(nn.Module):
             future: Values of the channels whose future is known (`config.future_channels`) in the
                 forecast frames, (horizon, C, H, W) or (B, horizon, C, H, W), in the unit of the
                 data.
+            members: Number of forecasts of an ensemble, by a model that reads noise
+                (`config.noise`). By default one forecast without the axis of members.
+            seed: Seed of the noise. Each member depends on it and on its own number only; the
+                sequences of a batch have the same noise.
 
         Returns:
             The forecast in the same form (array type, dtype of images, axes, device), clipped to
             the range of the data, with the channels that the model forecasts. Pixels missing in
             all `frames` are missing in the forecast. A DataArray has the coordinates of `frames`,
-            the times that follow, and lead times.
+            the times that follow, and lead times. With `members` there is a first axis more, the
+            dimension "member" of a DataArray.
 
         Raises:
+            ConfigError: If members are asked of a model that does not read noise.
             DataError: If the frames do not fit the model, or have another unit or time step.
         """
         data = self.config.data
         horizon = (data.horizon or 1) if horizon is None else horizon
         check_data(data, unit=unit, time_step=time_step)
         step = None if time_step is None else seconds(time_step)
-        if not is_labeled(frames):
-            return self._predict(frames, horizon, times, step, future)  # type: ignore[type-var]
-        values, labels = unlabel(frames, unit=unit, time_step=time_step)
-        check_data(data, unit=labels.unit, time_step=labels.time_step)
-        times = labels.times if times is None else times
-        forecast = self._predict(values, horizon, times, labels.time_step, future)
-        return labels.label(forecast, data)  # type: ignore[return-value]
+        values: Any = frames
+        labels = None
+        if is_labeled(frames):
+            values, labels = unlabel(frames, unit=unit, time_step=time_step)
+            check_data(data, unit=labels.unit, time_step=labels.time_step)
+            times = labels.times if times is None else times
+            step = labels.time_step
+        forecasts: list[Any] = []
+        for member in range(self._count(members)):
+            forecast = self._predict(values, horizon, times, step, future, seed, member)
+            forecasts.append(forecast if labels is None else labels.label(forecast, data))
+        return forecasts[0] if members is None else stack_members(forecasts)
+
+    def _count(self, members: int | None) -> int:
+        """Return the number of forecasts to make."""
+        if members is None:
+            return 1
+        if not self.config.noise:
+            raise ConfigError(
+                "this model has one forecast, not members; an ensemble needs a model trained with "
+                "model.noise and the loss crps"
+            )
+        if members < 1:
+            raise ConfigError(f"members is {members}; expected 1 or more")
+        return members
 
     def _predict(
         self,
@@ -238,12 +295,15 @@ class Forecaster(nn.Module):
         times: object,
         step: float | None,
         future: Tensor | np.ndarray | None,
+        seed: int,
+        member: int,
     ) -> Array:
         """Forecast from a tensor or numpy array in the units of the data."""
         with _evaluating(self):
             past = self._scale(frames)
             known = self._known(past, horizon, times, step, future)
-            forecast = self(past.nan_to_num(nan=0.0), horizon, known)[:, -horizon:]
+            filled = past.nan_to_num(nan=0.0)
+            forecast = self.sample(filled, horizon, known, seed, member)[:, -horizon:]
             if self.config.data.missing:
                 seen = past[:, :, : forecast.shape[2]]
                 unseen = seen.isnan().all(dim=1, keepdim=True)  # (B, 1, C, H, W)
@@ -296,6 +356,7 @@ class Forecaster(nn.Module):
         *,
         times: Iterable[object] | None = None,
         future: Iterable[Array] | None = None,
+        seed: int = 0,
     ) -> Iterator[Array]:
         """Predict the next frame for each frame as it arrives, in constant memory.
 
@@ -305,6 +366,7 @@ class Forecaster(nn.Module):
             times: The time of each frame, for models that read the hour or the day.
             future: For each frame, the channels of the next one whose future is known
                 (`config.future_channels`), in the form of the frames.
+            seed: Seed of the noise, for models that read it.
 
         Yields:
             The prediction of the next frame, in the same form.
@@ -312,7 +374,7 @@ class Forecaster(nn.Module):
         Raises:
             DataError: If a frame does not fit the model, or differs in shape from the first.
         """
-        state, shape, last = None, None, None
+        state, shape, last, noise = None, None, None, None
         clock = iter(() if times is None else times)
         ahead = iter(() if future is None else future)
         for frame in frames:
@@ -332,6 +394,9 @@ class Forecaster(nn.Module):
             with _evaluating(self):
                 scaled = self._scale(sequence)
                 known = self._known(scaled, 1, time, None, values)
+                if self.config.noise:
+                    noise = noise or draw_noise(self.config, scaled.shape[-2:], seed)
+                    known = with_noise(known, next(noise)[:, None].to(scaled))  # of one step
                 inputs = None if known is None else known[:, 0]
                 prediction, state = self.step(scaled[:, 0].nan_to_num(nan=0.0), state, inputs)
             following = unscale(prediction[:, None], self.config.data, like=sequence)

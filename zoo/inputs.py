@@ -5,6 +5,8 @@ Those of a step belong to the frame that it predicts.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
 from einops import rearrange
@@ -13,7 +15,14 @@ from torch import Tensor
 from zoo.config import Config
 from zoo.errors import DataError
 
-__all__ = ["known_inputs", "needs_times", "predicted_times", "sequence_inputs"]
+__all__ = [
+    "draw_noise",
+    "known_inputs",
+    "needs_times",
+    "predicted_times",
+    "sequence_inputs",
+    "with_noise",
+]
 
 SECOND = np.timedelta64(1, "s")
 
@@ -102,6 +111,34 @@ def sequence_inputs(
         channels=sequences[:, 1:, first:].nan_to_num(nan=0.0),
     )
     return None if known is None else known.to(sequences)
+
+
+def draw_noise(
+    config: Config, size: Sequence[int], seed: int, member: int = 0, number: int = 0
+) -> Iterator[Tensor]:
+    """Draw the noise of each step of a rollout, (1, N, H, W), without end.
+
+    It depends on the arguments only: more members, steps or sequences do not change it.
+
+    Args:
+        config: the model, whose `noise` is N.
+        size: height and width of the frames.
+        seed: the seed of an ensemble.
+        member: the number of a member.
+        number: the number of a sequence.
+    """
+    generator = np.random.default_rng([seed, member, number])
+    while True:
+        yield torch.from_numpy(generator.standard_normal((1, config.noise, *size), np.float32))
+
+
+def with_noise(known: Tensor | None, noise: Tensor) -> Tensor:
+    """Append noise (B, steps, N, H, W) to known inputs; of both, B may be 1."""
+    if known is None:
+        return noise
+    batch, height, width = max(len(known), len(noise)), *noise.shape[-2:]
+    parts = known, noise.to(known)
+    return torch.cat([part.expand(batch, -1, -1, height, width) for part in parts], dim=2)
 
 
 def needs_times(config: Config) -> bool:

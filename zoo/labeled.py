@@ -6,6 +6,7 @@ xarray is imported only when a DataArray is used.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +30,7 @@ __all__ = [
     "label_frames",
     "open_labeled",
     "read_labeled",
+    "stack_members",
     "unlabel",
     "write_labeled",
 ]
@@ -132,6 +134,26 @@ def _grid(past: xarray.DataArray, data: Data) -> dict[str, Any]:
         )
         for dim, where in zip(grid, names, strict=True)
     }
+
+
+def stack_members(forecasts: Sequence[Any]) -> Any:
+    """Stack the members of an ensemble along a first axis, "member" of a DataArray.
+
+    Raises:
+        DataError: if the forecasts have a dimension of that name already.
+    """
+    first = forecasts[0]
+    if is_labeled(first):
+        import xarray
+
+        if "member" in first.dims:
+            raise DataError("the frames have a dimension 'member' already; rename it, to sample")
+        return xarray.concat(forecasts, dim="member")
+    if isinstance(first, np.ndarray):
+        return np.stack(forecasts)
+    import torch
+
+    return torch.stack(list(forecasts))
 
 
 def label_frames(frames: np.ndarray, times: np.ndarray | None, data: Data) -> xarray.DataArray:

@@ -27,6 +27,8 @@ LABELS = {
     "lpips": "LPIPS",
     "b_mse": "B-MSE",
     "b_mae": "B-MAE",
+    "crps": "CRPS",
+    "spread_skill": "spread/error",
 }
 
 #: Decimals in tables; three for all other metrics, four for an MSE or MAE below 1.
@@ -37,7 +39,7 @@ DIGITS = {"mse": 2, "mae": 2, "psnr": 2, "gdl": 1}
 HIDDEN = ("ssim_7x7", "gdl", "mse_mean", "mae_mean", "mse_unit", "mae_unit", "b_mse", "b_mae")
 
 #: Metrics with a threshold, of which each table shows some.
-SKILL_SCORES = ("pod", "far", "csi", "hss", "bias", "fss")
+THRESHOLDED = ("pod", "far", "csi", "hss", "bias", "fss", "brier")
 
 
 def metrics_in(scores: Iterable[str], skill_scores: Sequence[str]) -> list[str]:
@@ -52,7 +54,7 @@ def metrics_in(scores: Iterable[str], skill_scores: Sequence[str]) -> list[str]:
     names += [
         name
         for name in scores
-        if name not in (*names, *HIDDEN) and name.partition("@")[0] not in SKILL_SCORES
+        if name not in (*names, *HIDDEN) and name.partition("@")[0] not in THRESHOLDED
     ]
     return names + [name for name in scores if name.partition("@")[0] in skill_scores]
 

@@ -78,6 +78,13 @@ def _parse_numbers(
     help="Further metric, such as sharpness; zoo plugins lists them. May be repeated.",
 )
 @click.option(
+    "--members",
+    type=click.IntRange(min=2),
+    default=10,
+    show_default=True,
+    help="Members of the ensembles of models that read noise.",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
@@ -97,6 +104,7 @@ def eval_(
     optical_flow: bool,
     lpips: bool,
     further_metrics: tuple[str, ...],
+    members: int,
     output: Path | None,
     example: int | None,
     save: bool,
@@ -111,7 +119,9 @@ def eval_(
     'forecast' averages over the forecast frames; 'all-steps' over all one-step predictions
     including the warm-up, as in the tables of the MS-LSTM paper. For rain and reflectivity, CSI
     and other skill scores are computed at thresholds, from counts over the whole set. With -o,
-    all metrics at all lead times, curves and frames are written. torchrun shares the work among
+    all metrics at all lead times, curves and frames are written. Models that read noise forecast
+    ensembles: other scores are those of the mean, and CRPS, spread, Brier score, ranks, reliability
+    and spectra are added. torchrun shares the work among
     processes.
     """
     from zoo.evaluate import evaluate, process_rank
@@ -132,6 +142,7 @@ def eval_(
         baselines=baselines,
         lpips=lpips,
         further_metrics=further_metrics,
+        members=members,
         **data_options,
     )
     if process_rank()[0]:  # only one process reports
@@ -217,7 +228,7 @@ def _print_report(report: dict[str, Any], names: list[str]) -> None:
 def _with_name(report: dict[str, Any], name: str) -> dict[str, Any]:
     """The report with `name` instead of "model"."""
     renamed = dict(report)
-    for key in ("forecast", "all-steps", "per_frame", "counts"):
+    for key in ("forecast", "all-steps", "per_frame", "counts", "ensemble"):
         if key in report:
             renamed[key] = {name if k == "model" else k: v for k, v in report[key].items()}
     return renamed

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Array (.npy) of the channels whose future is known, (horizon, C, H, W).",
 )
+@click.option(
+    "--members", type=click.IntRange(min=1), help="Forecast an ensemble, if MODEL reads noise."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the ensemble.")
 @device_option
 @as_json
 def predict(
@@ -152,13 +156,17 @@ def _read_array(file: Path) -> np.ndarray:
 
 def _write_labeled(output: Path, future: Any, data: Data) -> None:
     """Write a DataArray, as pictures or an array if the suffix says so."""
-    from zoo.labeled import LABELED, write_labeled
+    import numpy as np
+
+    from zoo.labeled import CHANNELS, LABELED, write_labeled
 
     if output.suffix in LABELED:
         write_labeled(output, future)
     else:
         values = future.values
-        _write_frames(output, values if values.ndim == 4 else values[:, None], data)  # (T, C, H, W)
+        if not set(CHANNELS) & {*future.dims}:
+            values = np.expand_dims(values, -3)  # (T, H, W) to (T, 1, H, W), also of members
+        _write_frames(output, values, data)
 
 
 def _write_frames(output: Path, forecast: np.ndarray, data: Data) -> None:

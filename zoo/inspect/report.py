@@ -14,6 +14,7 @@ from zoo.config import Data
 from zoo.data.dataset import times_of
 from zoo.evaluate import forecast_all
 from zoo.forecast import Forecaster
+from zoo.inspect.ensembles import draw_ensembles
 from zoo.inspect.palettes import palette_for
 from zoo.inspect.pictures import comparison_strip
 from zoo.metrics import skill_scores
@@ -29,7 +30,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 BASELINE_STYLES = {"persistence": ":", "optical flow": "--"}
 
 #: Skill scores shown in the table and the curves.
-SKILL_SCORES = ("csi", "hss", "fss")
+SKILL_SCORES = ("csi", "hss", "fss", "brier")
 
 
 def score_table(report: Mapping[str, Any], frames: str = "forecast") -> str:
@@ -56,6 +57,8 @@ def write_report(
 ) -> None:
     """Write report.json, report.csv, table.md, curves.png, cumulated.png and strip.png.
 
+    Reports of ensembles have ensemble.png, too.
+
     Args:
         folder: Output folder; it must exist.
         report: What :func:`zoo.evaluate.evaluate` returned.
@@ -74,6 +77,10 @@ def write_report(
     with atomic_path(folder / "table.md") as path:
         path.write_text(text, encoding="utf-8")
     _draw_curves(folder / "curves.png", report, evaluated.data)
+    if "ensemble" in report:
+        leads, label = _leads(evaluated.horizon, evaluated.data)
+        picture = folder / "ensemble.png"
+        draw_ensembles(picture, report["ensemble"], leads, label, evaluated.data)
     if "counts" in report:
         _draw_cumulated(folder / "cumulated.png", report, evaluated.data)
     index = evaluated.sequences // 2 if example is None else example
@@ -110,10 +117,10 @@ def _draw_example(
     times = times_of(evaluated.dataset, [index])
     made = forecast_all(models, baselines, frames, given, data, times)
     forecasts = {
-        name: to_physical(forecast[0, -horizon:].cpu(), data).numpy()
+        name: to_physical(forecast[0, 0, -horizon:].cpu(), data).numpy()  # the first member
         for name, forecast in made.items()
     }
-    forecast_channels = next(iter(made.values())).shape[2]
+    forecast_channels = next(iter(made.values())).shape[3]
     physical = to_physical(frames[0, :, :forecast_channels], data).numpy()  # (T, C, H, W)
     palette = palette_for(data, physical)
     channels, note = physical.shape[1], ""

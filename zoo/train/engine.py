@@ -47,7 +47,7 @@ from zoo.train.processes import (
 )
 from zoo.train.recipe import Recipe, read_recipe
 from zoo.train.run_file import add_start
-from zoo.train.sampling import Order, Share, ShareSampler, fed_frames
+from zoo.train.sampling import Order, Share, ShareSampler, fed_frames, step_noise
 from zoo.train.validation import Validation
 
 __all__ = ["Outcome", "train"]
@@ -153,6 +153,7 @@ class _Training:
         """Create objective, optimizer, schedule and moving average, on the device."""
         settings, accelerator = self.recipe.train, self.accelerator
         objective: Any = Objective(model, self.recipe.loss, self.recipe.memory.checkpoint_every)
+        self.members = objective.members
         if settings.channels_last:
             objective = objective.to(memory_format=torch.channels_last)
         optimizer: Any = create_optimizer(model.network, settings)
@@ -269,9 +270,11 @@ class _Training:
         fed = fed_frames(self.recipe, number, self.steps)[share.rows]
         sequences = augment(sequences, self.recipe, number, share.rows)
         chosen = [batch[row] for row in share.rows]
-        known = known_of(self.model.config, self.dataset, chosen, sequences)
+        config, members = self.model.config, self.members
+        known = known_of(config, self.dataset, chosen, sequences)
+        noise = step_noise(self.recipe, config, number, members)[share.rows]
         self.schedule.step_update(number)
-        losses = self._backward(sequences, fed, known, share.weights)
+        losses = self._backward((sequences, fed, known, noise), share.weights)
         # All processes must agree on the loss and on stopping.
         local = torch.stack([losses @ share.weights, torch.tensor(float(should_stop()))])
         loss, stop = accelerator.reduce(local.to(accelerator.device)).tolist()
@@ -292,19 +295,25 @@ class _Training:
         self.optimizer.zero_grad()
         return _Step(loss, norm, stop > 0, bad)
 
-    def _backward(self, sequences: Tensor, fed: Tensor, known: Tensor, weights: Tensor) -> Tensor:
-        """Accumulate the gradient of the weighted losses, part by part; returns the losses."""
+    def _backward(self, inputs: tuple[Tensor, ...], weights: Tensor) -> Tensor:
+        """Accumulate the gradient of the weighted losses, part by part; returns the losses.
+
+        Args:
+            inputs: the sequences, which of their frames are fed, known inputs and noise, by row.
+            weights: the weight of each row.
+        """
         accelerator, progress = self.accelerator, self.outcome.step / self.steps
-        chunks = [tensor.chunk(self.parts) for tensor in (sequences, fed, known, weights)]
+        chunks = [tensor.chunk(self.parts) for tensor in (*inputs, weights)]
         parts = list(zip(*chunks, strict=True))
         losses = []
         for number, part in enumerate(parts, start=1):
-            frames, feeding, inputs, factors = (tensor.to(accelerator.device) for tensor in part)
+            on_device = (tensor.to(accelerator.device) for tensor in part)
+            frames, feeding, known, noise, factors = on_device
             # Processes add up their gradients once per step, with the last part.
             last = number == len(parts)
             with nullcontext() if last else accelerator.no_sync(self.objective):
                 with accelerator.autocast():
-                    loss = self.objective(frames, feeding, progress, inputs)
+                    loss = self.objective(frames, feeding, progress, known, noise)
                 # Data parallelism averages over processes, but the sum is needed.
                 accelerator.backward(accelerator.num_processes * (loss * factors).sum())
             losses.append(loss.detach().float().cpu())

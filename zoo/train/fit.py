@@ -32,12 +32,13 @@ def find_parts(
     sequences = torch.stack([sequence] * rows)
     steps = len(sequence) - 1
     fed = torch.ones(rows, steps, dtype=torch.bool)
-    known = torch.zeros(rows, steps, objective.model.config.known_channels, *sequence.shape[-2:])
+    config, size = objective.model.config, sequence.shape[-2:]
+    known = torch.zeros(rows, steps, config.known_channels - config.noise, *size)
+    noise = torch.zeros(rows, objective.members, steps, config.noise, *size)
+    batch = sequences, fed, known, noise
     # Reserve what the optimizer adds in its first step: Adam's two moments.
     moments: list[Any] = [torch.empty_like(weight) for weight in [*objective.parameters()] * 2]
-    while not _fits(
-        objective, sequences.chunk(parts), fed.chunk(parts), known.chunk(parts), accelerator
-    ):
+    while not _fits(objective, [tensor.chunk(parts) for tensor in batch], accelerator):
         if parts >= rows:
             raise ConfigError(
                 "a batch of one sequence does not fit into memory; set memory.checkpoint_every "
@@ -51,16 +52,14 @@ def find_parts(
 
 def _fits(
     objective: Objective,
-    sequences: tuple[torch.Tensor, ...],
-    fed: tuple[torch.Tensor, ...],
-    known: tuple[torch.Tensor, ...],
+    chunks: list[tuple[torch.Tensor, ...]],
     accelerator: Accelerator,
 ) -> bool:
     try:
-        for part in zip(sequences, fed, known, strict=True):
-            frames, feeding, inputs = (tensor.to(accelerator.device) for tensor in part)
+        for part in zip(*chunks, strict=True):
+            frames, feeding, inputs, drawn = (tensor.to(accelerator.device) for tensor in part)
             with accelerator.autocast():
-                loss = objective(frames, feeding, known=inputs).sum()
+                loss = objective(frames, feeding, known=inputs, noise=drawn).sum()
             loss.backward()
     except RuntimeError as error:
         if not should_reduce_batch_size(error):

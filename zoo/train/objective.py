@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from zoo.errors import ConfigError
 from zoo.forecast import Forecaster
+from zoo.inputs import with_noise
 from zoo.losses import Loss, create_loss
 from zoo.train.recipe import LossRecipe
 
@@ -42,12 +45,16 @@ class Objective(nn.Module):
         self.loss = loss or LossRecipe()
         self.losses = create_losses(self.loss)
         self.checkpoint_every = checkpoint_every
-        for _, term in self.losses:
-            if term.ensemble > 1:
-                raise ConfigError(
-                    f"{type(term).__name__} compares {term.ensemble} forecasts of a sequence, but "
-                    "this model has only one; remove it from loss.terms"
-                )
+        sizes = {term.ensemble for _, term in self.losses} - {1}
+        self.members = max(sizes, default=1)
+        if len(sizes) > 1:
+            raise ConfigError(f"losses need ensembles of {sizes}; set the same number of members")
+        if (self.members > 1) != (model.config.noise > 0):
+            raise ConfigError(
+                f"the losses compare {self.members} forecasts of a sequence, and the model reads "
+                f"{model.config.noise} channels of noise; an ensemble needs both model.noise and "
+                "the loss crps, other models neither"
+            )
 
     def forward(
         self,
@@ -55,6 +62,7 @@ class Objective(nn.Module):
         fed: Tensor,
         progress: float = 0.0,
         known: Tensor | None = None,
+        noise: Tensor | None = None,
     ) -> Tensor:
         """Compute the loss of each sequence, (B,).
 
@@ -65,20 +73,43 @@ class Objective(nn.Module):
             fed: whether the network reads the true frame, (B, T − 1), or its own prediction.
             progress: the share of the training that is done, from 0 to 1.
             known: the known inputs of the steps, (B, T − 1, K, H, W), if the model has any.
+            noise: the noise of the steps, (B, members, T − 1, N, H, W), if the model reads any.
         """
         valid = ~sequences.isnan()
         sequences = sequences.where(valid, 0)
+        members = self.members
+        past, feeding = (_repeat(x, members) for x in (sequences[:, :-1], fed))
+        known = None if known is None else _repeat(known, members)
+        if noise is not None and self.model.config.noise:
+            known = with_noise(known, rearrange(noise, "b m ... -> (m b) ..."))
         rollout = self.model.rollout(
-            sequences[:, :-1], 1, fed, known=known, checkpoint_every=self.checkpoint_every
+            past, 1, feeding, known=known, checkpoint_every=self.checkpoint_every
         )
-        channels = rollout.frames.shape[2]
-        truth, valid = (x[:, 1:, :channels] for x in (sequences, valid))
-        compared = rollout.frames.float(), truth, valid
+        forecast = rearrange(rollout.frames.float(), "(m b) ... -> m b ...", m=members)
+        truth, valid = (x[:, 1:, : forecast.shape[3]] for x in (sequences, valid))
         data = self.model.config.data
-        losses = [w * term(*compared, data=data, progress=progress) for w, term in self.losses]
+
+        def measure(term: Loss) -> Tensor:
+            """Measure all members together, or each alone and take the mean."""
+            if term.ensemble > 1:
+                return term(forecast, truth, valid, data=data, progress=progress)
+            each = [term(x, truth, valid, data=data, progress=progress) for x in forecast]
+            return _mean(each)
+
+        losses = [weight * measure(term) for weight, term in self.losses]
         if rollout.loss is not None:
-            losses.append(self.loss.auxiliary * rollout.loss)
+            auxiliary = rearrange(rollout.loss, "(m b) -> m b", m=members)
+            losses.append(self.loss.auxiliary * _mean([*auxiliary]))
         return sum(losses[1:], start=losses[0])
+
+
+def _repeat(x: Tensor, members: int) -> Tensor:
+    """Repeat a batch for each member of an ensemble: (B, …) to (members · B, …)."""
+    return x if members == 1 else repeat(x, "b ... -> (m b) ...", m=members)
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    return values[0] if len(values) == 1 else torch.stack(values).mean(dim=0)
 
 
 def create_losses(recipe: LossRecipe) -> list[tuple[float, Loss]]:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from zoo.config import Config
 from zoo.train.recipe import Recipe
 
-__all__ = ["Order", "Share", "ShareSampler", "fed_frames", "generator"]
+__all__ = ["Order", "Share", "ShareSampler", "fed_frames", "generator", "step_noise"]
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,15 @@ class ShareSampler(Sampler[list[int]]):
             batch = self.order.batch(step)
             share = Share.of(len(batch), self.process, self.processes)
             yield [batch[row] for row in share.rows]
+
+
+def step_noise(recipe: Recipe, config: Config, step: int, members: int) -> Tensor:
+    """Draw the noise of a step, (batch_size, members, T − 1, N, H, W); N is 0 for most models."""
+    data, size = config.data, config.data.size or (1, 1)
+    steps = (data.input_frames or 1) + (data.horizon or 1) - 1
+    height, width = size if config.noise else (1, 1)
+    shape = recipe.train.batch_size, members, steps, config.noise, height, width
+    return torch.randn(shape, generator=generator(recipe.train.seed + 2, step))
 
 
 def fed_frames(recipe: Recipe, step: int, steps: int) -> Tensor:

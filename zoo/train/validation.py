@@ -22,6 +22,8 @@ from zoo.train.sampling import Share
 
 __all__ = ["Validation"]
 
+MEMBERS = 4  # of an ensemble, whose mean is measured
+
 
 class Validation:
     """The sequences that a run is validated on, and the metrics of a model's forecasts of them.
@@ -95,5 +97,11 @@ class Validation:
         device = self.accelerator.device
         known = known_of(model.config, self.dataset.dataset, indices, sequences).to(device)
         past = sequences[:, : self.input_frames].nan_to_num().to(device)
+        members = MEMBERS if model.config.noise else 1
         with torch.no_grad():
-            return model(past, self.horizon, known)[:, -self.horizon :].float()
+            forecasts = [
+                model.sample(past, self.horizon, known, member=member, numbers=indices)
+                for member in range(members)
+            ]
+        mean = forecasts[0] if members == 1 else torch.stack(forecasts).mean(dim=0)
+        return mean[:, -self.horizon :].float()
