@@ -19,6 +19,7 @@ from zoo.hub.card import UNWRITTEN
 from zoo.plugins import forget
 from zoo.train import recipe
 from zoo.train.model import resolve
+from zoo.train.objective import Objective
 
 ROOT = Path(__file__).parents[1]
 TUTORIALS = ROOT / "docs" / "tutorials"
@@ -122,6 +123,16 @@ def test_inputs(folder: Path) -> None:
         (folder / "recipe.toml").write_text(block)
         model = resolve(recipe.read_recipe(folder / "recipe.toml")).model
         assert zoo.create(**model).config.read_channels == channels
+
+
+def test_ensembles(folder: Path) -> None:
+    page = ROOT / "docs" / "ensembles.md"
+    names = snippets.run_page(page)
+    assert names["members"].shape == (20, 6, 1, 10, 20)
+    (block,) = [text for kind, text in snippets.read_blocks(page) if kind == "toml"]
+    (folder / "recipe.toml").write_text(block)
+    resolved = resolve(recipe.read_recipe(folder / "recipe.toml"))
+    assert Objective(zoo.create(**resolved.model), resolved.loss).members == 2
 
 
 def test_losses_and_metrics_of_the_guide_keep_their_contracts() -> None:

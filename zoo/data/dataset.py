@@ -116,8 +116,8 @@ class FrameDataset(Dataset[Tensor]):
 def times_of(dataset: object, indices: Iterable[int]) -> np.ndarray | None:
     """Return the times of sequences, (B, T) of datetime64; None if they are not known."""
     when = getattr(dataset, "when", None)  # only data sets of recordings have times
-    times = [when(index) if when else None for index in indices]
-    return None if any(row is None for row in times) else np.stack(times)
+    rows = [] if when is None else [when(index) for index in indices]
+    return None if not rows or any(row is None for row in rows) else np.stack(rows)
 
 
 def data_of(dataset: object) -> Data:

@@ -22,7 +22,6 @@ else:
     import tomli as tomllib
 
 __all__ = [
-    "VALIDATED",
     "AugmentRecipe",
     "Curve",
     "DataRecipe",
