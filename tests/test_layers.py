@@ -15,7 +15,7 @@ LAYERS = [
     ["atomic", "extras", "memory", "ops", "progress", "published", "tables"],
     ["config"],
     ["model_folder", "units"],
-    ["inputs", "labeled"],
+    ["known_inputs", "labeled"],
     ["cell", "topology", "head"],
     ["network"],
     ["forecast"],

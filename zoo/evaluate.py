@@ -18,7 +18,7 @@ from zoo.data import open_dataset
 from zoo.data.dataset import data_of, times_of
 from zoo.errors import ConfigError, DataError, ZooError
 from zoo.forecast import Forecaster
-from zoo.inputs import needs_times, sequence_inputs
+from zoo.known_inputs import needs_times, sequence_inputs
 from zoo.memory import trim
 from zoo.metrics import FrameMetrics
 from zoo.progress import progress_bar

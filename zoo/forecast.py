@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.config import Config
 from zoo.errors import ConfigError, DataError
-from zoo.inputs import draw_noise, known_inputs, needs_times, predicted_times, with_noise
+from zoo.known_inputs import draw_noise, known_inputs, needs_times, predicted_times, with_noise
 from zoo.labeled import is_labeled, stack_members, unlabel
 from zoo.network import Network, NetworkState
 from zoo.units import Array, Frames, check_data, duration, scale, seconds, unscale
@@ -119,7 +119,7 @@ class Forecaster(nn.Module):
             fed: (B, T_in) of bool, for scheduled sampling. Where False, the network reads its own
                 last prediction instead of the frame. The first frame is always read.
             known: (B, T_in − 1 + horizon, K, H, W), of which B, H and W may be 1: what is known of
-                the frames to be predicted besides `frames`, as :func:`zoo.inputs.known_inputs`
+                the frames to be predicted besides `frames`, as :func:`zoo.known_inputs.known_inputs`
                 computes it.
             checkpoint_every: Save memory in training by keeping the state only once every N steps
                 and repeating the steps in between in the backward pass.

@@ -12,7 +12,7 @@ from torch import Tensor
 import zoo
 from zoo.errors import ConfigError, DataError
 from zoo.evaluate import evaluate
-from zoo.inputs import known_inputs, predicted_times
+from zoo.known_inputs import known_inputs, predicted_times
 from zoo.losses import create_loss
 from zoo.train.engine import train
 from zoo.train.objective import Objective
