@@ -62,6 +62,7 @@ def zoo_commands() -> dict[str, str]:
         "demo": "zoo.cli.demo:demo",
         "eval": "zoo.cli.eval:eval_",
         "info": "zoo.cli.info:info",
+        "inspect": "zoo.cli.inspect:inspect_",
         "list": "zoo.cli.list:list_",
         "new": "zoo.cli.new:new",
         "plugins": "zoo.cli.plugins:plugins",

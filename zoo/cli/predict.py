@@ -70,7 +70,7 @@ def predict(
         _write_labeled(output, future, forecaster.config.data)
         message = f"{output}: {future.sizes['time']} frames that follow"
     else:
-        past = _read_frames(forecaster, input, input_frames, size)
+        past = read_past(forecaster, input, input_frames, size)
         future = forecaster.predict(past, **options)
         _write_frames(output, future, forecaster.config.data)
         message = f"{output}: {future.shape[-4]} frames that follow {past.shape[-4]}"
@@ -111,10 +111,18 @@ def _read_labeled(
     return array.isel(time=slice(input_frames)) if "time" in array.dims else array
 
 
-def _read_frames(
+def read_past(
     forecaster: Forecaster, input: Path, input_frames: int | None, size: str | None
 ) -> np.ndarray:
-    """The input as (T, C, H, W) or (B, T, C, H, W)."""
+    """Read the frames of a file as (T, C, H, W) or (B, T, C, H, W).
+
+    Args:
+        forecaster: The model that will read them.
+        input: An array, a video or a folder of pictures.
+        input_frames: Read only the first N frames.
+        size: HEIGHTxWIDTH to resize pictures and videos to, or "original"; by default, videos get
+            the size of the model's training frames.
+    """
     from zoo.data.files import VIDEOS, read_frames
     from zoo.errors import DataError
 
