@@ -56,6 +56,7 @@ def zoo_commands() -> dict[str, str]:
     return {
         "card": "zoo.cli.card:card",
         "check": "zoo.cli.check:check",
+        "compare": "zoo.cli.compare:compare",
         "convert": "zoo.cli.convert:convert",
         "cost": "zoo.cli.cost:cost",
         "data": "zoo.cli.data:data",

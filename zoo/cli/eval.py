@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,14 +108,17 @@ def eval_(
     all metrics at all lead times, curves and frames are written. torchrun shares the work among
     processes.
     """
+    from zoo.errors import ConfigError
     from zoo.evaluate import evaluate, process_rank
     from zoo.model_folder import read_metrics, update_metrics
 
-    forecasters, folder = _load(models, device, save)
+    if save and len(models) > 1:
+        raise ConfigError(f"--save takes one model, got {len(models)}; evaluate them one by one")
+    forecasters, folder = load_models(models, device)
     if save:
         read_metrics(folder)  # fail before the work if the scores cannot be added
     first = next(iter(forecasters.values()))
-    options = _dataset_options(dict(settings), data_options["dataset"], first)
+    options = dataset_options(dict(settings), data_options["dataset"], first)
     data_options |= {"options": options, "root": data_dir}
     baselines = ["persistence", "optical flow"] if optical_flow else ["persistence"]
     report = evaluate(
@@ -141,13 +145,11 @@ def eval_(
             click.echo(f"{output}: report.json, report.csv, table.md and pictures", err=True)
 
 
-def _load(models: tuple[str, ...], device: str, save: bool) -> tuple[dict[str, Forecaster], Path]:
-    """The models by name, and the folder of the first."""
+def load_models(models: Sequence[str], device: str) -> tuple[dict[str, Forecaster], Path]:
+    """Load models by name; also return the folder of the first."""
     from zoo.errors import ConfigError
     from zoo.hub import load, pull
 
-    if save and len(models) > 1:
-        raise ConfigError(f"--save takes one model, got {len(models)}; evaluate them one by one")
     folders = [pull(model) for model in models]
     names = list(map(model_name, models, folders))
     if len({*names}) < len(names):
@@ -159,10 +161,10 @@ def _load(models: tuple[str, ...], device: str, save: bool) -> tuple[dict[str, F
     return forecasters, folders[0]
 
 
-def _dataset_options(
+def dataset_options(
     settings: dict[str, Any], dataset: str | None, model: Forecaster
 ) -> dict[str, Any] | None:
-    """The options of the data set: those used in training, changed by `settings`."""
+    """Return the options of the data set: those used in training, changed by `settings`."""
     trained = model.config.data
     if settings and dataset in (None, trained.name):
         return {**trained.options, **settings}
