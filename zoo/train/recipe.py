@@ -290,6 +290,8 @@ class AugmentRecipe(Validated):
         rotate: rotate by a random multiple of 90°; frames must be square.
         brightness: largest shift of the scaled values, which are then clipped to [0, 1].
         contrast: largest relative change of their distance from the mean, clipped likewise.
+        crop: largest share of height and width that is cut off; the rest, at a random position, is
+            enlarged to the size of the frames.
     """
 
     mirror: bool = False
@@ -297,6 +299,7 @@ class AugmentRecipe(Validated):
     rotate: bool = False
     brightness: Share = 0.0
     contrast: Share = 0.0
+    crop: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @property
     def active(self) -> bool:
