@@ -61,6 +61,7 @@ def zoo_commands() -> dict[str, str]:
         "data": "zoo.cli.data:data",
         "demo": "zoo.cli.demo:demo",
         "eval": "zoo.cli.eval:eval_",
+        "export": "zoo.cli.export:export",
         "info": "zoo.cli.info:info",
         "list": "zoo.cli.list:list_",
         "new": "zoo.cli.new:new",
