@@ -39,7 +39,7 @@ class PatchAttention(nn.Module):
         height, width = h.shape[-2:]
         pad = (0, -width % self.scale, 0, -height % self.scale)
         pair = torch.stack([F.pad(x, pad, mode="replicate") for x in (h, c)], dim=1)
-        batch, padded = len(h), pair.shape[-2:]
+        batch, padded = h.shape[0], pair.shape[-2:]
         patches = rearrange(
             self.qkv(rearrange(pair, "b two c h w -> (b two) c h w")),
             "(b two) (qkv c) (p h) (q w) -> qkv (b p q) (two h w) c",

@@ -64,7 +64,7 @@ class MotionGRU(nn.Module):
         if self.published_order:
             # The published code reads the buffer (C/4, h, w, k²) as if it were (C/4·k², h, w).
             buffer = rearrange(w, "b j c h w -> b (c h w j)")
-            w = buffer.reshape(len(w), -1, *w.shape[3:])  # (B, C/4·k², h, w)
+            w = buffer.reshape(w.shape[0], -1, *w.shape[3:])  # (B, C/4·k², h, w)
         else:
             w = rearrange(w, "b j c h w -> b (c j) h w")
         d = self.decode(self.mix(w))[..., :height, :width]

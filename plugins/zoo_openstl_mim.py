@@ -104,7 +104,7 @@ class OpenSTLMIM(zoo.RecurrentCell):
         """Return zeros for the whole state, including the flag."""
         if self.place.first:
             return self.bottom.init_state(x)
-        return *(self.zeros(x) for _ in range(5)), x.new_zeros(len(x), 1, 1, 1)
+        return *(self.zeros(x) for _ in range(5)), x.new_zeros(x.shape[0], 1, 1, 1)
 
     def forward(
         self,

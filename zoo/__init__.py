@@ -15,6 +15,7 @@ from zoo.plugins import DISTRIBUTION, Pretrained, hookimpl
 if TYPE_CHECKING:
     from zoo.cell import Place, RecurrentCell, Step
     from zoo.config import Config, Data
+    from zoo.exporting.export import export
     from zoo.forecast import Forecaster
     from zoo.head import Head
     from zoo.hub import list_models, load, pull, save
@@ -35,6 +36,7 @@ __all__ = [
     "ZooError",
     "convolution",
     "create",
+    "export",
     "hookimpl",
     "list_models",
     "load",
@@ -56,6 +58,7 @@ _HOMES = {
     "Topology": "zoo.topology",
     "convolution": "zoo.ops",
     "create": "zoo.registry",
+    "export": "zoo.exporting.export",
     "list_models": "zoo.hub",
     "load": "zoo.hub",
     "pull": "zoo.hub",

@@ -62,6 +62,7 @@ def zoo_commands() -> dict[str, str]:
         "data": "zoo.cli.data:data",
         "demo": "zoo.cli.demo:demo",
         "eval": "zoo.cli.eval:eval_",
+        "export": "zoo.cli.export:export",
         "info": "zoo.cli.info:info",
         "inspect": "zoo.cli.inspect:inspect_",
         "list": "zoo.cli.list:list_",

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from zoo.config import Config
-from zoo.errors import ConfigError, DataError
-from zoo.labeled import is_labeled, unlabel
+from zoo.errors import DataError
 from zoo.network import Network, NetworkState
-from zoo.units import Array, Frames, check_data, scale, unscale
+from zoo.prediction import check_frames, predict
+from zoo.units import Array, Frames, scale, unscale
 
 __all__ = ["Forecaster", "Rollout"]
 
@@ -90,7 +90,7 @@ class Forecaster(nn.Module):
         Raises:
             DataError: If the frames do not fit the model.
         """
-        self._check(frames, horizon)
+        check_frames(self.config, tuple(frames.shape), horizon)
         state = self.network.init_state(frames[:, 0])
         last = frames[:, 0]
         predictions: list[Tensor] = []
@@ -139,7 +139,8 @@ class Forecaster(nn.Module):
         Returns:
             The prediction (B, C, H, W) and the new state, whose size is constant.
         """
-        self._check(frame.unsqueeze(1), 1)  # (B, C, H, W) to (B, 1, C, H, W)
+        batch, *shape = frame.shape
+        check_frames(self.config, (batch, 1, *shape), 1)
         state = self.network.init_state(frame) if state is None else state
         prediction, state, _ = self.network(frame, state)
         return prediction, state
@@ -173,24 +174,14 @@ class Forecaster(nn.Module):
         Raises:
             DataError: If the frames do not fit the model, or have another unit or time step.
         """
-        data = self.config.data
-        horizon = (data.horizon or 1) if horizon is None else horizon
-        check_data(data, unit=unit, time_step=time_step)
-        if not is_labeled(frames):
-            return self._predict(frames, horizon)  # type: ignore[type-var]
-        values, labels = unlabel(frames, unit=unit, time_step=time_step)
-        check_data(data, unit=labels.unit, time_step=labels.time_step)
-        return labels.label(self._predict(values, horizon), data)  # type: ignore[return-value]
-
-    def _predict(self, frames: Array, horizon: int) -> Array:
-        """Forecast from a tensor or numpy array in the units of the data."""
+        data, like = self.config.data, next(self.parameters())
         with _evaluating(self):
-            past = self._scale(frames)
-            forecast = self(past.nan_to_num(nan=0.0), horizon)[:, -horizon:]
-            if self.config.data.missing:
-                unseen = past.isnan().all(dim=1, keepdim=True)  # (B, 1, C, H, W)
-                forecast = forecast.masked_fill(unseen, float("nan"))
-        return unscale(forecast, self.config.data, like=frames)
+            return predict(
+                self._forecast, data, frames, horizon, like=like, unit=unit, time_step=time_step
+            )
+
+    def _forecast(self, frames: Tensor, horizon: int) -> Tensor:
+        return self(frames, horizon)[:, -horizon:]
 
     def stream(self, frames: Iterable[Array]) -> Iterator[Array]:
         """Predict the next frame for each frame as it arrives, in constant memory.
@@ -220,20 +211,6 @@ class Forecaster(nn.Module):
                 prediction, state = self.step(scaled, state)
             following = unscale(prediction[:, None], self.config.data, like=sequence)
             yield following[:, 0] if batched else following[0]
-
-    def _check(self, frames: Tensor, horizon: int) -> None:
-        channels = self.config.in_channels
-        if frames.ndim != 5:
-            raise DataError(f"frames are {tuple(frames.shape)}; expected (B, T, C, H, W)")
-        if frames.shape[2] != channels:
-            raise DataError(
-                f"frames have {frames.shape[2]} channels (shape {tuple(frames.shape)}, axes "
-                f"B, T, C, H, W); this model expects {channels}"
-            )
-        if 0 in frames.shape:
-            raise DataError(f"frames are empty: {tuple(frames.shape)}; give at least one frame")
-        if horizon < 1:
-            raise ConfigError(f"horizon is {horizon}; expected 1 or more")
 
     def _scale(self, frames: Tensor | np.ndarray) -> Tensor:
         return scale(frames, self.config.data, like=next(self.parameters()))

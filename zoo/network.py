@@ -191,12 +191,13 @@ class Network(nn.Module):
         return sum(inputs[1:], start=inputs[0])
 
     @property
-    def _multiple(self) -> int:
+    def multiple(self) -> int:
+        """Height and width of the frames are padded to a multiple of this."""
         return self.patch * self.topology.factor
 
     def _grid(self, size: tuple[int, int], scale: int) -> tuple[int, int]:
         """Return the size of a layer's grid for frames of a size, which may need padding."""
-        height, width = (-(-n // self._multiple) * self.topology.factor // scale for n in size)
+        height, width = (-(-n // self.multiple) * self.topology.factor // scale for n in size)
         return height, width
 
     def _resampler(self, source: int, target: int) -> nn.Module:
@@ -205,7 +206,7 @@ class Network(nn.Module):
     def _pad(self, frame: Tensor) -> Tensor:
         """Repeat the border so that patches and scales divide the size."""
         height, width = frame.shape[-2:]
-        bottom, right = -height % self._multiple, -width % self._multiple
+        bottom, right = -height % self.multiple, -width % self.multiple
         return F.pad(frame, (0, right, 0, bottom), mode="replicate") if bottom or right else frame
 
     def _to_patches(self, frame: Tensor) -> Tensor:

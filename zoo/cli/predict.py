@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from zoo.config import Data
+    from zoo.exporting.onnx_model import OnnxForecaster
     from zoo.forecast import Forecaster
 
 
@@ -49,6 +50,8 @@ def predict(
 ) -> None:
     """Forecast the frames that follow those of INPUT, in the unit of the model's data.
 
+    MODEL may also be an ONNX file that zoo export wrote.
+
     INPUT is an array (.npy, .npz), a video, a folder of pictures, a NetCDF file (.nc) or a zarr
     store (.zarr) with a dimension "time". The suffix of OUTPUT selects its format: .npy, .npz,
     .gif, .mp4 or .png; or, for input with coordinates, .nc or .zarr. Pictures of rain,
@@ -60,10 +63,8 @@ def predict(
     \b
     zoo predict MODEL radar/knmi --data knmi -o future.nc
     """
-    from zoo.hub import load
-
     labeled = _check_formats(input, output, is_folder_of_data=data is not None)
-    forecaster = load(model, device=device)
+    forecaster = _load(model, device)
     if labeled:
         past = _read_labeled(forecaster.config.data, input, input_frames, data, variable)
         future = forecaster.predict(past, **options)
@@ -78,6 +79,20 @@ def predict(
         print_json({"output": str(output), "input": past.shape, "forecast": future.shape})
     else:
         click.echo(message, err=True)
+
+
+def _load(model: str, device: str) -> Forecaster | OnnxForecaster:
+    """Load a model by name, or from an ONNX file without importing torch."""
+    if not model.lower().endswith(".onnx"):
+        from zoo.hub import load
+
+        return load(model, device=device)
+    from zoo.errors import ConfigError
+    from zoo.exporting.onnx_model import OnnxForecaster
+
+    if device != "cpu":
+        raise ConfigError(f"{model} runs on the CPU; leave out --device {device}")
+    return OnnxForecaster(Path(model))
 
 
 def _check_formats(input: Path, output: Path, *, is_folder_of_data: bool) -> bool:
@@ -112,7 +127,7 @@ def _read_labeled(
 
 
 def read_past(
-    forecaster: Forecaster, input: Path, input_frames: int | None, size: str | None
+    forecaster: Forecaster | OnnxForecaster, input: Path, input_frames: int | None, size: str | None
 ) -> np.ndarray:
     """Read the frames of a file as (T, C, H, W) or (B, T, C, H, W).
 
