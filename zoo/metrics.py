@@ -153,11 +153,10 @@ class FrameMetrics:
             self._counts = np.zeros((time, len(self.thresholds), 4), np.int64)
         if forecast.device.type == "mps":  # does not support float64
             forecast, truth = forecast.cpu(), truth.cpu()
-        forecast = forecast.double()
-        forecast = forecast.clamp(0, 1) if clip else forecast
         # One by one, as the rounding of a sum over a batch depends on the size of the batch.
-        for sequence, true_sequence in zip(forecast, truth.double(), strict=True):
-            self._add(sequence, true_sequence)
+        for sequence, true_sequence in zip(forecast, truth, strict=True):
+            sequence = sequence.double()
+            self._add(sequence.clamp(0, 1) if clip else sequence, true_sequence.double())
 
     def merge(self, other: FrameMetrics) -> None:
         """Add the sequences that another accumulator has measured, for example in another process.
