@@ -286,6 +286,12 @@ def test_entry_point_that_names_no_cell_is_an_error(install_plugin, cli, attribu
     assert "'mean'" in plugin_rows(cli)["zoo-mean", "mean"]["error"]
 
 
+def test_entry_point_in_an_unknown_group_is_left_out(install_plugin):
+    install_plugin("zoo-mean", CELL, entry="mean", group="zoo.cell", attribute="Mean")
+    with pytest.warns(UserWarning, match=r"zoo-mean 1\.0.*'zoo\.cell'.*mean cells\?"):
+        assert "mean" not in architectures()
+
+
 def test_entry_point_with_an_invalid_name_is_left_out(install_plugin):
     install_plugin("zoo-mean", CELL, entry="ms-mean", group="zoo.cells", attribute="Mean")
     with pytest.warns(UserWarning, match=r"zoo-mean 1\.0.*'ms-mean'"):

@@ -289,7 +289,7 @@ def forget() -> None:
 def installed() -> tuple[Plugin, ...]:
     """The built-in plugin, and all others or those that ZOO_PLUGINS selects, not yet imported."""
     found = entry_points()
-    groups = ("zoo", *(f"zoo.{kind}" for kind in KINDS))
+    groups = [group for group in found.groups if group == "zoo" or group.startswith("zoo.")]
     entries = [entry for group in groups for entry in found.select(group=group)]
     entries.sort(key=lambda entry: (entry.name, entry.value))
     plugins = tuple(map(Plugin, entries))
@@ -368,9 +368,14 @@ def _load(plugin: Plugin) -> Plugin:
 def _provided(plugin: Plugin) -> dict[str, dict[str, Any]]:
     """What a plugin provides, by kind and name."""
     _, _, kind = plugin.entry.group.partition(".")
-    if kind:
-        return {kind: _checked_names(kind, {plugin.name: plugin.entry.value})}
-    return _call_hooks(plugin)
+    if not kind:
+        return _call_hooks(plugin)
+    if kind not in KINDS:
+        raise ValueError(
+            f"there is no group {plugin.entry.group!r}{did_you_mean(kind, KINDS)}; "
+            f"name its entry point in: {', '.join(f'zoo.{kind}' for kind in KINDS)}"
+        )
+    return {kind: _checked_names(kind, {plugin.name: plugin.entry.value})}
 
 
 def _call_hooks(plugin: Plugin) -> dict[str, dict[str, Any]]:
