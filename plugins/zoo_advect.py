@@ -58,9 +58,3 @@ class AdvectHead(zoo.Head):
         sources = torch.cat([frame[:, None], synthesis[:, None].to(frame.dtype), moved], dim=1)
         masks = self.to_pixels(self.masks(features)).to(frame.dtype).softmax(dim=1)
         return reduce(masks[:, :, None] * sources, "b source c h w -> b c h w", "sum")
-
-
-@zoo.hookimpl
-def zoo_heads() -> dict[str, type[zoo.Head]]:
-    """Register the head `advect`."""
-    return {"advect": AdvectHead}

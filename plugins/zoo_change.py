@@ -32,9 +32,3 @@ class ChangeHead(zoo.Head):
     def forward(self, features: Tensor, frame: Tensor) -> Tensor:
         """Compute x′ by the equation above."""
         return frame + self.to_pixels(self.conv(features))
-
-
-@zoo.hookimpl
-def zoo_heads() -> dict[str, type[zoo.Head]]:
-    """Register the head `change`."""
-    return {"change": ChangeHead}

@@ -114,9 +114,3 @@ class CMSLSTM(zoo.RecurrentCell):
         c = (1 - torch.sigmoid(i)) * c + torch.sigmoid(i) * torch.tanh(g)
         h = c * torch.sigmoid(o)
         return zoo.Step(h, (h, c))
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `cmslstm`."""
-    return {"cmslstm": CMSLSTM}

@@ -63,9 +63,3 @@ class ConvLSTM(zoo.RecurrentCell):
         c = torch.sigmoid(f + self.forget_bias) * c + torch.sigmoid(i) * torch.tanh(g)
         h = torch.sigmoid(o) * torch.tanh(c)
         return zoo.Step(h, (h, c))
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `convlstm`."""
-    return {"convlstm": ConvLSTM}

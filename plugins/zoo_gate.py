@@ -40,9 +40,3 @@ class GateHead(zoo.Head):
         g = torch.sigmoid(self.to_pixels(self.gate(features)))
         s = self.to_pixels(self.synthesis(features))
         return torch.lerp(frame, s.to(frame.dtype), g.to(frame.dtype))
-
-
-@zoo.hookimpl
-def zoo_heads() -> dict[str, type[zoo.Head]]:
-    """Register the head `gate`."""
-    return {"gate": GateHead}

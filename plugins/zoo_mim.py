@@ -105,9 +105,3 @@ class MIM(zoo.RecurrentCell):
         i, f, g, o = self.s_gates(torch.cat([d, c], dim=1)).chunk(4, dim=1)
         s = torch.sigmoid(f) * s + torch.sigmoid(i) * torch.tanh(g)
         return s, torch.sigmoid(o + self.s_output(s)) * torch.tanh(s)
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `mim`."""
-    return {"mim": MIM}

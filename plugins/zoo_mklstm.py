@@ -57,9 +57,3 @@ class MKLSTM(zoo.RecurrentCell):
         o = torch.sigmoid(sum(outputs[1:], start=outputs[0]))
         h = o * torch.tanh(self.mix(torch.cat(updated, dim=1)))
         return zoo.Step(h, (h, *updated))
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `mklstm`."""
-    return {"mklstm": MKLSTM}

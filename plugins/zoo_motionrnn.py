@@ -132,9 +132,3 @@ class MotionRNN(MIM):
         moved, flow, trend = self.motion(step.output, flow, trend)
         h = moved + (1 - o) * x
         return zoo.Step(h, (flow, trend, h, *step.state[1:]), memory=step.memory)
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `motionrnn`."""
-    return {"motionrnn": MotionRNN}

@@ -130,9 +130,3 @@ class OpenSTLMIM(zoo.RecurrentCell):
         h = torch.sigmoid(o_x + o_h + o_m) * torch.tanh(self.mix(both))
         state = (h, c, n, d, s, torch.ones_like(started))
         return zoo.Step(h, state, memory=m if self.place.last else (m, n))
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `openstl_mim`."""
-    return {"openstl_mim": OpenSTLMIM}

@@ -101,9 +101,3 @@ class OpenSTLPredRNNpp(zoo.RecurrentCell):
         o = torch.tanh(o_x + o_h + o_c + self.new_m_gate(m))
         h = o * torch.tanh(self.mix(torch.cat([c, m], dim=1)))
         return zoo.Step(h, (h, c, *z), memory=m)
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `openstl_predrnnpp`."""
-    return {"openstl_predrnnpp": OpenSTLPredRNNpp}

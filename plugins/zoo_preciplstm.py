@@ -132,9 +132,3 @@ def _update(gates: nn.Conv2d, x: Tensor, memory: Tensor) -> Tensor:
     """Return the new memory, with i, f, g from x and the memory."""
     i, f, g = gates(torch.cat([x, memory], dim=1)).chunk(3, dim=1)
     return torch.sigmoid(f) * memory + torch.sigmoid(i) * torch.tanh(g)
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `preciplstm`."""
-    return {"preciplstm": PrecipLSTM}

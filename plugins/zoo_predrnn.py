@@ -88,9 +88,3 @@ class PredRNN(zoo.RecurrentCell):
             return gates, self.memory_gates(torch.cat([x, m], dim=1))
         x_gates, x_memory = self.x_gates(x).split([4 * self.channels, 3 * self.channels], dim=1)
         return x_gates + self.h_gates(h), x_memory + self.m_gates(m)
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `predrnn`."""
-    return {"predrnn": PredRNN}

@@ -94,9 +94,3 @@ class PredRNNpp(zoo.RecurrentCell):
         o = torch.tanh(self.output_gate(torch.cat([x, c, m], dim=1)))
         h = o * torch.tanh(self.mix(torch.cat([c, m], dim=1)))
         return zoo.Step(h, (h, c, *z), memory=m)
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `predrnnpp`."""
-    return {"predrnnpp": PredRNNpp}

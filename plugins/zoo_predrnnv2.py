@@ -58,9 +58,3 @@ class PredRNNV2(PredRNN):
     def _decouple(self, a: Tensor, b: Tensor) -> Tensor:
         cosine = F.cosine_similarity(a.flatten(2), b.flatten(2), dim=2)  # over H·W: (B, C)
         return self.decouple_weight * cosine.abs().sum(dim=1)
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `predrnnv2`."""
-    return {"predrnnv2": PredRNNV2}

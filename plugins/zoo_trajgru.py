@@ -72,9 +72,3 @@ class TrajGRU(zoo.RecurrentCell):
 
     def _activate(self, x: Tensor) -> Tensor:
         return F.leaky_relu(x, self.slope)
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `trajgru`."""
-    return {"trajgru": TrajGRU}

@@ -61,7 +61,7 @@ def load(folder: Path) -> zoo.Forecaster:
 
 def test_report_has_scores_counts_and_protocol(root: Path, models: Path) -> None:
     report = evaluate(load(models / "one"), root=root, windows=(3,))
-    keys = {"data", "protocol", "forecast", "all-steps", "per_frame", "counts"}
+    keys = {"data", "protocol", "precision", "forecast", "all-steps", "per_frame", "counts"}
     assert {*report} == keys
     assert report["data"] == {
         "name": "arrays",
@@ -104,6 +104,22 @@ def test_protocol_id_depends_on_data_and_settings(root: Path, models: Path) -> N
         identity(options={**OPTIONS, "high": 30.0, "low": 0.0}),
     ]
     assert len({usual, *others}) == 6
+
+
+def test_bf16_gives_nearly_the_same_scores(root: Path, models: Path) -> None:
+    model = load(models / "one")
+    full, half = (evaluate(model, root=root, precision=name) for name in ("fp32", "bf16"))
+    assert (full["precision"], half["precision"]) == ("fp32", "bf16")
+    assert full["protocol"] == half["protocol"]
+    assert full["forecast"]["persistence"] == half["forecast"]["persistence"]
+    mse = full["forecast"]["model"]["mse"]
+    assert half["forecast"]["model"]["mse"] != mse
+    assert half["forecast"]["model"]["mse"] == pytest.approx(mse, rel=0.02)
+
+
+def test_unknown_precision_is_an_error(root: Path, models: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'fp16'.*bf16"):
+        evaluate(load(models / "one"), root=root, precision="fp16")
 
 
 def test_protocol_id_is_stable() -> None:

@@ -20,7 +20,7 @@ from zoo.cli import find_command
 from zoo.convert import convert
 from zoo.data import find_dataset, open_dataset
 from zoo.errors import PluginError, ZooError
-from zoo.hub import find_pretrained
+from zoo.hub import builtin_folder, find_pretrained
 from zoo.plugins import HOOKS, KINDS, builtin, find, forget, load_plugins, names
 from zoo.registry import architectures, find_cell, find_head, find_topology
 from zoo.testing import CellContract
@@ -106,6 +106,17 @@ def zoo_pretrained():
 """
 
 HOOK = "import zoo\n@zoo.hookimpl\ndef zoo_cells(): return "
+
+MARK = "import os, pathlib\npathlib.Path(os.environ['MARKS'], __name__).touch()\n"
+
+
+@pytest.fixture
+def imported(tmp_path, monkeypatch):
+    """Return a function that lists the imported modules whose source begins with MARK."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    monkeypatch.setenv("MARKS", str(marks))
+    return lambda: sorted(path.name for path in marks.iterdir())
 
 
 def plugin_rows(cli):
@@ -204,7 +215,7 @@ def test_third_party_weights_by_name(install_plugin, tmp_path):
 
 
 def test_offer_named_by_a_string_is_imported_on_demand(install_plugin, imported):
-    greet = COMMAND.split("@zoo.hookimpl")[0]
+    greet = no_hooks(COMMAND)
     install_plugin("zoo-greet-impl", MARK + greet, entry="implementation")
     lazy = 'import zoo\n@zoo.hookimpl\ndef zoo_commands(): return {"greet": "TARGET"}'
     install_plugin("zoo-greet", lazy.replace("TARGET", "zoo_greet_impl:greet"), entry="greet")
@@ -225,6 +236,66 @@ def test_string_that_names_nothing_is_an_error(install_plugin, target):
     install_plugin("zoo-greet", source)
     with pytest.raises(PluginError, match=r"zoo-greet 1\.0.*'greet'"):
         find_command("greet")
+
+
+# Entry points that name one object
+
+
+def no_hooks(source):
+    """The source of a plugin without its hook."""
+    return source.split("@zoo.hookimpl")[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "name", "attribute"),
+    [
+        ("cells", CELL, "mean", "Mean"),
+        ("topologies", TOPOLOGY, "hourglass", "hourglass"),
+        ("heads", HEAD, "still", "Still"),
+        ("dialects", DIALECT, "mine", "mine"),
+        ("commands", COMMAND, "greet", "greet"),
+        ("datasets", DATASET, "ramps", "Ramps"),
+        ("pretrained", "import zoo\nmine = zoo.Pretrained('local-dir:x', '')", "x-mine", "mine"),
+    ],
+)
+def test_entry_point_names_an_object(install_plugin, imported, kind, source, name, attribute):
+    """It is listed without an import, and imported when it is used."""
+    source = MARK + no_hooks(source)
+    install_plugin("zoo-one", source, entry=name, group=f"zoo.{kind}", attribute=attribute)
+    assert name in names(kind)
+    assert imported() == []
+    value, plugin = find(kind, name, lambda value: True)
+    assert value is getattr(sys.modules["zoo_one"], attribute)
+    assert plugin.distribution == "zoo-one"
+    assert imported() == ["zoo_one"]
+
+
+def test_cell_of_an_entry_point_gets_both_architectures(install_plugin):
+    install_plugin("zoo-mean", no_hooks(CELL), entry="mean", group="zoo.cells", attribute="Mean")
+    assert zoo.list_models("*mean", pretrained=False) == ["mean", "ms-mean"]
+    model = zoo.create("ms-mean", hidden=2, rate=0.25)
+    assert model.config.plugin.model_dump() == {"distribution": "zoo-mean", "version": "1.0"}
+
+
+@pytest.mark.parametrize("attribute", ["Median", ""])
+def test_entry_point_that_names_no_cell_is_an_error(install_plugin, cli, attribute):
+    install_plugin("zoo-mean", CELL, entry="mean", group="zoo.cells", attribute=attribute)
+    with pytest.raises(PluginError, match=r"zoo-mean 1\.0.*'mean'"):
+        zoo.create("mean")
+    zoo.create("convlstm", hidden=2, layers=2)
+    assert "'mean'" in plugin_rows(cli)["zoo-mean", "mean"]["error"]
+
+
+def test_entry_point_in_an_unknown_group_is_left_out(install_plugin):
+    install_plugin("zoo-mean", CELL, entry="mean", group="zoo.cell", attribute="Mean")
+    with pytest.warns(UserWarning, match=r"zoo-mean 1\.0.*'zoo\.cell'.*mean cells\?"):
+        assert "mean" not in architectures()
+
+
+def test_entry_point_with_an_invalid_name_is_left_out(install_plugin):
+    install_plugin("zoo-mean", CELL, entry="ms-mean", group="zoo.cells", attribute="Mean")
+    with pytest.warns(UserWarning, match=r"zoo-mean 1\.0.*'ms-mean'"):
+        assert "ms-mean" not in architectures()
 
 
 # Broken plugins
@@ -508,17 +579,6 @@ def test_own_plugins_are_named_for_what_they_provide():
 
 # Plugins are imported on demand
 
-MARK = "import os, pathlib\npathlib.Path(os.environ['MARKS'], __name__).touch()\n"
-
-
-@pytest.fixture
-def imported(tmp_path, monkeypatch):
-    """Return a function that lists the imported modules whose source begins with MARK."""
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    monkeypatch.setenv("MARKS", str(marks))
-    return lambda: sorted(path.name for path in marks.iterdir())
-
 
 def test_plugin_is_imported_for_its_own_name_only(install_plugin, imported):
     install_plugin("zoo-mean", MARK + CELL, entry="mean")
@@ -596,6 +656,23 @@ def test_command_that_needs_no_plugin_and_no_torch(install_plugin, imported, tmp
     modules = loaded_modules(code, PYTHONPATH=str(path.parent))
     assert not {"torch", "timm"} & modules
     assert imported() == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list"],
+        ["list", "--pretrained"],
+        ["plugins"],
+        ["info", "mslstm-mmnist"],
+        ["search", "--hub", str(builtin_folder())],
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_command_that_lists_names_imports_no_torch(arguments):
+    modules = loaded_modules(f"from zoo.cli import zoo\nzoo({arguments})")
+    assert "zoo.cli.common" in modules
+    assert "torch" not in modules
 
 
 # Weights whose plugin is missing

@@ -23,9 +23,19 @@ from zoo.progress import progress_bar
 from zoo.protocol import EvalData, protocol
 from zoo.units import check_data, to_physical, to_unit_interval
 
-__all__ = ["default_thresholds", "evaluate", "forecast_all", "open_data", "process_rank"]
+__all__ = [
+    "PRECISIONS",
+    "default_thresholds",
+    "evaluate",
+    "forecast_all",
+    "open_data",
+    "process_rank",
+]
 
 LARGE = 2**20  # values in a batch from which on freed memory is returned to the system
+
+#: Data types that models may compute in, by name.
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 #: Default thresholds of the skill scores by unit; for rain those of the MS-RNN papers.
 THRESHOLDS = {"mm/h": (0.5, 2.0, 5.0), "dBZ": (20.0, 30.0, 40.0)}
@@ -46,6 +56,7 @@ def evaluate(
     windows: Sequence[int] = (),
     baselines: Sequence[str] = ("persistence",),
     lpips: bool = False,
+    precision: str = "fp32",
 ) -> dict[str, Any]:
     """Measure models on a part of a data set, each on its own device.
 
@@ -67,6 +78,8 @@ def evaluate(
         windows: Windows of the fractions skill score in pixels, for each threshold.
         baselines: "persistence", "optical flow".
         lpips: Whether to measure LPIPS.
+        precision: "fp32", or "bf16" for models in automatic mixed precision. Metrics are always
+            computed in float64.
 
     Returns:
         What ``zoo eval --json`` prints. "forecast" holds scores over the forecast frames,
@@ -74,14 +87,16 @@ def evaluate(
         of the MS-LSTM paper), "per_frame" over each of these, "counts" the contingency tables
         (hits, false alarms, misses, correct negatives) by threshold; each by model ("model" if
         there is only one) and baseline, with the metrics of :class:`zoo.metrics.FrameMetrics`.
-        "data" and "protocol" say on which data and how they were measured. Scores with the same
-        protocol id may be compared.
+        "data", "protocol" and "precision" say on which data and how they were measured. Scores
+        with the same protocol id may be compared.
 
     Raises:
         ConfigError: If an option or a baseline is unknown.
         DataError: If the data are missing or do not fit the models.
     """
     named = {"model": models} if isinstance(models, Forecaster) else dict(models)
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision={precision!r} is not one of {', '.join(PRECISIONS)}")
     for name in baselines:
         check_baseline(name)
     first = next(iter(named.values()))
@@ -105,8 +120,8 @@ def evaluate(
         name: FrameMetrics(evaluated.data, thresholds=thresholds, windows=windows, lpips=lpips)
         for name in (*named, *baselines)
     }
-    metrics = _measure(metrics, named, baselines, evaluated, batch_size)
-    return _report(metrics, evaluated, checksum)
+    metrics = _measure(metrics, named, baselines, evaluated, batch_size, precision)
+    return _report(metrics, evaluated, checksum) | {"precision": precision}
 
 
 def open_data(
@@ -144,6 +159,7 @@ def forecast_all(
     past: Tensor,
     horizon: int,
     data: Data,
+    precision: str = "fp32",
 ) -> dict[str, Tensor]:
     """Forecast a batch with models and baselines.
 
@@ -157,6 +173,7 @@ def forecast_all(
         past: Scaled input frames (B, T, C, H, W).
         horizon: Number of frames to forecast.
         data: What the values mean.
+        precision: The precision of the models, one of ``PRECISIONS``.
 
     Returns:
         By name, (B, T − 1 + horizon, C, H, W) on the scale of the data.
@@ -169,7 +186,9 @@ def forecast_all(
         frames = past.to(next(model.parameters()).device)
         if converts:
             frames = to_unit_interval(to_physical(frames, data), own)
-        forecast = model(frames.clamp(0, 1).nan_to_num(nan=0.0), horizon).clamp(0, 1)
+        frames = frames.clamp(0, 1).nan_to_num(nan=0.0)
+        with torch.autocast(frames.device.type, PRECISIONS[precision], enabled=precision != "fp32"):
+            forecast = model(frames, horizon).to(frames).clamp(0, 1)
         if converts:
             forecast = to_unit_interval(to_physical(forecast, own), data)
         forecasts[name] = forecast
@@ -195,6 +214,7 @@ def _measure(
     baselines: Sequence[str],
     evaluated: EvalData,
     batch_size: int,
+    precision: str,
 ) -> dict[str, FrameMetrics]:
     """Forecast and measure all sequences, shared among the processes."""
     rank, processes = process_rank()
@@ -203,7 +223,9 @@ def _measure(
     with progress_bar("evaluating", len(share)) as bar:
         for number, frames in enumerate(batches, 1):  # (B, T, C, H, W)
             past, truth = frames[:, : evaluated.input_frames], frames[:, 1:]
-            forecasts = forecast_all(models, baselines, past, evaluated.horizon, evaluated.data)
+            forecasts = forecast_all(
+                models, baselines, past, evaluated.horizon, evaluated.data, precision
+            )
             for name, forecast in forecasts.items():
                 metrics[name].update(forecast, truth.to(forecast.device), clip=False)
             bar(min(number * batch_size, len(share)), "")

@@ -6,10 +6,12 @@ Anyone may have made a model folder, so every file is checked before it is used.
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,11 +19,16 @@ from zoo.atomic import write_json
 from zoo.config import Config
 from zoo.errors import HubError
 
+if TYPE_CHECKING:
+    from safetensors import safe_open
+
 __all__ = [
     "PARTS",
     "WEIGHTS",
     "check_parts",
+    "count_weights",
     "missing_files",
+    "open_weights",
     "parts_of",
     "read_config",
     "read_json",
@@ -118,6 +125,40 @@ def read_config(folder: Path) -> Config:
             "upgrade it: pip install -U spatiotemporal-zoo"
         )
     return Config.parse(values, source=str(path))
+
+
+@contextmanager
+def open_weights(path: Path, framework: str) -> Iterator[safe_open]:
+    """Open a safetensors file for tensors of a framework, "pt" or "numpy".
+
+    Raises:
+        HubError: if it is missing, or corrupt, also where its values are read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework=framework) as file:
+            yield file
+    except FileNotFoundError:
+        raise HubError(f"there are no weights at {path}") from None
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise HubError(
+            f"{path} is not a valid safetensors file ({reason}); pull or copy it again"
+        ) from None
+
+
+def count_weights(folder: Path) -> int:
+    """Return the number of weights of a model folder; only their shapes are read.
+
+    Raises:
+        HubError: if they are missing or corrupt.
+    """
+    path = folder / WEIGHTS
+    check_parts(folder, [path])
+    with open_weights(path, "numpy") as file:
+        names = file.keys()
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

@@ -73,6 +73,13 @@ def _parse_numbers(
     "--lpips", is_flag=True, help="Measure LPIPS (needs lpips, which downloads AlexNet's weights)."
 )
 @click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Precision of the models; bf16 is faster on devices that support it.",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
@@ -91,6 +98,7 @@ def eval_(
     windows: list[float] | None,
     optical_flow: bool,
     lpips: bool,
+    precision: str,
     output: Path | None,
     example: int | None,
     save: bool,
@@ -128,6 +136,7 @@ def eval_(
         windows=[int(window) for window in windows or ()],
         baselines=baselines,
         lpips=lpips,
+        precision=precision,
         **data_options,
     )
     if process_rank()[0]:  # only one process reports

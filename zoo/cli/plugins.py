@@ -64,10 +64,10 @@ def _problems(plugin: Plugin) -> Iterator[str]:
     from zoo.cli import find_command
     from zoo.errors import PluginError
     from zoo.hub import find_pretrained
-    from zoo.plugins import find
+    from zoo.plugins import DISTRIBUTION, find
     from zoo.registry import find_cell, find_head, find_topology
 
-    if plugin.is_builtin:
+    if plugin.distribution == DISTRIBUTION:
         return
     lookups: dict[str, Any] = {
         "cells": find_cell,
