@@ -50,6 +50,7 @@ __all__ = [
     "forget",
     "hookimpl",
     "installed",
+    "is_same_distribution",
     "load_plugins",
     "names",
     "strict",
@@ -298,6 +299,11 @@ def installed() -> tuple[Plugin, ...]:
             or {_normalized(plugin.name), _normalized(plugin.distribution)} & set(selected)
         ),
     )
+
+
+def is_same_distribution(one: str, other: str) -> bool:
+    """Return whether two names are of one distribution."""
+    return _normalized(one) == _normalized(other)
 
 
 def _normalized(name: str) -> str:
