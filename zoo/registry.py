@@ -59,8 +59,8 @@ ALIASES = {
 #: The prefix of the architectures whose topology is `mirror`.
 MULTISCALE = "ms"
 
-#: The largest number of parameters of a network. The papers' networks have up to 60 million.
-LARGEST_NETWORK = 10**9
+#: The largest number of parameters of a network: 2 GB in float32.
+LARGEST_NETWORK = 500_000_000
 
 #: The fields of a config that are arguments of :func:`create`; all others are the cell's.
 CREATE_FIELDS = set(Config.model_fields) - {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.cli.common import (
+    any_plugin_option,
     as_json,
     data_option,
     device_option,
@@ -80,6 +81,7 @@ def _parse_numbers(
 @click.option("--example", type=click.IntRange(min=0), help="Index of the sequence in the strip.")
 @click.option("--save", is_flag=True, help="Save the scores in the metrics.json of MODEL.")
 @data_option
+@any_plugin_option
 @device_option
 @as_json
 def eval_(
@@ -94,6 +96,7 @@ def eval_(
     example: int | None,
     save: bool,
     data_dir: Path | None,
+    any_plugin: bool,
     device: str,
     as_json: bool,
     **data_options: Any,
@@ -110,7 +113,7 @@ def eval_(
     from zoo.evaluate import evaluate, process_rank
     from zoo.model_folder import read_metrics, update_metrics
 
-    forecasters, folder = _load(models, device, save)
+    forecasters, folder = _load(models, device, any_plugin, save)
     if save:
         read_metrics(folder)  # fail before the work if the scores cannot be added
     first = next(iter(forecasters.values()))
@@ -141,7 +144,9 @@ def eval_(
             click.echo(f"{output}: report.json, report.csv, table.md and pictures", err=True)
 
 
-def _load(models: tuple[str, ...], device: str, save: bool) -> tuple[dict[str, Forecaster], Path]:
+def _load(
+    models: tuple[str, ...], device: str, any_plugin: bool, save: bool
+) -> tuple[dict[str, Forecaster], Path]:
     """The models by name, and the folder of the first."""
     from zoo.errors import ConfigError
     from zoo.hub import load, pull
@@ -153,7 +158,7 @@ def _load(models: tuple[str, ...], device: str, save: bool) -> tuple[dict[str, F
     if len({*names}) < len(names):
         raise ConfigError(f"the names of the models are not unique: {', '.join(names)}")
     forecasters = {
-        name: load(f"local-dir:{folder}", device=device)
+        name: load(f"local-dir:{folder}", device=device, any_plugin=any_plugin)
         for name, folder in zip(names, folders, strict=True)
     }
     return forecasters, folders[0]
@@ -165,7 +170,7 @@ def _dataset_options(
     """The options of the data set: those used in training, changed by `settings`."""
     trained = model.config.data
     if settings and dataset in (None, trained.name):
-        return {**trained.options, **settings}
+        return trained.trusted_options(settings)
     return settings or None
 
 

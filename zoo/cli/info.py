@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 
-from zoo.cli.common import as_json, echo, model_name, print_json, print_metrics
+from zoo.cli.common import any_plugin_option, as_json, echo, model_name, print_json, print_metrics
 
 
 @click.command()
 @click.argument("model")
+@any_plugin_option
 @as_json
-def info(model: str, as_json: bool) -> None:
+def info(model: str, any_plugin: bool, as_json: bool) -> None:
     """Show the size, options, data and metrics of MODEL.
 
     For an architecture, show the default options and its pretrained models.
@@ -31,7 +32,8 @@ def info(model: str, as_json: bool) -> None:
         ]
     else:
         folder = pull(model)
-        forecaster = load(f"local-dir:{folder}")  # the same files, without pulling again
+        # The same files, without pulling again.
+        forecaster = load(f"local-dir:{folder}", any_plugin=any_plugin)
         facts |= {
             "name": model_name(model, folder),
             "folder": str(folder),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.common import as_json, device_option, parse_size, print_json
+from zoo.cli.common import any_plugin_option, as_json, device_option, parse_size, print_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--time-step", help="Time between input frames, such as 5min.  [default: as in the file]"
 )
+@any_plugin_option
 @device_option
 @as_json
 def predict(
@@ -43,6 +44,7 @@ def predict(
     size: str | None,
     data: str | None,
     variable: str | None,
+    any_plugin: bool,
     device: str,
     as_json: bool,
     **options: Any,
@@ -63,7 +65,7 @@ def predict(
     from zoo.hub import load
 
     labeled = _check_formats(input, output, is_folder_of_data=data is not None)
-    forecaster = load(model, device=device)
+    forecaster = load(model, device=device, any_plugin=any_plugin)
     if labeled:
         past = _read_labeled(forecaster.config.data, input, input_frames, data, variable)
         future = forecaster.predict(past, **options)
