@@ -106,7 +106,7 @@ def test_unknown_name_is_an_error(name, suggestion):
         ({"forget_bias": None}, ["forget_bias", "None"]),
         ({"forget_bias": float("inf")}, ["forget_bias"]),
         ({"hidden": 4096, "layers": 64}, ["4096", "64"]),
-        ({"hidden": 512, "layers": 64, "kernel_size": 63}, ["512", "64", "63"]),
+        ({"hidden": 512, "layers": 64, "kernel_size": 63}, ["'kernel_size': 63"]),
         ({"patch": 256, "topology": "mirror"}, ["256", "2"]),
         ({"topology": "spiral"}, ["'spiral'", "stack, mirror"]),
         ({"down": "drop"}, ["down='drop'", "max, average, conv"]),

@@ -297,7 +297,7 @@ def _explain(cls: type[BaseModel], error: ValidationError) -> str:
             break
         # For a union, pydantic reports one error per type and appends the type to the
         # location; "tuple[int, ...]" is not the name of a key.
-        names = [str(part) for part in item["loc"] if re.fullmatch(r"\w+", str(part))]
+        names = [str(part)[:80] for part in item["loc"] if re.fullmatch(r"\w+", str(part))]
         key = ".".join(names) or "the config"
         if item["type"] == "extra_forbidden":
             problem = f"unknown key {key!r}{did_you_mean(key, _keys(cls))}"
