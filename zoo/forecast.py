@@ -171,7 +171,8 @@ class Forecaster(nn.Module):
             DataArray has the coordinates of `frames`, the times that follow, and lead times.
 
         Raises:
-            DataError: If the frames do not fit the model, or have another unit or time step.
+            DataError: If the frames do not fit the model, or have another unit or time step, or
+                the forecast is not finite.
         """
         data = self.config.data
         horizon = (data.horizon or 1) if horizon is None else horizon
@@ -187,6 +188,7 @@ class Forecaster(nn.Module):
         with _evaluating(self):
             past = self._scale(frames)
             forecast = self(past.nan_to_num(nan=0.0), horizon)[:, -horizon:]
+            _check_finite(forecast)
             if self.config.data.missing:
                 unseen = past.isnan().all(dim=1, keepdim=True)  # (B, 1, C, H, W)
                 forecast = forecast.masked_fill(unseen, float("nan"))
@@ -218,6 +220,7 @@ class Forecaster(nn.Module):
             with _evaluating(self):
                 scaled = self._scale(sequence)[:, 0].nan_to_num(nan=0.0)
                 prediction, state = self.step(scaled, state)
+            _check_finite(prediction)
             following = unscale(prediction[:, None], self.config.data, like=sequence)
             yield following[:, 0] if batched else following[0]
 
@@ -237,6 +240,15 @@ class Forecaster(nn.Module):
 
     def _scale(self, frames: Tensor | np.ndarray) -> Tensor:
         return scale(frames, self.config.data, like=next(self.parameters()))
+
+
+def _check_finite(forecast: Tensor) -> None:
+    """Reject a forecast of NaN, which would become a color or a missing value unnoticed."""
+    if not forecast.isfinite().all():
+        raise DataError(
+            "the forecast is not finite: the weights of the model are too large or damaged, or its "
+            "precision is too low; use another model, or dtype=torch.float32"
+        )
 
 
 @contextmanager

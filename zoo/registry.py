@@ -10,7 +10,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from zoo.config import Config, PluginSource
@@ -332,7 +331,7 @@ def _source(plugin: Plugin) -> dict[str, str] | None:
 def _fail_missing(noun: str, name: str, source: PluginSource | None) -> NoReturn:
     """Raise the error for a cell, topology or head that is not installed."""
     if source is None:
-        known = {"cell": partial(names, "cells"), "topology": topologies, "head": heads}[noun]()
+        known = {"topology": topologies, "head": heads}.get(noun, lambda: names("cells"))()
         near = did_you_mean(name, known)
         raise ConfigError(f"no {noun} is named {name!r}{near}; available: {', '.join(known)}")
     needed = f"{source.distribution}=={source.version}" if source.version else source.distribution
