@@ -15,12 +15,17 @@ concatenated along the width. fₛ is f plus self-attention within each of s² p
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from pydantic import Field
 from torch import Tensor, nn
 
 import zoo
+
+Scale = Annotated[int, Field(ge=1, le=16)]
 
 
 class PatchAttention(nn.Module):
@@ -74,9 +79,9 @@ class CMSLSTM(zoo.RecurrentCell):
         self,
         in_channels: int,
         channels: int,
-        kernel_size: int = 3,
-        iterations: int = 5,
-        scales: tuple[int, ...] = (1, 2, 4),
+        kernel_size: zoo.KernelSize = 3,
+        iterations: Annotated[int, Field(ge=0, le=32)] = 5,
+        scales: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=8)] = (1, 2, 4),
     ) -> None:
         super().__init__(in_channels, channels)
         self.iterations = iterations

@@ -37,7 +37,7 @@ class MIM(zoo.RecurrentCell):
     """
 
     def __init__(
-        self, in_channels: int, channels: int, place: zoo.Place, kernel_size: int = 3
+        self, in_channels: int, channels: int, place: zoo.Place, kernel_size: zoo.KernelSize = 3
     ) -> None:
         super().__init__(in_channels, channels)
         self.cascade = not place.first

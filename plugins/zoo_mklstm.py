@@ -13,10 +13,15 @@ stack TMS-LSTM.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 import zoo
+
+KernelSizes = Annotated[tuple[zoo.KernelSize, ...], Field(min_length=1, max_length=16)]
 
 
 class MKLSTM(zoo.RecurrentCell):
@@ -28,9 +33,7 @@ class MKLSTM(zoo.RecurrentCell):
         kernel_sizes: One or more odd numbers.
     """
 
-    def __init__(
-        self, in_channels: int, channels: int, kernel_sizes: tuple[int, ...] = (3, 5)
-    ) -> None:
+    def __init__(self, in_channels: int, channels: int, kernel_sizes: KernelSizes = (3, 5)) -> None:
         super().__init__(in_channels, channels)
         self.gates = nn.ModuleList(
             nn.Conv2d(in_channels + channels, 4 * channels, k, padding="same") for k in kernel_sizes

@@ -10,11 +10,16 @@ one 7×7 convolution with the sum of their centered kernels.
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 import zoo
+
+OddSize = Literal[1, 3, 5, 7, 9, 11, 13, 15]
 
 
 class MeanConvolution(nn.Module):
@@ -45,9 +50,9 @@ class MoDeRNN(zoo.RecurrentCell):
         self,
         in_channels: int,
         channels: int,
-        kernel_size: int = 3,
-        iterations: int = 5,
-        detail_sizes: tuple[int, ...] = (3, 5, 7),
+        kernel_size: zoo.KernelSize = 3,
+        iterations: Annotated[int, Field(ge=0, le=32)] = 5,
+        detail_sizes: Annotated[tuple[OddSize, ...], Field(min_length=1, max_length=8)] = (3, 5, 7),
     ) -> None:
         super().__init__(in_channels, channels)
         self.iterations = iterations

@@ -20,9 +20,12 @@ second is the option `published_order`.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from pydantic import Field
 from torch import Tensor, nn
 from zoo_mim import MIM
 
@@ -94,9 +97,9 @@ class MotionRNN(MIM):
         in_channels: int,
         channels: int,
         place: zoo.Place,
-        kernel_size: int = 3,
-        motion_kernel: int = 3,
-        alpha: float = 0.5,
+        kernel_size: zoo.KernelSize = 3,
+        motion_kernel: Annotated[int, Field(ge=1, le=15)] = 3,
+        alpha: Annotated[float, Field(ge=0, le=1)] = 0.5,
         align_corners: bool = False,
         published_order: bool = False,
     ) -> None:

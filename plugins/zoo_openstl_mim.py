@@ -78,7 +78,7 @@ class OpenSTLMIM(zoo.RecurrentCell):
         in_channels: int,
         channels: int,
         place: zoo.Place,
-        kernel_size: int = 5,
+        kernel_size: zoo.KernelSize = 5,
         forget_bias: float = 1.0,
         norm: bool = False,
         size: tuple[int, int] | None = None,

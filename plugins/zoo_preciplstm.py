@@ -12,9 +12,12 @@ y is the layer's own input one step ago, and zero at the first step:
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from pydantic import Field
 from torch import Tensor, nn
 
 import zoo
@@ -93,7 +96,11 @@ class PrecipLSTM(zoo.RecurrentCell):
     """
 
     def __init__(
-        self, in_channels: int, channels: int, kernel_size: int = 3, window: int = 30
+        self,
+        in_channels: int,
+        channels: int,
+        kernel_size: zoo.KernelSize = 3,
+        window: Annotated[int, Field(ge=1, le=64)] = 30,
     ) -> None:
         super().__init__(in_channels, channels)
 

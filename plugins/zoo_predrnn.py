@@ -36,7 +36,7 @@ class PredRNN(zoo.RecurrentCell):
         self,
         in_channels: int,
         channels: int,
-        kernel_size: int = 3,
+        kernel_size: zoo.KernelSize = 3,
         bias: bool = True,
         forget_bias: float = 0.0,
         norm: bool = False,

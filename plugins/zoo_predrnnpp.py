@@ -58,7 +58,7 @@ class PredRNNpp(zoo.RecurrentCell):
         in_channels: int,
         channels: int,
         place: zoo.Place,
-        kernel_size: int = 3,
+        kernel_size: zoo.KernelSize = 3,
         bias: bool = True,
         forget_bias: float = 0.0,
         norm: bool = False,

@@ -11,9 +11,10 @@ the training loss with weight 0.01.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 from zoo_predrnn import PredRNN
 
@@ -31,8 +32,8 @@ class PredRNNV2(PredRNN):
         self,
         in_channels: int,
         channels: int,
-        kernel_size: int = 3,
-        decouple_weight: float = 0.01,
+        kernel_size: zoo.KernelSize = 3,
+        decouple_weight: Annotated[float, Field(ge=0, le=1000)] = 0.01,
         bias: bool = True,
         forget_bias: float = 0.0,
         norm: bool = False,

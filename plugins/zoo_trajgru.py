@@ -12,9 +12,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from pydantic import Field
 from torch import Tensor, nn
 
 import zoo
@@ -34,9 +37,9 @@ class TrajGRU(zoo.RecurrentCell):
         self,
         in_channels: int,
         channels: int,
-        kernel_size: int = 3,
-        links: int = 10,
-        slope: float = 0.2,
+        kernel_size: zoo.KernelSize = 3,
+        links: Annotated[int, Field(ge=1, le=64)] = 10,
+        slope: Annotated[float, Field(ge=0, le=1)] = 0.2,
         align_corners: bool = False,
     ) -> None:
         super().__init__(in_channels, channels)

@@ -88,7 +88,7 @@ import torch
 import zoo
 
 class Mean(zoo.RecurrentCell):
-    def __init__(self, in_channels, channels, rate=0.5):
+    def __init__(self, in_channels, channels, rate: float = 0.5):
         super().__init__(in_channels, channels)
         self.mix = torch.nn.Conv2d(in_channels, channels, 1)
         self.rate = rate

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -345,3 +346,68 @@ def test_two_processes_give_the_report_of_one(root: Path, models: Path) -> None:
     report = json.loads(outputs[0][0])
     assert report["per_frame"] == alone["per_frame"]
     assert report["protocol"] == json.loads(json.dumps(alone["protocol"]))
+
+
+def with_options(models: Path, copy: Path, **options: Any) -> Path:
+    """A copy of a model, whose config has other options of the data set."""
+    config = json.loads((models / "one" / "config.json").read_text())
+    config["data"]["options"] |= options
+    shutil.copytree(models / "one", copy)
+    (copy / "config.json").write_text(json.dumps(config))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("folder", "/"),
+        ("folder", ".."),
+        ("folder", "arrays/../../other"),
+        ("folder", "~"),
+        ("folder", "C:\\data"),
+        ("folder", "arrays\0"),
+        ("path", "/etc/passwd"),
+        ("path", "../rain.npz"),
+        ("dims", ["/etc"]),
+        ("stride", 1.5),
+        ("stride", "many"),
+        ("crop", "all"),
+        ("novelty", 1),
+    ],
+)
+def test_model_cannot_choose_which_files_are_read(
+    root: Path, models: Path, tmp_path: Path, cli: Any, option: str, value: object
+) -> None:
+    """Options of a config are checked, and places are for the user to say."""
+    folder = with_options(models, tmp_path / "model", **{option: value})
+    with pytest.raises(ConfigError, match=option):
+        evaluate(load(folder), root=root)
+    eval_ = ("eval", f"local-dir:{folder}", "--data-dir", root)
+    assert option in cli.fail(*eval_)
+    if option in ("folder", "path"):
+        assert option in cli.fail(*eval_, "--set", "stride=2")
+
+
+def test_user_can_choose_which_files_are_read(
+    root: Path, models: Path, tmp_path: Path, cli: Any
+) -> None:
+    folder = with_options(models, tmp_path / "model", folder="/nowhere")
+    place = json.dumps(str(root / "arrays"))
+    report = json.loads(
+        cli.succeed("eval", f"local-dir:{folder}", "--set", f"folder={place}", "--json")
+    )
+    usual = evaluate(load(models / "one"), root=root)
+    assert report["protocol"]["id"] == usual["protocol"]["id"]
+
+
+@pytest.mark.parametrize(
+    "option", [{"digits": 10**7}, {"digits": 1e7}, {"size": 10**6}, {"digits": 0}, {"size": "64"}]
+)
+def test_options_of_moving_mnist_are_bounded(noise_root: Path, option: dict[str, Any]) -> None:
+    data = {"name": "mmnist", "input_frames": 2, "horizon": 2, "options": option}
+    model = zoo.create("convlstm", hidden=2, layers=2, data=data)
+    with pytest.raises(ConfigError, match=next(iter(option))):
+        evaluate(model, root=noise_root)
+    long = data | {"options": {"size": 1024}, "horizon": 4096}
+    with pytest.raises(ConfigError, match="1024"):
+        evaluate(zoo.create("convlstm", hidden=2, layers=2, data=long), root=noise_root)

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "zoo"
 #: own and, within a package, from its siblings. No two modules may import each other.
 LAYERS = [
     ["errors"],
-    ["atomic", "extras", "memory", "ops", "progress", "published", "tables"],
+    ["atomic", "extras", "memory", "ops", "options", "progress", "published", "tables"],
     ["config"],
     ["model_folder", "units"],
     ["labeled"],

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from conftest import CELL
@@ -409,7 +410,7 @@ def test_plugin_for_other_hooks_is_left_out(install_plugin):
     [("rate", "'rate'|rate"), ("rate=object()", "options"), ("rate=float('nan')", "options")],
 )
 def test_option_that_no_config_can_hold_is_an_error(install_plugin, parameters, expected):
-    install_plugin("zoo-mean", CELL.replace("rate=0.5", parameters))
+    install_plugin("zoo-mean", CELL.replace("rate: float = 0.5", parameters))
     with pytest.raises(ZooError, match=expected):
         zoo.create("mean", hidden=2)
 
@@ -751,3 +752,119 @@ def test_zoo_plugins_that_names_no_plugin_is_an_error(mean, monkeypatch):
     forget()
     with pytest.raises(PluginError, match=r"'zoo-meen'.*zoo-mean"):
         zoo.create("mean")
+
+
+# Weights whose plugin is another
+
+ANOTHER = [
+    ("mean", "mean", {}, CELL, "plugin"),
+    ("hourglass", "hourglass-convlstm", {"layers": 4}, TOPOLOGY, "topology_plugin"),
+    ("still", "convlstm", {"head": "still"}, HEAD, "head_plugin"),
+]
+
+
+def saved(folder, architecture, options):
+    return zoo.save(zoo.create(architecture, **{"hidden": 2, "layers": 2} | options), folder)
+
+
+def uninstall(module):
+    shutil.rmtree(module.parent / f"{module.stem}-1.0.dist-info")
+    forget()
+
+
+@pytest.mark.parametrize(("part", "architecture", "options", "source", "field"), ANOTHER)
+def test_part_of_another_distribution_is_refused_unless_allowed(
+    install_plugin, tmp_path, part, architecture, options, source, field
+):
+    one = install_plugin("zoo-one", source)
+    folder = saved(tmp_path / "model", architecture, options)
+    uninstall(one)
+    install_plugin("zoo-other", source, version="2.0")
+    with pytest.raises(PluginError, match=rf"'{part}' .*zoo-one 1\.0.*zoo-other 2\.0") as caught:
+        zoo.load(f"local-dir:{folder}")
+    assert "\n" not in str(caught.value)
+    with pytest.warns(UserWarning, match=r"zoo-one 1\.0.*zoo-other 2\.0") as warned:
+        model = zoo.load(f"local-dir:{folder}", any_plugin=True)
+    assert len(warned) == 1
+    assert getattr(model.config, field).distribution == "zoo-other"
+
+
+@pytest.mark.parametrize(("part", "architecture", "options", "source", "field"), ANOTHER)
+def test_another_version_of_the_distribution_is_a_warning(
+    install_plugin, tmp_path, part, architecture, options, source, field
+):
+    one = install_plugin("zoo-one", source)
+    folder = saved(tmp_path / "model", architecture, options)
+    uninstall(one)
+    install_plugin("zoo-one", source, version="1.1")
+    with pytest.warns(UserWarning, match=rf"'{part}' .*zoo-one 1\.0.*zoo-one 1\.1") as warned:
+        model = zoo.load(f"local-dir:{folder}")
+    assert len(warned) == 1
+    assert getattr(model.config, field).version == "1.1"
+
+
+def test_name_of_a_distribution_may_be_spelled_in_several_ways(mean, tmp_path):
+    folder = saved(tmp_path / "model", "mean", {})
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace("zoo-mean", "Zoo_Mean"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        zoo.load(f"local-dir:{folder}")
+
+
+def test_config_without_plugins_loads(mean, tmp_path):
+    folder = saved(tmp_path / "model", "mean", {})
+    config = json.loads((folder / "config.json").read_text())
+    kept = {key: value for key, value in config.items() if not key.endswith("plugin")}
+    (folder / "config.json").write_text(json.dumps(kept))
+    assert zoo.load(f"local-dir:{folder}").config.plugin.distribution == "zoo-mean"
+
+
+def test_commands_refuse_the_cell_of_another_distribution(install_plugin, tmp_path, cli):
+    one = install_plugin("zoo-one", CELL)
+    folder = saved(tmp_path / "model", "mean", {})
+    uninstall(one)
+    install_plugin("zoo-other", CELL)
+    model = f"local-dir:{folder}"
+    np.save(tmp_path / "in.npy", np.zeros((3, 8, 8), dtype="float32"))
+    predict = ("predict", model, tmp_path / "in.npy", "-o", tmp_path / "out.npy")
+    for command in (predict, ("demo", model), ("eval", model), ("cost", model)):
+        assert re.search(r"zoo-one 1\.0.*zoo-other 1\.0", cli.fail(*command))
+    assert not (tmp_path / "out.npy").exists()
+    result = cli(*predict, "--any-plugin")
+    assert result.exit_code == 0
+    assert "zoo-one" in result.stderr
+    assert (tmp_path / "out.npy").exists()
+
+
+# Plugins that exit, and hooks that return anything
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "raise SystemExit(7)",
+        "import sys\nsys.exit()",
+        "raise BaseException('odd')",
+        "raise RecursionError",
+        "syntax error",
+        HOOK.replace("return ", "raise SystemExit(7)"),
+        HOOK + "None",
+        HOOK + "['mean']",
+        HOOK + "{'Mean': None}",
+        HOOK + "{'mean': None}",
+        HOOK + "{'mean': 'no_such:thing'}",
+        HOOK + "{'mean': ''}",
+        HOOK + "{'mean': '\\n\\x1b[31m'}",
+        HOOK + "{'convlstm': None, 'stack': 3}",
+        "class Odd:\n    def __getattr__(self, name): raise SystemExit(7)\n\n"
+        "import sys\nsys.modules[__name__] = Odd()",
+    ],
+)
+def test_commands_survive_a_plugin_that_does_anything(install_plugin, cli, source):
+    install_plugin("zoo-broken", source)
+    listed = json.loads(cli.succeed("list", "--json"))
+    assert {"convlstm", "ms-convlstm"} <= {row["name"] for row in listed}
+    assert json.loads(cli.succeed("info", "convlstm", "--json"))["name"] == "convlstm"
+    assert plugin_rows(cli)["zoo-broken", "it"]["error"]
+    assert cli("plugins").exit_code == 0

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zoo.head import Head
     from zoo.hub import list_models, load, pull, save
     from zoo.ops import convolution, warp
+    from zoo.options import KernelSize
     from zoo.registry import create
     from zoo.topology import Topology
 
@@ -28,6 +29,7 @@ __all__ = [
     "Data",
     "Forecaster",
     "Head",
+    "KernelSize",
     "Place",
     "Pretrained",
     "RecurrentCell",
@@ -52,6 +54,7 @@ _HOMES = {
     "Data": "zoo.config",
     "Forecaster": "zoo.forecast",
     "Head": "zoo.head",
+    "KernelSize": "zoo.options",
     "Place": "zoo.cell",
     "RecurrentCell": "zoo.cell",
     "Step": "zoo.cell",

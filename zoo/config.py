@@ -6,7 +6,8 @@ This module needs neither torch nor plugins.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -36,6 +37,19 @@ Self = TypeVar("Self", bound="Validated")
 LARGEST_COUNT = 4096
 LONGEST = 500  # characters of a string
 LONGEST_LIST = 32
+DEEPEST = 8  # lists and tables within each other, in options
+LONGEST_DATA_LIST = 1000
+LARGEST_DATA_NUMBER = 2**63
+
+#: Arguments of a data set that are not options.
+RESERVED = {"name", "root", "split", "frames"}
+
+#: Options of data sets whose values may look like paths: the name of an array in a file.
+NO_PLACES = {"variable"}
+
+#: The largest number of problems that an error message lists.
+MOST_PROBLEMS = 5
+
 Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT, strict=True)]
 
 
@@ -59,23 +73,51 @@ class Validated(BaseModel):
             raise ConfigError(f"{source}: {_explain(cls, error)}") from None
 
 
-def _check_sizes(value: JsonValue) -> JsonValue:
-    """Bound numbers, such as sizes and iterations, and lengths in options."""
-    longest = LONGEST if isinstance(value, str) else LONGEST_LIST
-    if isinstance(value, str | list | dict) and len(value) > longest:
-        raise ValueError(f"{type(value).__name__} has length {len(value)}; at most {longest}")
+def _check_sizes(value: JsonValue, longest: int, largest: int, depth: int = 0) -> None:
+    """Bound numbers, such as sizes and iterations, and lengths and depth, in options."""
+    if depth > DEEPEST:
+        raise ValueError(f"more than {DEEPEST} lists and tables within each other")
+    most = LONGEST if isinstance(value, str) else longest
+    if isinstance(value, str | list | dict) and len(value) > most:
+        raise ValueError(f"{type(value).__name__} has length {len(value)}; at most {most}")
     if isinstance(value, list | dict):
         for item in value.values() if isinstance(value, dict) else value:
-            _check_sizes(item)
-    if isinstance(value, int) and abs(value) > LARGEST_COUNT:
-        raise ValueError(f"{value} is out of range; at most ±{LARGEST_COUNT} allowed")
-    return value
+            _check_sizes(item, longest, largest, depth + 1)
+    if isinstance(value, dict):
+        for key in value:
+            _check_sizes(key, longest, largest)
+    if isinstance(value, int) and abs(value) > largest:
+        raise ValueError(f"an integer is out of range; at most ±{largest} allowed")
+
+
+def _check_options(options: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Bound the options of a cell or head."""
+    _check_sizes(options, LONGEST_LIST, LARGEST_COUNT)
+    return options
+
+
+def _check_data_options(options: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Bound the options of a data set; it checks them itself when it is opened."""
+    _check_sizes(options, LONGEST_DATA_LIST, LARGEST_DATA_NUMBER)
+    if reserved := options.keys() & RESERVED:
+        raise ValueError(f"{min(reserved)} is not an option of a data set")
+    return options
 
 
 # Converted to JSON types, so that saving and loading does not change a config.
-Options = Annotated[
-    dict[str, JsonValue], BeforeValidator(to_jsonable_python), AfterValidator(_check_sizes)
-]
+JsonOptions = Annotated[dict[str, JsonValue], BeforeValidator(to_jsonable_python)]
+Options = Annotated[JsonOptions, AfterValidator(_check_options)]
+DataOptions = Annotated[JsonOptions, AfterValidator(_check_data_options)]
+
+
+def _find_place(value: JsonValue) -> str | None:
+    """A text in an option that leads out of the folder of the data sets; None if there is none."""
+    if isinstance(value, str):
+        absolute = value.startswith(("/", "\\", "~")) or re.match("[A-Za-z]:", value)
+        outside = absolute or ".." in re.split(r"[/\\]", value) or "\0" in value
+        return value if outside else None
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next(filter(None, map(_find_place, items)), None)
 
 
 class Reflectivity(Validated):
@@ -136,8 +178,7 @@ class Data(Validated):
     size: tuple[Count, Count] | None = None
     input_frames: Count | None = None
     horizon: Count | None = None
-    # Converted to JSON types, so that saving and loading does not change a config.
-    options: Annotated[dict[str, JsonValue], BeforeValidator(to_jsonable_python)] = {}
+    options: DataOptions = {}
 
     @model_validator(mode="after")
     def _check_range(self) -> Data:
@@ -146,6 +187,27 @@ class Data(Validated):
         if self.reflectivity and (self.unit, self.low, self.high) != ("mm/h", 0.0, 1.0):
             raise ValueError('reflectivity requires unit = "mm/h", and replaces low and high')
         return self
+
+    def trusted_options(self, changes: Mapping[str, JsonValue] | None = None) -> dict[str, Any]:
+        """Return the options of the data set, some of them changed, for reading it again.
+
+        A config may come from anyone: which files are read is for the user to say.
+
+        Args:
+            changes: The options that the user has set.
+
+        Raises:
+            ConfigError: If another option names a place outside the folder of the data sets.
+        """
+        changes = changes or {}
+        for name in self.options.keys() - changes.keys() - NO_PLACES:
+            if place := _find_place(self.options[name]):
+                raise ConfigError(
+                    f"the data of the model have {name} = {place!r}, and a model cannot choose "
+                    "which files of this machine are read; choose them yourself: --set "
+                    f"{name}=PLACE, options={{...}}"
+                )
+        return {**self.options, **changes}
 
     @property
     def is_picture(self) -> bool:
@@ -230,9 +292,12 @@ class Config(Validated):
 def _explain(cls: type[BaseModel], error: ValidationError) -> str:
     problems: dict[str, list[str]] = {}
     for item in error.errors():
+        if len(problems) > MOST_PROBLEMS:
+            problems["…"] = ["…"]
+            break
         # For a union, pydantic reports one error per type and appends the type to the
         # location; "tuple[int, ...]" is not the name of a key.
-        names = [str(part) for part in item["loc"] if re.fullmatch(r"\w+", str(part))]
+        names = [str(part)[:80] for part in item["loc"] if re.fullmatch(r"\w+", str(part))]
         key = ".".join(names) or "the config"
         if item["type"] == "extra_forbidden":
             problem = f"unknown key {key!r}{did_you_mean(key, _keys(cls))}"

@@ -142,7 +142,7 @@ def open_data(
         raise ConfigError("the model does not name a data set; choose one, such as --data mmnist")
     given, horizon = input_frames or trained.input_frames or 10, horizon or trained.horizon or 10
     if options is None:
-        options = trained.options if name == trained.name else {}
+        options = trained.trusted_options() if name == trained.name else {}
     # These say how training draws sequences; evaluation reads them in order.
     chosen: dict[str, Any] = {
         key: value for key, value in options.items() if key not in ("sequences", "seed")

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from zoo.config import Config
 from zoo.errors import DataError
 from zoo.network import Network, NetworkState
-from zoo.prediction import check_frames, predict
+from zoo.prediction import check_finite, check_frames, predict
 from zoo.units import Array, Frames, scale, unscale
 
 __all__ = ["Forecaster", "Rollout"]
@@ -172,7 +172,8 @@ class Forecaster(nn.Module):
             DataArray has the coordinates of `frames`, the times that follow, and lead times.
 
         Raises:
-            DataError: If the frames do not fit the model, or have another unit or time step.
+            DataError: If the frames do not fit the model, or have another unit or time step, or
+                the forecast is not finite.
         """
         data, like = self.config.data, next(self.parameters())
         with _evaluating(self):
@@ -209,6 +210,7 @@ class Forecaster(nn.Module):
             with _evaluating(self):
                 scaled = self._scale(sequence)[:, 0].nan_to_num(nan=0.0)
                 prediction, state = self.step(scaled, state)
+            check_finite(prediction)
             following = unscale(prediction[:, None], self.config.data, like=sequence)
             yield following[:, 0] if batched else following[0]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,8 +44,14 @@ WEIGHTS = "model.safetensors"
 #: The files of a model folder. No others are downloaded or published.
 PARTS = ["config.json", "metrics.json", "*.md", "*.toml", "*.png", "*.gif", WEIGHTS]
 
-#: The largest text file, in bytes; a config has some hundred, metrics some thousand.
+#: The largest text file, in bytes; metrics have some thousand.
 LARGEST = 4 << 20
+
+#: The largest config, in bytes; they have some hundred.
+LARGEST_CONFIG = 256 << 10
+
+#: How many lists and tables may be within each other in a JSON file; metrics have six.
+DEEPEST = 32
 
 
 def parts_of(folder: Path) -> list[Path]:
@@ -76,8 +83,8 @@ def check_parts(folder: Path, files: Iterable[Path]) -> None:
             raise HubError(f"{file} is not a regular file; replace it with the model's file")
 
 
-def read_text(path: Path) -> str:
-    """Read a text file of a model folder.
+def read_text(path: Path, largest: int = LARGEST) -> str:
+    """Read a text file of a model folder, of at most `largest` bytes.
 
     Raises:
         FileNotFoundError: if it is absent.
@@ -86,9 +93,9 @@ def read_text(path: Path) -> str:
     check_parts(path.parent, [path])
     try:
         with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise HubError(f"{path} is not a file of a model: it exceeds {LARGEST:,} bytes")
+            content = file.read(largest + 1)
+        if len(content) > largest:
+            raise HubError(f"{path} is not a file of a model: it exceeds {largest:,} bytes")
         return content.decode("utf-8")
     except FileNotFoundError:
         raise
@@ -96,14 +103,23 @@ def read_text(path: Path) -> str:
         raise HubError(f"{path} cannot be read as text: {error}") from None
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file of a model folder.
+def read_json(path: Path, largest: int = LARGEST) -> Any:
+    """Read a JSON file of a model folder, of at most `largest` bytes.
 
     Raises:
-        HubError: if it is absent or not JSON.
+        HubError: if it is absent or not JSON, or has a key twice, an infinite number or more than
+            32 lists and tables within each other.
     """
     try:
-        return json.loads(read_text(path), parse_constant=_reject_constant)
+        text = read_text(path, largest)
+        value = json.loads(
+            text,
+            parse_constant=_reject_constant,
+            parse_float=_parse_finite,
+            object_pairs_hook=_unique,
+        )
+        _check_depth(value)
+        return value
     except FileNotFoundError:
         raise HubError(f"{path.parent} is not a model folder: it has no {path.name}") from None
     except (ValueError, RecursionError) as error:
@@ -118,10 +134,10 @@ def read_config(folder: Path) -> Config:
         ConfigError: if it is not a valid config.
     """
     path = folder / "config.json"
-    values = read_json(path)
+    values = read_json(path, LARGEST_CONFIG)
     if isinstance(values, dict) and values.get("format", 1) != 1:
         raise HubError(
-            f"{path} has format {values['format']!r}, this zoo reads format 1; "
+            f"{path} has format {repr(values['format'])[:80]}, this zoo reads format 1; "
             "upgrade it: pip install -U spatiotemporal-zoo"
         )
     return Config.parse(values, source=str(path))
@@ -205,7 +221,34 @@ def writable_part(folder: Path, name: str) -> Path:
 
 
 def _reject_constant(text: str) -> Any:
-    raise ValueError(f"{text} is not a valid JSON number")
+    raise ValueError(f"{text[:80]} is not a valid JSON number")
+
+
+def _parse_finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _reject_constant(text)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A table of JSON. Each key must occur once: readers differ in which of several counts."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        [(repeated, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {repeated[:80]!r} occurs more than once")
+    return table
+
+
+def _check_depth(value: Any) -> None:
+    """Reject what code that follows the structure could not follow to its end."""
+    level = [value]
+    for _ in range(DEEPEST):
+        tables = [item for item in level if isinstance(item, dict)]
+        lists = [item for item in level if isinstance(item, list)]
+        level = [item for table in tables for item in table.values()]
+        level += [item for items in lists for item in items]
+        if not level:
+            return
+    raise ValueError(f"more than {DEEPEST} lists and tables within each other")
 
 
 # The values of metrics.json that the zoo relies on. There may be more.

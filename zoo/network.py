@@ -17,6 +17,10 @@ from zoo.topology import Topology, resampler
 
 __all__ = ["Network", "NetworkState"]
 
+#: The largest number of pixels to whose multiples frames are padded. A small model with coarse
+#: scales would otherwise take any amount of memory for a small frame.
+LARGEST_MULTIPLE = 256
+
 
 class NetworkState(NamedTuple):
     """The state of a network between two steps. Its size is constant.
@@ -81,6 +85,12 @@ class Network(nn.Module):
         depth = len(topology.scales)
         channels = [hidden] * depth if isinstance(hidden, int) else list(hidden)
         _check_channels(cell, topology, channels)
+        if patch * topology.factor > LARGEST_MULTIPLE:
+            raise ConfigError(
+                f"frames would be padded to multiples of {patch * topology.factor}, the patch "
+                f"({patch}) times the coarsest scale ({topology.factor}); at most "
+                f"{LARGEST_MULTIPLE} is allowed"
+            )
         self.topology = topology
         self.patch = patch
         self.size = size

@@ -57,6 +57,7 @@ __all__ = [
     "forget",
     "hookimpl",
     "installed",
+    "is_same_distribution",
     "load_plugins",
     "names",
     "strict",
@@ -311,6 +312,11 @@ def installed() -> tuple[Plugin, ...]:
             or {_normalized(plugin.name), _normalized(plugin.distribution)} & set(selected)
         ),
     )
+
+
+def is_same_distribution(one: str, other: str) -> bool:
+    """Return whether two names are of one distribution."""
+    return _normalized(one) == _normalized(other)
 
 
 def _normalized(name: str) -> str:

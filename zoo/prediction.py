@@ -12,7 +12,7 @@ from zoo.errors import ConfigError, DataError
 from zoo.labeled import is_labeled, unlabel
 from zoo.units import Array, Frames, check_data, scale, unscale
 
-__all__ = ["check_frames", "predict"]
+__all__ = ["check_finite", "check_frames", "predict"]
 
 #: Takes frames (B, T, C, H, W) in [0, 1] without NaN and a horizon, and returns a forecast
 #: (B, horizon, C, H, W), not clipped.
@@ -57,6 +57,7 @@ def _predict(forecast: Forecast, data: Data, frames: Any, horizon: int, like: Ar
     past: Any = scale(frames, data, like)
     missing = past != past  # NaN, in torch and numpy
     future = forecast(_replace(past, missing, 0.0), horizon)
+    check_finite(future)
     if data.missing:
         unseen = missing.all(1)[:, None]  # (B, T, C, H, W) to (B, 1, C, H, W)
         future = _replace(future, unseen, float("nan"))
@@ -66,6 +67,19 @@ def _predict(forecast: Forecast, data: Data, frames: Any, horizon: int, like: Ar
 def _replace(x: Any, where: Any, value: float) -> Any:
     """Return a tensor or array with `value` where a mask is true."""
     return np.where(where, value, x) if isinstance(x, np.ndarray) else x.masked_fill(where, value)
+
+
+def check_finite(forecast: Any) -> None:
+    """Reject a forecast of NaN, which would become a color or a missing value unnoticed.
+
+    Raises:
+        DataError: If a value of the tensor or array is not finite.
+    """
+    if not (forecast - forecast == 0).all():  # in torch and numpy
+        raise DataError(
+            "the forecast is not finite: the weights of the model are too large or damaged, or its "
+            "precision is too low; use another model, or dtype=torch.float32"
+        )
 
 
 def check_frames(config: Config, shape: tuple[int, ...], horizon: int) -> None:

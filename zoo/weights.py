@@ -62,8 +62,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
     """Load a safetensors file into a module, which must have exactly the same tensors.
 
     Raises:
-        HubError: If the file is missing or corrupt, its tensors do not fit the module, or they
-            have changed since they were saved. The module is then unchanged.
+        HubError: If the file is missing or corrupt, its tensors do not fit the module or are not
+            finite, or they have changed since they were saved. The module is then unchanged.
     """
     fit_weights(module, path)
     with open_weights(path, "pt") as file:
@@ -71,6 +71,12 @@ def load_weights(module: nn.Module, path: Path) -> None:
         saved = (file.metadata() or {}).get("sha256")
     if saved and saved != _digest(tensors):
         raise HubError(f"{path} is corrupt: its values have changed; pull or copy it again")
+    for name, tensor in module.state_dict().items():
+        if not tensors[name].to(tensor.dtype).isfinite().all():
+            raise HubError(
+                f"{path}: {name} has values that are not finite as {tensor.dtype}; train the model "
+                "again with a smaller learning rate, or load it with another dtype"
+            )
     module.load_state_dict(tensors)
 
 

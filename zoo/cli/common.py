@@ -13,6 +13,7 @@ import click
 from zoo.tables import format_score, metric_label, metrics_in
 
 __all__ = [
+    "any_plugin_option",
     "as_json",
     "data_option",
     "device_option",
@@ -30,6 +31,12 @@ __all__ = [
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 device_option = click.option(
     "--device", default="cpu", show_default=True, help="Device to run on, such as cuda or mps."
+)
+any_plugin_option = click.option(
+    "--any-plugin",
+    is_flag=True,
+    help="Accept a cell, topology or head of the same name from another plugin than MODEL was "
+    "saved with.",
 )
 hub_option = click.option(
     "--hub",

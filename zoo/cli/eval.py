@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.cli.common import (
+    any_plugin_option,
     as_json,
     data_option,
     device_option,
@@ -88,6 +89,7 @@ def _parse_numbers(
 @click.option("--example", type=click.IntRange(min=0), help="Index of the sequence in the strip.")
 @click.option("--save", is_flag=True, help="Save the scores in the metrics.json of MODEL.")
 @data_option
+@any_plugin_option
 @device_option
 @as_json
 def eval_(
@@ -103,6 +105,7 @@ def eval_(
     example: int | None,
     save: bool,
     data_dir: Path | None,
+    any_plugin: bool,
     device: str,
     as_json: bool,
     **data_options: Any,
@@ -122,7 +125,7 @@ def eval_(
 
     if save and len(models) > 1:
         raise ConfigError(f"--save takes one model, got {len(models)}; evaluate them one by one")
-    forecasters, folder = load_models(models, device)
+    forecasters, folder = load_models(models, device, any_plugin=any_plugin)
     if save:
         read_metrics(folder)  # fail before the work if the scores cannot be added
     first = next(iter(forecasters.values()))
@@ -154,7 +157,9 @@ def eval_(
             click.echo(f"{output}: report.json, report.csv, table.md and pictures", err=True)
 
 
-def load_models(models: Sequence[str], device: str) -> tuple[dict[str, Forecaster], Path]:
+def load_models(
+    models: Sequence[str], device: str, *, any_plugin: bool = False
+) -> tuple[dict[str, Forecaster], Path]:
     """Load models by name; also return the folder of the first."""
     from zoo.errors import ConfigError
     from zoo.hub import load, pull
@@ -164,7 +169,7 @@ def load_models(models: Sequence[str], device: str) -> tuple[dict[str, Forecaste
     if len({*names}) < len(names):
         raise ConfigError(f"the names of the models are not unique: {', '.join(names)}")
     forecasters = {
-        name: load(f"local-dir:{folder}", device=device)
+        name: load(f"local-dir:{folder}", device=device, any_plugin=any_plugin)
         for name, folder in zip(names, folders, strict=True)
     }
     return forecasters, folders[0]
@@ -176,7 +181,7 @@ def dataset_options(
     """Return the options of the data set: those used in training, changed by `settings`."""
     trained = model.config.data
     if settings and dataset in (None, trained.name):
-        return {**trained.options, **settings}
+        return trained.trusted_options(settings)
     return settings or None
 
 

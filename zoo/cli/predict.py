@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.common import as_json, device_option, parse_size, print_json
+from zoo.cli.common import any_plugin_option, as_json, device_option, parse_size, print_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--time-step", help="Time between input frames, such as 5min.  [default: as in the file]"
 )
+@any_plugin_option
 @device_option
 @as_json
 def predict(
@@ -44,6 +45,7 @@ def predict(
     size: str | None,
     data: str | None,
     variable: str | None,
+    any_plugin: bool,
     device: str,
     as_json: bool,
     **options: Any,
@@ -64,7 +66,7 @@ def predict(
     zoo predict MODEL radar/knmi --data knmi -o future.nc
     """
     labeled = _check_formats(input, output, is_folder_of_data=data is not None)
-    forecaster = _load(model, device)
+    forecaster = _load(model, device, any_plugin)
     if labeled:
         past = _read_labeled(forecaster.config.data, input, input_frames, data, variable)
         future = forecaster.predict(past, **options)
@@ -81,12 +83,12 @@ def predict(
         click.echo(message, err=True)
 
 
-def _load(model: str, device: str) -> Forecaster | OnnxForecaster:
+def _load(model: str, device: str, any_plugin: bool) -> Forecaster | OnnxForecaster:
     """Load a model by name, or from an ONNX file without importing torch."""
     if not model.lower().endswith(".onnx"):
         from zoo.hub import load
 
-        return load(model, device=device)
+        return load(model, device=device, any_plugin=any_plugin)
     from zoo.errors import ConfigError
     from zoo.exporting.onnx_model import OnnxForecaster
 

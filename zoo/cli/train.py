@@ -125,7 +125,9 @@ def _write_card(recipe: Path, run: Path, data_dir: Path | None, sequences: int |
 
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     model = load(f"local-dir:{run}", device=str(device))
-    metrics = evaluate(model, sequences=sequences, root=data_dir)  # shared by all processes
+    options = model.config.data.options  # those of the recipe, which is the user's
+    # Shared by all processes.
+    metrics = evaluate(model, options=options, sequences=sequences, root=data_dir)
     if not _is_main_process():
         return
     counted = report(run.name, model.config, default_task(model.config))

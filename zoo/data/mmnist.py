@@ -4,10 +4,12 @@ import gzip
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from einops import rearrange
+from pydantic import Field
 from torch import Tensor
 
 from zoo.config import Data
@@ -29,6 +31,7 @@ MIRRORS = (
 )
 DIGIT = 28  # pixels, height and width
 SPEEDS = (2, 3, 4, 5, 6)  # pixels a frame
+LARGEST = 2**24  # pixels of a sequence
 MARGIN = 2  # pixels by which a digit may leave the frame before it bounces
 
 
@@ -79,8 +82,8 @@ class MovingMNIST(FrameDataset):
         split: str = "train",
         sequences: int = SEQUENCES,
         frames: int = 20,
-        digits: int = 2,
-        size: int = 64,
+        digits: Annotated[int, Field(le=100)] = 2,
+        size: Annotated[int, Field(le=1024)] = 64,
         seed: int = 0,
     ) -> None:
         if split not in FILES:
@@ -96,6 +99,10 @@ class MovingMNIST(FrameDataset):
         ):
             if value < least:
                 raise ConfigError(f"{name} is {value}; Moving MNIST needs at least {least}")
+        if frames * size**2 > LARGEST:
+            raise ConfigError(
+                f"{frames} frames of {size}×{size} are too many; at most {LARGEST:,} pixels in all"
+            )
         self.split, self.sequences, self.frames = split, sequences, frames
         self.digits, self.size, self.seed = digits, size, seed
         self.root = Path(root)

@@ -167,6 +167,7 @@ def load(
     hub: str | Sequence[str] | None = None,
     device: str = "cpu",
     dtype: torch.dtype | None = None,
+    any_plugin: bool = False,
 ) -> Forecaster:
     """Load a pretrained model, ready to forecast.
 
@@ -176,10 +177,12 @@ def load(
         hub: as for :func:`pull`.
         device: the device to put it on.
         dtype: the precision; by default float32, or float64 if it was saved so.
+        any_plugin: whether to accept a cell, topology or head of the same name from another
+            distribution than the model was saved with.
 
     Raises:
         ZooError: for an unknown model, an invalid config, weights that do not fit it, a plugin
-            that is not installed, and an unknown device.
+            that is not installed or another than the model was saved with, and an unknown device.
     """
     if not pretrained:
         raise ConfigError(
@@ -193,8 +196,9 @@ def load(
     from zoo.weights import fit_weights, load_weights
 
     with torch.device("meta"):  # a config alone must not allocate memory; weights may
-        stored = fit_weights(build(config).network, folder / WEIGHTS)
-    model = build(config).to(dtype or stored)
+        empty = build(config, any_plugin=any_plugin)
+        stored = fit_weights(empty.network, folder / WEIGHTS)
+    model = build(empty.config).to(dtype or stored)
     load_weights(model.network, folder / WEIGHTS)
     try:
         return model.eval().to(device)
