@@ -131,7 +131,7 @@ def measure(
     Args:
         case: What to measure.
         other: What to compare it with.
-        seconds: About how long to repeat them, in time that they use; each runs at least three times.
+        seconds: For how long to run them, in time that they use; each runs at least three times.
         memory: Whether to measure the peak memory, too, where that is possible.
 
     Returns:
