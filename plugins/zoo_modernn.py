@@ -58,7 +58,7 @@ class MoDeRNN(zoo.RecurrentCell):
         self.iterations = iterations
         self.look_at_h = MeanConvolution(channels, in_channels, detail_sizes)
         self.look_at_x = MeanConvolution(in_channels, channels, detail_sizes)
-        self.gates = nn.Conv2d(in_channels + channels, 4 * channels, kernel_size, padding="same")
+        self.gates = zoo.convolution(in_channels + channels, 4 * channels, kernel_size)
 
     def init_state(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return zeros for h and c."""
@@ -73,7 +73,7 @@ class MoDeRNN(zoo.RecurrentCell):
                 x = 2 * torch.sigmoid(F.conv2d(h, *at_h, padding="same")) * x
             else:
                 h = 2 * torch.sigmoid(F.conv2d(x, *at_x, padding="same")) * h
-        i, f, g, o = self.gates(torch.cat([x, h], dim=1)).chunk(4, dim=1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        h = torch.sigmoid(o) * torch.tanh(c)
+        i, f, g, o = self.gates(x, h).chunk(4, dim=1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * zoo.tanh(g)
+        h = torch.sigmoid(o) * zoo.tanh(c)
         return zoo.Step(h, (h, c))

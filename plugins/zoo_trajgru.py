@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -46,8 +47,7 @@ class TrajGRU(zoo.RecurrentCell):
         self.slope = slope
         self.align_corners = align_corners
 
-        def conv(inputs: int, outputs: int) -> nn.Conv2d:
-            return nn.Conv2d(inputs, outputs, kernel_size, padding="same")
+        conv = partial(zoo.convolution, kernel_size=kernel_size)
 
         self.gates = conv(in_channels, 3 * channels)
         self.flow_hidden = conv(in_channels + channels, channels)
@@ -61,7 +61,7 @@ class TrajGRU(zoo.RecurrentCell):
     def forward(self, x: Tensor, state: Tensor) -> zoo.Step:
         """Take one step of the equations above."""
         h = state
-        flow = self.flow(self._activate(self.flow_hidden(torch.cat([x, h], dim=1))))
+        flow = self.flow(self._activate(self.flow_hidden(x, h)))
         flow = rearrange(flow, "b (l uv) h w -> b l uv h w", uv=2)
         warped = zoo.warp(h, -flow, align_corners=self.align_corners)
         warped = rearrange(warped, "b l c h w -> b (l c) h w")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zoo.forecast import Forecaster
     from zoo.head import Head
     from zoo.hub import list_models, load, pull, save
-    from zoo.ops import convolution, warp
+    from zoo.ops import convolution, tanh, warp
     from zoo.options import KernelSize
     from zoo.registry import create
     from zoo.topology import Topology
@@ -44,6 +44,7 @@ __all__ = [
     "load",
     "pull",
     "save",
+    "tanh",
     "warp",
 ]
 
@@ -66,6 +67,7 @@ _HOMES = {
     "load": "zoo.hub",
     "pull": "zoo.hub",
     "save": "zoo.hub",
+    "tanh": "zoo.ops",
     "warp": "zoo.ops",
 }
 

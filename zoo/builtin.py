@@ -54,6 +54,7 @@ def zoo_dialects() -> dict[str, str]:
 def zoo_commands() -> dict[str, str]:
     """Offer the commands of the command line."""
     return {
+        "bench": "zoo.cli.bench:bench",
         "card": "zoo.cli.card:card",
         "check": "zoo.cli.check:check",
         "compare": "zoo.cli.compare:compare",

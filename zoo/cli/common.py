@@ -69,11 +69,11 @@ class _Setting(click.ParamType):
             return name, text
 
 
-def set_option(help: str, metavar: str = "OPTION=VALUE") -> Callable[[Any], Any]:
+def set_option(
+    help: str, metavar: str = "OPTION=VALUE", *, names: tuple[str, str] = ("--set", "settings")
+) -> Callable[[Any], Any]:
     """Return the option --set, which passes `settings`: pairs of a name and a value."""
-    return click.option(
-        "--set", "settings", multiple=True, type=_Setting(), metavar=metavar, help=help
-    )
+    return click.option(*names, multiple=True, type=_Setting(), metavar=metavar, help=help)
 
 
 def print_json(value: Any) -> None:
