@@ -23,7 +23,13 @@ from accelerate.utils import (
 from zoo.errors import ConfigError, ZooError
 from zoo.train.recipe import Recipe
 
-__all__ = ["create_accelerator", "on_main", "report_lost_processes", "stop_signals"]
+__all__ = [
+    "create_accelerator",
+    "is_about_lost_process",
+    "on_main",
+    "report_lost_processes",
+    "stop_signals",
+]
 
 T = TypeVar("T")
 
@@ -87,12 +93,18 @@ def report_lost_processes() -> Iterator[None]:
     """Turn torch's errors about a lost process into a ZooError."""
     try:
         yield
-    except RuntimeError as error:  # gloo has no error class of its own
-        if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
+    except RuntimeError as error:
+        if not is_about_lost_process(error):
             raise
         raise ZooError(
             "lost another process of the run; restart all of them with --resume"
         ) from error
+
+
+def is_about_lost_process(error: Exception) -> bool:
+    """Return whether torch raised an error because another process is lost."""
+    # gloo has no error class of its own.
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
 @contextmanager
