@@ -64,9 +64,10 @@ def missing_from_card(folder: Path) -> list[str]:
         missing.append(f"a license: {write} --license NAME, such as apache-2.0")
     if not card.data.get("datasets"):
         missing.append(f"the training data: {write}")
-    if not card.data.get("eval_results") or not read_metrics(folder).get("forecast"):
+    results = card.data.eval_results
+    if not results or not read_metrics(folder).get("forecast"):
         missing.append(f"metrics: zoo eval local-dir:{folder} --save && {write}")
-    elif not _agree(card.data.eval_results, card_results(measured(folder))):
+    elif not _agree(results, card_results(measured(folder))):
         missing.append(f"the current values of metrics.json: {write}")
     try:
         read_recipe(folder)

@@ -22,6 +22,7 @@ from accelerate.utils import (
 
 from zoo.errors import ConfigError, ZooError
 from zoo.train.recipe import Recipe
+from zoo.train.rendezvous import METHOD
 
 __all__ = [
     "create_accelerator",
@@ -53,7 +54,7 @@ def create_accelerator(recipe: Recipe, run: Path) -> Accelerator:
         mixed_precision="no" if recipe.train.precision == "fp32" else recipe.train.precision,
         log_with=list(recipe.watch.trackers) or None,
         project_dir=run,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=_timeout())],
+        kwargs_handlers=[InitProcessGroupKwargs(init_method=METHOD, timeout=_timeout())],
     )
     if accelerator.distributed_type in SHARDED:
         raise ConfigError(
