@@ -56,8 +56,9 @@ PARTS = ["config.json", "metrics.json", "*.md", "*.toml", "*.png", "*.gif", WEIG
 #: The largest text file, in bytes; a config has some hundred, metrics some thousand.
 LARGEST = 4 << 20
 
-#: The largest recipe, in bytes. The time to parse TOML may grow with the square of its size.
-LARGEST_RECIPE = 64 << 10
+#: The largest recipe, in bytes; those of the zoo have some hundred. The time to parse TOML may grow
+#: with the square of its size.
+LARGEST_RECIPE = 16 << 10
 
 
 def parts_of(folder: Path) -> list[Path]:
@@ -125,14 +126,17 @@ def read_text(path: Path) -> str:
         raise HubError(f"{path} cannot be read as text: {error}") from None
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str) -> Any:
     """Parse JSON without NaN and infinity, which JSON does not have.
 
     Raises:
-        ValueError: if it is not JSON, or too deeply nested.
+        ValueError: if it is not JSON, too deeply nested, or has halves of characters.
     """
     try:
-        return json.loads(text, parse_constant=_reject_constant)
+        value = json.loads(text, parse_constant=_reject_constant)
+        if "\\u" in text:  # an escape may be half of a character, which cannot be written again
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return value
     except RecursionError:
         raise ValueError("it is too deeply nested") from None
 

@@ -195,7 +195,7 @@ def verify(checkpoint: Path) -> str | None:
         What is wrong, or None if the checkpoint is intact.
     """
     try:
-        expected = parse_json(read_limited(checkpoint / CHECKSUMS, LARGEST))
+        expected = parse_json(read_limited(checkpoint / CHECKSUMS, LARGEST).decode("utf-8"))
         actual = _checksums(checkpoint)
     except (OSError, ValueError) as error:
         return str(error)
