@@ -8,17 +8,31 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from zoo.atomic import write_json
 from zoo.config import Config
 from zoo.errors import HubError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 if TYPE_CHECKING:
     from safetensors import safe_open
@@ -30,9 +44,12 @@ __all__ = [
     "count_weights",
     "missing_files",
     "open_weights",
+    "parse_json",
+    "parse_toml",
     "parts_of",
     "read_config",
     "read_json",
+    "read_limited",
     "read_metrics",
     "read_text",
     "update_metrics",
@@ -52,6 +69,10 @@ LARGEST_CONFIG = 256 << 10
 
 #: How many lists and tables may be within each other in a JSON file; metrics have six.
 DEEPEST = 32
+
+#: The largest recipe, in bytes; those of the zoo have some hundred. The time to parse TOML may grow
+#: with the square of its size.
+LARGEST_RECIPE = 16 << 10
 
 
 def parts_of(folder: Path) -> list[Path]:
@@ -83,6 +104,26 @@ def check_parts(folder: Path, files: Iterable[Path]) -> None:
             raise HubError(f"{file} is not a regular file; replace it with the model's file")
 
 
+def read_limited(path: Path, largest: int) -> bytes:
+    """Read a regular file of at most `largest` bytes, without waiting for the writer of a pipe.
+
+    Raises:
+        OSError: if it is absent or not readable.
+        ValueError: if it is too large, or not a regular file.
+    """
+    with open(path, "rb", opener=_open_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("not a regular file")
+        content: bytes = file.read(largest + 1)
+    if len(content) > largest:
+        raise ValueError(f"it exceeds {largest:,} bytes")
+    return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has no such flag
+
+
 def read_text(path: Path, largest: int = LARGEST) -> str:
     """Read a text file of a model folder, of at most `largest` bytes.
 
@@ -92,15 +133,47 @@ def read_text(path: Path, largest: int = LARGEST) -> str:
     """
     check_parts(path.parent, [path])
     try:
-        with path.open("rb") as file:
-            content = file.read(largest + 1)
-        if len(content) > largest:
-            raise HubError(f"{path} is not a file of a model: it exceeds {largest:,} bytes")
-        return content.decode("utf-8")
+        return read_limited(path, largest).decode("utf-8")
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
         raise HubError(f"{path} cannot be read as text: {error}") from None
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON without NaN and infinity, which JSON does not have.
+
+    Raises:
+        ValueError: if it is not JSON, has a key twice, halves of characters, or more than 32 lists
+            and tables within each other.
+    """
+    try:
+        value = json.loads(
+            text,
+            parse_constant=_reject_constant,
+            parse_float=_parse_finite,
+            object_pairs_hook=_unique,
+        )
+        _check_depth(value)
+        if "\\u" in text:  # an escape may be half of a character, which cannot be written again
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return value
+    except RecursionError:
+        raise ValueError("it is too deeply nested") from None
+
+
+def parse_toml(content: bytes) -> dict[str, Any]:
+    """Parse a recipe.
+
+    Raises:
+        ValueError: if it is not TOML, too large or too deeply nested.
+    """
+    if len(content) > LARGEST_RECIPE:
+        raise ValueError(f"it exceeds {LARGEST_RECIPE:,} bytes")
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it is too deeply nested") from None
 
 
 def read_json(path: Path, largest: int = LARGEST) -> Any:
@@ -111,18 +184,10 @@ def read_json(path: Path, largest: int = LARGEST) -> Any:
             32 lists and tables within each other.
     """
     try:
-        text = read_text(path, largest)
-        value = json.loads(
-            text,
-            parse_constant=_reject_constant,
-            parse_float=_parse_finite,
-            object_pairs_hook=_unique,
-        )
-        _check_depth(value)
-        return value
+        return parse_json(read_text(path, largest))
     except FileNotFoundError:
         raise HubError(f"{path.parent} is not a model folder: it has no {path.name}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise HubError(f"{path} cannot be read as JSON: {error}") from None
 
 
@@ -191,7 +256,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         _Metrics.model_validate(metrics)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "its root"
+        key = " ".join(".".join(map(str, first["loc"])).split())[:80] or "its root"
         raise HubError(
             f"{path} is not what zoo train and zoo eval write ({key}: {first['msg']}); "
             "delete it and evaluate the model again: zoo eval --save"
@@ -253,26 +318,29 @@ def _check_depth(value: Any) -> None:
 
 # The values of metrics.json that the zoo relies on. There may be more.
 
+Natural = Annotated[int, Field(ge=0, le=2**63)]
+Positive = Annotated[int, Field(ge=1, le=2**63)]
+
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 
 class _Training(_Record):
-    steps: int
-    sequences: int
+    steps: Natural
+    sequences: Natural
     minutes: float
     device: str
     torch: str
-    threads: int = 1
+    threads: Natural = 1
 
 
 class _Data(_Record):
     name: str
     split: str
-    sequences: int
-    input_frames: int
-    horizon: int
+    sequences: Natural
+    input_frames: Positive
+    horizon: Positive
 
 
 class _Protocol(_Record):
@@ -280,11 +348,11 @@ class _Protocol(_Record):
 
 
 class _Cost(_Record):
-    macs: int
-    parameters: int
-    size: Annotated[list[int], Field(min_length=2, max_length=2)]
-    input_frames: int
-    horizon: int
+    macs: Natural
+    parameters: Natural
+    size: Annotated[list[Natural], Field(min_length=2, max_length=2)]
+    input_frames: Positive
+    horizon: Positive
 
 
 class _Errors(_Record):
@@ -311,5 +379,19 @@ class _Metrics(_Record):
     protocol: _Protocol | None = None
     forecast: _Scores | None = None
     all_steps: Annotated[_Scores | None, Field(alias="all-steps")] = None
+    per_frame: dict[str, dict[str, list[float | None]]] | None = None
     demo: _Demo | None = None
     cost: _Cost | None = None
+
+    @model_validator(mode="after")
+    def _check_frames(self) -> _Metrics:
+        """Check that the scores are those of the frames, and of the same forecasts."""
+        if self.data is None:
+            return self
+        frames = self.data.input_frames + self.data.horizon - 1
+        curves = (self.per_frame or {}).values()
+        if any(len(curve) != frames for by_metric in curves for curve in by_metric.values()):
+            raise ValueError(f"per_frame needs {frames} values of each metric")
+        if self.forecast and self.all_steps and self.forecast.keys() != self.all_steps.keys():
+            raise ValueError("forecast and all-steps have scores of different forecasts")
+        return self

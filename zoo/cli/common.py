@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ __all__ = [
     "plain",
     "print_json",
     "print_metrics",
+    "print_path",
     "print_table",
     "set_option",
 ]
@@ -94,6 +96,14 @@ def plain(text: object) -> str:
 def echo(text: object, *, err: bool = False) -> None:
     """Print a line that may contain untrusted text to standard output, or standard error."""
     click.echo(plain(text), err=err)
+
+
+def print_path(path: Path) -> None:
+    """Print a path to standard output: to a terminal without control characters, else exactly."""
+    if sys.stdout.isatty():
+        echo(path)
+    else:
+        click.echo(os.fsencode(path))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from zoo.cli.common import hub_option
+from zoo.cli.common import hub_option, print_path
 
 
 @click.command()
@@ -14,4 +14,4 @@ def pull(model: str, hub: tuple[str, ...]) -> None:
     """Download MODEL, weights and card, and print its folder."""
     from zoo.hub import pull as pull_model
 
-    click.echo(pull_model(model, hub=hub))
+    print_path(pull_model(model, hub=hub))

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from zoo.cli.common import as_json, data_option, print_json, set_option
+from zoo.cli.common import as_json, data_option, echo, print_json, set_option
 
 
 @click.command()
@@ -93,9 +93,9 @@ def train(
     elif outcome.finished:
         status = "already trained" if outcome.already else "trained"
         hint = f"card: {run / 'README.md'}" if card else f"evaluate it: zoo eval local-dir:{run}"
-        click.echo(f"{status}: {run}; {hint}", err=True)
+        echo(f"{status}: {run}; {hint}", err=True)
     else:
-        click.echo(
+        echo(
             f"stopped after step {outcome.step} of {outcome.steps}; to continue, repeat the "
             "command with --resume",
             err=True,

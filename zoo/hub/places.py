@@ -116,6 +116,8 @@ class Folder(Hub):
         """
         check_name(name)
         target = make_folder(self.path) / name
+        if target.is_symlink():
+            raise HubError(f"{target} is a link; choose another name, or delete it")
         destination, source = target.resolve(), folder.resolve()
         if destination == source:
             raise HubError(f"{folder} is already published: it is the model's folder in this hub")
