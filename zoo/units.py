@@ -89,6 +89,7 @@ def scale(frames: Tensor | np.ndarray, data: Data, like: Tensor) -> Tensor:
             f"got frames of type {type(frames).__name__}; expected a torch tensor, a numpy array "
             "or an xarray.DataArray"
         )
+    _check_kind(frames)
     if frames.ndim not in (3, 4, 5):
         raise DataError(
             f"got frames of shape {tuple(frames.shape)}; expected (B, T, C, H, W), or for one "
@@ -210,14 +211,39 @@ def duration(time: float) -> str:
     return f"{time:g} s"
 
 
-def _to_tensor(frames: Tensor | np.ndarray) -> Tensor:
+def _check_kind(frames: Tensor | np.ndarray) -> None:
+    """Raise DataError unless frames are a plain array of real numbers."""
+    if isinstance(frames, np.ma.MaskedArray):
+        raise DataError(
+            "got frames as a masked array; expected NaN for missing values: frames.filled(np.nan)"
+        )
     if isinstance(frames, np.ndarray):
-        if frames.dtype.kind in "iufb":
-            # torch needs a writable array in native byte order without negative strides.
-            return torch.from_numpy(np.array(frames, frames.dtype.newbyteorder("="), order="C"))
-    elif not frames.is_complex():
+        real, kind = frames.dtype.kind in "iufb", ""
+    else:
+        real = not frames.is_complex()
+        kind = (
+            "nested " * frames.is_nested
+            + "quantized " * frames.is_quantized
+            + f"{str(frames.layout).removeprefix('torch.')} " * (frames.layout != torch.strided)
+            + "meta " * frames.is_meta
+        )
+    if kind:
+        raise DataError(
+            f"got a {kind}tensor; expected a dense tensor of numbers: convert it with to_dense(), "
+            "dequantize() or to_padded_tensor()"
+        )
+    if not real:
+        raise DataError(f"got frames of dtype {frames.dtype}; expected real numbers")
+
+
+def _to_tensor(frames: Tensor | np.ndarray) -> Tensor:
+    if not isinstance(frames, np.ndarray):
         return frames
-    raise DataError(f"got frames of dtype {frames.dtype}; expected real numbers")
+    dtype = frames.dtype.newbyteorder("=")
+    if dtype.kind == "f" and dtype.itemsize > 8:  # torch has no longdouble
+        dtype = np.dtype(np.float64)
+    # torch needs a writable array in native byte order without negative strides.
+    return torch.from_numpy(np.array(frames, dtype, order="C"))
 
 
 def _is_uint8(frames: Tensor | np.ndarray, data: Data) -> bool:
