@@ -121,7 +121,7 @@ def rydl(folder: Path) -> None:
 
     with h5py.File(folder / "RYDL.hdf5", "w") as file:
         for time_, frame in zip(TIMES, FRAMES, strict=True):
-            file[f"{time_:%Y%m%d%H%M}"] = frame / np.float32(100)
+            file[f"2014{time_:%m%d%H%M}"] = frame / np.float32(100)
 
 
 def odim(folder: Path) -> None:
@@ -175,7 +175,8 @@ def meteonet(folder: Path) -> None:
 def taxibj(folder: Path) -> None:
     import h5py
 
-    dates = [f"202001{day:02}{slot:02}".encode() for day in (1, 2) for slot in range(1, 49)]
+    days = np.datetime64("2015-01-01") + np.arange(30)
+    dates = [f"{str(day).replace('-', '')}{n:02}".encode() for day in days for n in range(1, 49)]
     flow = np.random.default_rng(0).random((len(dates), 2, 8, 8), np.float32)
     with h5py.File(folder / "BJ16_M32x32_T30_InOut.h5", "w") as file:
         file["data"], file["date"] = flow, dates

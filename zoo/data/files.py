@@ -203,6 +203,8 @@ def to_pixels(frames: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def check_numbers(path: str | Path, dtype: np.dtype) -> None:
     """Raise DataError for an array that does not contain real numbers."""
+    if dtype.hasobject:
+        raise DataError(f"{path}: contains Python objects, expected numbers; convert with astype")
     if dtype.kind not in "biuf":
         raise DataError(f"{path}: got dtype {dtype}, expected numbers; convert with astype")
 
