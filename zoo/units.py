@@ -93,6 +93,7 @@ def scale(frames: Tensor | np.ndarray, data: Data, like: Array) -> Array:
             f"got frames of type {type(frames).__name__}; expected a torch tensor, a numpy array "
             "or an xarray.DataArray"
         )
+    _check_kind(frames)
     if frames.ndim not in (3, 4, 5):
         raise DataError(
             f"got frames of shape {tuple(frames.shape)}; expected (B, T, C, H, W), or for one "
@@ -226,18 +227,44 @@ def _library(x: object) -> Any:
     return sys.modules["torch"] if _is_tensor(x) else np
 
 
-def _convert(frames: Tensor | np.ndarray, like: Array) -> Array:
+def _convert(frames: Any, like: Any) -> Any:
     """Return frames as a tensor or an array, as `like` is, with its device and dtype."""
-    if isinstance(frames, np.ndarray):
-        if frames.dtype.kind in "iufb":
-            if isinstance(like, np.ndarray):
-                return frames.astype(like.dtype)
-            # torch needs a writable array in native byte order without negative strides.
-            plain = np.array(frames, frames.dtype.newbyteorder("="), order="C")
-            return _library(like).from_numpy(plain).to(device=like.device, dtype=like.dtype)
-    elif not frames.is_complex():
+    if not isinstance(frames, np.ndarray):
         return frames.to(device=like.device, dtype=like.dtype)
-    raise DataError(f"got frames of dtype {frames.dtype}; expected real numbers")
+    if isinstance(like, np.ndarray):
+        return frames.astype(like.dtype)
+    dtype = frames.dtype.newbyteorder("=")
+    if dtype.kind == "f" and dtype.itemsize > 8:  # torch has no longdouble
+        dtype = np.dtype(np.float64)
+    # torch needs a writable array in native byte order without negative strides.
+    plain = np.array(frames, dtype, order="C")
+    return _library(like).from_numpy(plain).to(device=like.device, dtype=like.dtype)
+
+
+def _check_kind(frames: Tensor | np.ndarray) -> None:
+    """Raise DataError unless frames are a plain array of real numbers."""
+    if isinstance(frames, np.ma.MaskedArray):
+        raise DataError(
+            "got frames as a masked array; expected NaN for missing values: frames.filled(np.nan)"
+        )
+    if isinstance(frames, np.ndarray):
+        real, kind = frames.dtype.kind in "iufb", ""
+    else:
+        real, layout = not frames.is_complex(), str(frames.layout).removeprefix("torch.")
+        kind = (
+            "nested " * frames.is_nested
+            + "quantized " * frames.is_quantized
+            + f"{str(frames.layout).removeprefix('torch.')} "
+            * (str(frames.layout) != "torch.strided")
+            + "meta " * frames.is_meta
+        )
+    if kind:
+        raise DataError(
+            f"got a {kind}tensor; expected a dense tensor of numbers: convert it with to_dense(), "
+            "dequantize() or to_padded_tensor()"
+        )
+    if not real:
+        raise DataError(f"got frames of dtype {frames.dtype}; expected real numbers")
 
 
 def _is_uint8(frames: Tensor | np.ndarray, data: Data) -> bool:

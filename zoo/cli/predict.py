@@ -99,7 +99,7 @@ def _load(model: str, device: str, any_plugin: bool) -> Forecaster | OnnxForecas
 
 def _check_formats(input: Path, output: Path, *, is_folder_of_data: bool) -> bool:
     """Return whether the input has coordinates; raise ConfigError if the output does not fit."""
-    from zoo.data.files import check_writable
+    from zoo.data.files import WRITABLE, check_writable
     from zoo.errors import ConfigError
     from zoo.labeled import LABELED
 
@@ -110,7 +110,7 @@ def _check_formats(input: Path, output: Path, *, is_folder_of_data: bool) -> boo
             f"{input} and {output}: either both are files with coordinates "
             f"({', '.join(LABELED)}) or neither; write {expected}"
         )
-    check_writable(output.with_suffix(".npy") if output.suffix in LABELED else output)
+    check_writable(output, (*WRITABLE, *LABELED))
     return labeled or is_folder_of_data
 
 
@@ -147,7 +147,8 @@ def read_past(
         shape = forecaster.config.data.size  # things are as large as they were in training
     else:
         shape = None if size == "original" else parse_size(size)
-    frames = read_frames(input, channels=forecaster.config.in_channels, size=shape)
+    channels, part = forecaster.config.in_channels, slice(input_frames)
+    frames = read_frames(input, channels=channels, size=shape, part=part)
     length = frames.shape[-4]
     if input_frames is not None and length < input_frames:
         raise DataError(f"{input} has {length} frames; --input-frames asks for {input_frames}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -12,11 +13,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from zoo.errors import DataError, shorten
+from zoo.inputs import check_file, decoding
 
 __all__ = ["read_tensors"]
 
 #: Keys of the tensors in the checkpoints of Lightning, accelerate and plain loops.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net_param")
+
+#: Wrappers around wrappers that are removed, at most.
+DEEPEST = 8
 
 #: Prefixes that DDP, torch.compile and Lightning add to every name.
 PREFIXES = ("module.", "_orig_mod.", "model.", "method.")
@@ -31,8 +36,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         DataError: If the file is missing or corrupt, contains code, or contains no tensors.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: file not found")
+    check_file(path)
+    _check_packed(path)
     try:
         if path.suffix == ".safetensors":
             checkpoint: object = load_file(path)
@@ -42,8 +47,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a corrupt file can raise anything
         raise DataError(_explain(path, error)) from None
-    while isinstance(checkpoint, dict):
-        inner = [checkpoint[key] for key in WRAPPERS if isinstance(checkpoint.get(key), dict)]
+    for _ in range(DEEPEST):  # a dict may contain itself
+        inner: list[object] = []
+        if isinstance(checkpoint, dict):
+            inner = [checkpoint[key] for key in WRAPPERS if isinstance(checkpoint.get(key), dict)]
         if not inner:
             break
         checkpoint = inner[0]
@@ -58,12 +65,31 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _is_weight(value: object) -> bool:
+    """Return whether a value is a plain tensor whose numbers are all in the file."""
     return (
         isinstance(value, Tensor)
         and value.is_floating_point()
         and value.layout == torch.strided
         and value.device.type == "cpu"
+        and not value.is_nested
+        and value.numel() * value.itemsize <= value.untyped_storage().nbytes()
     )
+
+
+def _check_packed(path: Path) -> None:
+    """Raise DataError for a zip archive with compressed entries, which torch never writes.
+
+    They could unpack to any number of bytes.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with decoding(path, "copy it again"), zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > path.stat().st_size:
+        raise DataError(
+            f"{path} is compressed, which a checkpoint never is: its entries have {size:,} bytes; "
+            "copy it again"
+        )
 
 
 def _unwrap(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

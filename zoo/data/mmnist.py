@@ -1,6 +1,5 @@
 """Moving MNIST: handwritten digits that move on straight lines and bounce off the frame."""
 
-import gzip
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +13,8 @@ from torch import Tensor
 
 from zoo.config import Data
 from zoo.data.dataset import FrameDataset, RemoteFile
-from zoo.data.decoding import decoding
 from zoo.errors import ConfigError, DataError
+from zoo.inputs import check_bytes, decoding, open_bytes
 
 __all__ = ["TEST_SHA256", "MovingMNIST"]
 
@@ -29,6 +28,7 @@ MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist",
     "https://storage.googleapis.com/cvdf-datasets/mnist",
 )
+HEADER = 16  # bytes
 DIGIT = 28  # pixels, height and width
 SPEEDS = (2, 3, 4, 5, 6)  # pixels a frame
 LARGEST = 2**24  # pixels of a sequence
@@ -212,21 +212,27 @@ def _uniform(*words: int | np.ndarray) -> np.ndarray:
 
 def _read_images(root: Path, name: str) -> np.ndarray:
     """Return the images of an idx file, gzipped or not, as uint8 (count, 28, 28)."""
-    path = next((p for p in (root / f"{name}.gz", root / name) if p.is_file()), None)
+    path = next((p for p in (root / f"{name}.gz", root / name) if p.exists()), None)
     if path is None:
         raise DataError(
             f"no {name}.gz in {root}: run zoo data fetch mmnist, or set ZOO_DATA to the folder "
             "that contains mnist/"
         )
-    with decoding(path):
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    magic, count, *shape = np.frombuffer(content[:16].ljust(16, b"\0"), dtype=">u4").tolist()
-    if magic != 0x803 or shape != [DIGIT, DIGIT] or count < 1:
-        raise DataError(f"{path} is not an idx file of {DIGIT}×{DIGIT} images; download it again")
-    if len(content) != 16 + count * DIGIT**2:
+    with decoding(path), open_bytes(path) as file:
+        header = file.read(HEADER).ljust(HEADER, b"\0")
+        magic, count, *shape = np.frombuffer(header, dtype=">u4").tolist()
+        if magic != 0x803 or shape != [DIGIT, DIGIT] or count < 1:
+            raise DataError(
+                f"{path} is not an idx file of {DIGIT}×{DIGIT} images; download it again"
+            )
+        size = count * DIGIT**2
+        check_bytes(path, size)
+        content = file.read(size + 1)
+    if len(content) != size:
+        found = f"{len(content):,}" if len(content) < size else "more"
         raise DataError(
-            f"{path} has {len(content):,} bytes, expected {16 + count * DIGIT**2:,} for "
-            f"{count:,} images; download it again"
+            f"{path} has {found} bytes after its header, expected {size:,} for {count:,} images; "
+            "download it again"
         )
-    pixels = np.frombuffer(content, dtype=np.uint8, offset=16)
+    pixels = np.frombuffer(content, dtype=np.uint8)
     return rearrange(pixels, "(n h w) -> n h w", h=DIGIT, w=DIGIT)
