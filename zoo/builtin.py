@@ -6,7 +6,8 @@ finding one object imports only its module.
 
 from __future__ import annotations
 
-from zoo.plugins import hookimpl
+from zoo.openstl import checkpoints
+from zoo.plugins import Pretrained, hookimpl
 
 
 @hookimpl
@@ -48,6 +49,12 @@ def zoo_dialects() -> dict[str, str]:
         "openstl": "zoo.convert.openstl:openstl",
         "predrnn": "zoo.convert.openstl:predrnn",
     }
+
+
+@hookimpl
+def zoo_pretrained() -> dict[str, Pretrained]:
+    """Offer checkpoints of other projects. The zoo's own models are not here but in cards/."""
+    return checkpoints()
 
 
 @hookimpl

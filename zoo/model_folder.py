@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from zoo.atomic import write_json
+from zoo.atomic import atomic_path, write_json
 from zoo.config import Config
 from zoo.errors import HubError
 
@@ -29,6 +29,7 @@ __all__ = [
     "read_text",
     "update_metrics",
     "writable_part",
+    "write_config",
 ]
 
 WEIGHTS = "model.safetensors"
@@ -118,6 +119,12 @@ def read_config(folder: Path) -> Config:
             "upgrade it: pip install -U spatiotemporal-zoo"
         )
     return Config.parse(values, source=str(path))
+
+
+def write_config(folder: Path, config: Config) -> None:
+    """Write config.json of a model folder, atomically."""
+    with atomic_path(folder / "config.json") as temporary:
+        temporary.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.config import Data
+from zoo.config import Data, Standardization
 from zoo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ __all__ = [
     "Array",
     "Frames",
     "check_data",
+    "clip",
     "clips",
     "duration",
     "is_same_unit",
@@ -46,13 +47,22 @@ def to_unit_interval(x: Tensor, data: Data) -> Tensor:
     """Convert values in the unit of the data to the model's scale; any shape, NaN stays NaN.
 
     `data.low` and `data.high` become 0 and 1, and values beyond them stay beyond. Reflectivity,
-    and rain converted to it, is clipped to [0, 1], as published.
+    and rain converted to it, is clipped to [0, 1], as published. Standardized data get mean 0 and
+    standard deviation 1; their shape is (…, C, H, W).
     """
+    if data.standardization is not None:
+        mean, std = _moments(x, data.standardization)
+        return (x - mean) / std
     if (z := data.reflectivity) is None:
         x = (x - data.low) / (data.high - data.low)
         return x.clamp(0, 1) if clips(data) else x
     dbz = 10 * (z.a * x.clamp(min=0) ** z.b).log10()  # −∞ without rain
     return ((dbz - z.low) / (z.high - z.low)).clamp(0, 1)
+
+
+def clip(x: Tensor, data: Data) -> Tensor:
+    """Clip values on the model's scale to [0, 1], unless the data are standardized."""
+    return x.clamp(0, 1) if data.standardization is None else x
 
 
 def clips(data: Data) -> bool:
@@ -64,7 +74,10 @@ def clips(data: Data) -> bool:
 
 
 def to_physical(x: Tensor, data: Data) -> Tensor:
-    """Convert the model's scale to the unit of the data; any shape, NaN stays NaN."""
+    """Convert the model's scale to the unit of the data, as in :func:`to_unit_interval`."""
+    if data.standardization is not None:
+        mean, std = _moments(x, data.standardization)
+        return x * std + mean
     if (z := data.reflectivity) is None:
         return x * (data.high - data.low) + data.low
     dbz = x * (z.high - z.low) + z.low
@@ -73,7 +86,7 @@ def to_physical(x: Tensor, data: Data) -> Tensor:
 
 
 def scale(frames: Tensor | np.ndarray, data: Data, like: Tensor) -> Tensor:
-    """Convert frames in the unit of the data to (B, T, C, H, W) in [0, 1], clipped.
+    """Convert frames in the unit of the data to (B, T, C, H, W) on the model's scale, clipped.
 
     Args:
         frames: (B, T, C, H, W), (T, C, H, W) or (T, H, W); pictures also as uint8.
@@ -108,12 +121,12 @@ def scale(frames: Tensor | np.ndarray, data: Data, like: Tensor) -> Tensor:
             f"got frames from {float(known.min()):g} to {float(known.max()):g}; expected "
             "intensities from 0 to 1, or uint8 from 0 to 255"
         )
-    return to_unit_interval(x, data).clamp(0, 1)
+    return clip(to_unit_interval(x, data), data)
 
 
 def unscale(x: Tensor, data: Data, like: Array) -> Array:
     """Convert clipped (B, T, C, H, W) to the unit of the data, in the form of `like`."""
-    x = x.clamp(0, 1)
+    x = clip(x, data)
     x = (x * 255).round().to(torch.uint8) if _is_uint8(like, data) else to_physical(x, data)
     if like.ndim < 5:
         x = x.squeeze(0)  # (1, T, C, H, W) to (T, C, H, W)
@@ -208,6 +221,15 @@ def duration(time: float) -> str:
         if time >= size and time % size == 0:
             return f"{time / size:g} {name}"
     return f"{time:g} s"
+
+
+def _moments(x: Tensor, standardization: Standardization) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation, each (C, 1, 1) or (1, 1, 1), for `x` (…, C, H, W)."""
+    mean, std = (
+        torch.tensor(values, dtype=x.dtype, device=x.device)[:, None, None]
+        for values in (standardization.mean, standardization.std)
+    )
+    return mean, std
 
 
 def _to_tensor(frames: Tensor | np.ndarray) -> Tensor:

@@ -17,7 +17,7 @@ def info(model: str, as_json: bool) -> None:
 
     For an architecture, show the default options and its pretrained models.
     """
-    from zoo.hub import load, pretrained_models, pull
+    from zoo.hub import find_pretrained, load, pretrained_models, pull
     from zoo.model_folder import read_metrics
     from zoo.registry import ALIASES, architectures, create
 
@@ -38,6 +38,8 @@ def info(model: str, as_json: bool) -> None:
         }
         if metrics := read_metrics(folder):
             facts["metrics"] = metrics
+        if (found := find_pretrained(model)) and found[0].scores:
+            facts[f"published by {found[0].origin}"] = dict(found[0].scores)
     facts["parameters"] = sum(p.numel() for p in forecaster.parameters())
     facts["config"] = forecaster.config.model_dump(mode="json")
     if as_json:
