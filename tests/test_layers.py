@@ -27,7 +27,7 @@ LAYERS = [
     ["data", "metrics"],
     ["baselines", "protocol"],
     ["evaluate"],
-    ["inspect", "bench"],
+    ["inspect", "bench", "verify"],
     ["train"],
     ["testing", "check", "scaffold"],
     ["cli"],

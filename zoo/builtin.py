@@ -78,4 +78,5 @@ def zoo_commands() -> dict[str, str]:
         "runs": "zoo.cli.runs:runs",
         "search": "zoo.cli.search:search",
         "train": "zoo.cli.train:train",
+        "verify": "zoo.cli.verify:verify",
     }
