@@ -222,6 +222,19 @@ def test_model_trained_on_another_scale_is_converted(root: Path, models: Path) -
         assert got["mse_unit"] == pytest.approx(float(error.mean()), rel=1e-4)
 
 
+def test_standardized_model_reads_standardized_frames(root: Path, models: Path) -> None:
+    torch.manual_seed(0)
+    scale = {"high": 1.0, "standardization": {"mean": (5.0,), "std": (2.0,)}}
+    data = Data.parse({**load(models / "one").config.data.model_dump(), **scale}, source="")
+    model = zoo.create("convlstm", hidden=4, layers=2, data=data)
+    got = evaluate(model, root=root, thresholds=(), sequences=1)["forecast"]["model"]
+    frames = np.load(root / "arrays/rain.npz")["rain"]
+    past, truth = frames[24:27], torch.from_numpy(frames[27:29])
+    forecast = torch.from_numpy(model.predict(np.where(past < 0, np.nan, past), 2))
+    error = ((forecast - truth) ** 2)[truth >= 0]
+    assert got["mse_unit"] == pytest.approx(float(error.mean()), rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"), [({"unit": "K"}, "'K'"), ({"time_step": 600.0}, "10 min.* 5 min")]
 )

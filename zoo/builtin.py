@@ -6,7 +6,8 @@ finding one object imports only its module.
 
 from __future__ import annotations
 
-from zoo.plugins import hookimpl
+from zoo.openstl import checkpoints
+from zoo.plugins import Pretrained, hookimpl
 
 
 @hookimpl
@@ -51,6 +52,12 @@ def zoo_dialects() -> dict[str, str]:
 
 
 @hookimpl
+def zoo_pretrained() -> dict[str, Pretrained]:
+    """Offer checkpoints of other projects. The zoo's own models are not here but in cards/."""
+    return checkpoints()
+
+
+@hookimpl
 def zoo_commands() -> dict[str, str]:
     """Offer the commands of the command line."""
     return {
@@ -75,4 +82,5 @@ def zoo_commands() -> dict[str, str]:
         "runs": "zoo.cli.runs:runs",
         "search": "zoo.cli.search:search",
         "train": "zoo.cli.train:train",
+        "verify": "zoo.cli.verify:verify",
     }

@@ -28,6 +28,7 @@ __all__ = [
     "Data",
     "PluginSource",
     "Reflectivity",
+    "Standardization",
     "Validated",
 ]
 
@@ -146,6 +147,26 @@ class Reflectivity(Validated):
         return self
 
 
+class Standardization(Validated):
+    """Scaling to mean 0 and standard deviation 1, for each channel or for all. Nothing is clipped.
+
+    Attributes:
+        mean: the means, in the unit of the data.
+        std: the standard deviations.
+    """
+
+    mean: Annotated[tuple[float, ...], Field(min_length=1, max_length=LARGEST_COUNT)] = (0.0,)
+    std: Annotated[
+        tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1, max_length=LARGEST_COUNT)
+    ] = (1.0,)
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Standardization:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"there are {len(self.mean)} means and {len(self.std)} deviations")
+        return self
+
+
 class Data(Validated):
     """The data of a model: the meaning of its numbers, and what it was trained on.
 
@@ -157,6 +178,8 @@ class Data(Validated):
         low: the value that the model sees as 0.
         high: the value that the model sees as 1.
         reflectivity: for rain rates in mm/h, the scaling to use instead of low and high.
+        standardization: the scaling to use instead of low and high, if the model reads values with
+            mean 0 and standard deviation 1.
         missing: whether values can be missing (NaN); the model sees them as 0.
         grid_step: the grid spacing in meters.
         time_step: the time from one frame to the next in seconds.
@@ -172,6 +195,7 @@ class Data(Validated):
     low: float = 0.0
     high: float = 1.0
     reflectivity: Reflectivity | None = None
+    standardization: Standardization | None = None
     missing: bool = False
     grid_step: Annotated[float, Field(gt=0)] | None = None
     time_step: Annotated[float, Field(gt=0)] | None = None
@@ -186,6 +210,8 @@ class Data(Validated):
             raise ValueError(f"low ({self.low}) must be below high ({self.high})")
         if self.reflectivity and (self.unit, self.low, self.high) != ("mm/h", 0.0, 1.0):
             raise ValueError('reflectivity requires unit = "mm/h", and replaces low and high')
+        if self.standardization and (self.low, self.high, self.reflectivity) != (0.0, 1.0, None):
+            raise ValueError("standardization replaces low, high and reflectivity")
         return self
 
     def trusted_options(self, changes: Mapping[str, JsonValue] | None = None) -> dict[str, Any]:
@@ -212,11 +238,19 @@ class Data(Validated):
     @property
     def is_picture(self) -> bool:
         """Whether the values are intensities from 0 to 1."""
-        return (self.unit, self.low, self.high) == ("1", 0.0, 1.0)
+        plain = (self.unit, self.low, self.high) == ("1", 0.0, 1.0)
+        return plain and self.standardization is None
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The smallest and the largest value that the model can represent, in the data's unit."""
+        """The smallest and the largest value that the model can represent, in the data's unit.
+
+        Standardized data have no limits; these are four standard deviations from the mean, for
+        pictures.
+        """
+        if (s := self.standardization) is not None:
+            pairs = list(zip(s.mean, s.std, strict=True))
+            return min(m - 4 * d for m, d in pairs), max(m + 4 * d for m, d in pairs)
         if (z := self.reflectivity) is None:
             return self.low, self.high
         return 0.0, (10 ** (z.high / 10) / z.a) ** (1 / z.b)
@@ -280,6 +314,15 @@ class Config(Validated):
     plugin: PluginSource | None = None
     topology_plugin: PluginSource | None = None
     head_plugin: PluginSource | None = None
+
+    @model_validator(mode="after")
+    def _check_channels(self) -> Config:
+        s = self.data.standardization
+        if s and len(s.mean) not in (1, self.in_channels):
+            raise ValueError(
+                f"standardization is of {len(s.mean)} channels; in_channels is {self.in_channels}"
+            )
+        return self
 
     @property
     def architecture(self) -> str:

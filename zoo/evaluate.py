@@ -21,7 +21,7 @@ from zoo.memory import trim
 from zoo.metrics import FrameMetrics
 from zoo.progress import progress_bar
 from zoo.protocol import EvalData, protocol
-from zoo.units import check_data, to_physical, to_unit_interval
+from zoo.units import check_data, clip, to_physical, to_unit_interval
 
 __all__ = [
     "PRECISIONS",
@@ -163,8 +163,9 @@ def forecast_all(
 ) -> dict[str, Tensor]:
     """Forecast a batch with models and baselines.
 
-    A model reads and returns values clipped to [0, 1], as in :meth:`Forecaster.predict`; if it
-    was trained on another scale of the same unit, they are converted. Baselines read the observed
+    A model reads and returns values clipped to [0, 1], as in :meth:`Forecaster.predict`, unless
+    its data are standardized; if it was trained on another scale of the same unit, they are
+    converted. Baselines read the observed
     values, unclipped.
 
     Args:
@@ -186,9 +187,9 @@ def forecast_all(
         frames = past.to(next(model.parameters()).device)
         if converts:
             frames = to_unit_interval(to_physical(frames, data), own)
-        frames = frames.clamp(0, 1).nan_to_num(nan=0.0)
+        frames = clip(frames, own).nan_to_num(nan=0.0)
         with torch.autocast(frames.device.type, PRECISIONS[precision], enabled=precision != "fp32"):
-            forecast = model(frames, horizon).to(frames).clamp(0, 1)
+            forecast = clip(model(frames, horizon).to(frames), own)
         if converts:
             forecast = to_unit_interval(to_physical(forecast, own), data)
         forecasts[name] = forecast
@@ -280,7 +281,7 @@ def _report(
 
 
 def _scale(data: Data) -> tuple[Any, ...]:
-    return data.limits, data.reflectivity
+    return data.limits, data.reflectivity, data.standardization
 
 
 def _check_fits(name: str, model: Forecaster, data: Data) -> None:

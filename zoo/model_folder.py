@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from zoo.atomic import write_json
+from zoo.atomic import atomic_path, write_json
 from zoo.config import Config
 from zoo.errors import HubError
 
@@ -54,6 +54,7 @@ __all__ = [
     "read_text",
     "update_metrics",
     "writable_part",
+    "write_config",
 ]
 
 WEIGHTS = "model.safetensors"
@@ -240,6 +241,12 @@ def count_weights(folder: Path) -> int:
     with open_weights(path, "numpy") as file:
         names = file.keys()
         return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+
+
+def write_config(folder: Path, config: Config) -> None:
+    """Write config.json of a model folder, atomically."""
+    with atomic_path(folder / "config.json") as temporary:
+        temporary.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points, version
@@ -75,15 +75,38 @@ hookimpl = pluggy.HookimplMarker("zoo")
 
 
 class Pretrained(NamedTuple):
-    """Published weights.
+    """Published weights: a model folder at `ref`, or a checkpoint of another project at `url`.
+
+    A checkpoint is downloaded and converted when the model is pulled; no code in it is executed.
 
     Attributes:
-        ref: where they are, as :func:`zoo.pull` takes it: ``hf-hub:org/name@revision``.
-        sha256: checksum of model.safetensors, in hexadecimal; a different file is rejected.
+        ref: where the folder is, as :func:`zoo.pull` takes it: ``hf-hub:org/name@revision``.
+        sha256: checksum of model.safetensors at `ref`, or of the file at `url`, in hexadecimal; a
+            different file is rejected. If it is left out for a checkpoint, that of the first
+            download is kept, and a different one is rejected later.
+        url: address of the checkpoint.
+        dialect: the dialect that converts it.
+        options: options of the conversion, as for :func:`zoo.create`. Sizes that contradict the
+            tensors are an error.
+        architecture: its architecture, if it is not the first part of the name.
+        data: the data set it was trained on.
+        origin: the project that published the checkpoint.
+        license: the Hub's identifier of its license, such as "apache-2.0".
+        scores: scores by metric, as published there.
+        notes: paragraphs for the card.
     """
 
-    ref: str
-    sha256: str
+    ref: str = ""
+    sha256: str = ""
+    url: str = ""
+    dialect: str = ""
+    options: Mapping[str, Any] = {}
+    architecture: str = ""
+    data: str = ""
+    origin: str = ""
+    license: str = ""
+    scores: Mapping[str, float] = {}
+    notes: tuple[str, ...] = ()
 
 
 class Hooks:

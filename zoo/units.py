@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from zoo.config import Data
+from zoo.config import Data, Standardization
 from zoo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ __all__ = [
     "Array",
     "Frames",
     "check_data",
+    "clip",
     "clips",
     "duration",
     "is_same_unit",
@@ -49,14 +50,23 @@ def to_unit_interval(x: Array, data: Data) -> Array:
     """Convert values in the unit of the data to the model's scale; any shape, NaN stays NaN.
 
     `data.low` and `data.high` become 0 and 1, and values beyond them stay beyond. Reflectivity,
-    and rain converted to it, is clipped to [0, 1], as published.
+    and rain converted to it, is clipped to [0, 1], as published. Standardized data get mean 0 and
+    standard deviation 1; their shape is (…, C, H, W).
     """
+    if data.standardization is not None:
+        mean, std = _moments(x, data.standardization)
+        return (x - mean) / std
     if (z := data.reflectivity) is None:
         x = (x - data.low) / (data.high - data.low)
         return x.clip(0, 1) if clips(data) else x
     with np.errstate(divide="ignore"):
         dbz = 10 * _library(x).log10(z.a * x.clip(0) ** z.b)  # −∞ without rain
     return ((dbz - z.low) / (z.high - z.low)).clip(0, 1)
+
+
+def clip(x: Array, data: Data) -> Array:
+    """Clip values on the model's scale to [0, 1], unless the data are standardized."""
+    return x.clip(0, 1) if data.standardization is None else x
 
 
 def clips(data: Data) -> bool:
@@ -68,7 +78,10 @@ def clips(data: Data) -> bool:
 
 
 def to_physical(x: Array, data: Data) -> Array:
-    """Convert the model's scale to the unit of the data; any shape, NaN stays NaN."""
+    """Convert the model's scale to the unit of the data, as in :func:`to_unit_interval`."""
+    if data.standardization is not None:
+        mean, std = _moments(x, data.standardization)
+        return x * std + mean
     if (z := data.reflectivity) is None:
         return x * (data.high - data.low) + data.low
     dbz = x * (z.high - z.low) + z.low
@@ -77,7 +90,7 @@ def to_physical(x: Array, data: Data) -> Array:
 
 
 def scale(frames: Tensor | np.ndarray, data: Data, like: Array) -> Array:
-    """Convert frames in the unit of the data to (B, T, C, H, W) in [0, 1], clipped.
+    """Convert frames in the unit of the data to (B, T, C, H, W) on the model's scale, clipped.
 
     Args:
         frames: (B, T, C, H, W), (T, C, H, W) or (T, H, W); pictures also as uint8.
@@ -113,12 +126,12 @@ def scale(frames: Tensor | np.ndarray, data: Data, like: Array) -> Array:
             f"got frames from {float(known.min()):g} to {float(known.max()):g}; expected "
             "intensities from 0 to 1, or uint8 from 0 to 255"
         )
-    return to_unit_interval(x, data).clip(0, 1)
+    return clip(to_unit_interval(x, data), data)
 
 
-def unscale(x: Tensor | np.ndarray, data: Data, like: Array) -> Array:
+def unscale(x: Any, data: Data, like: Array) -> Array:
     """Convert clipped (B, T, C, H, W) to the unit of the data, in the form of `like`."""
-    y: Any = x.clip(0, 1)
+    y: Any = clip(x, data)
     is_uint8 = _is_uint8(like, data)
     y = (y * 255).round() if is_uint8 else to_physical(y, data)
     if like.ndim < 5:
@@ -216,6 +229,15 @@ def duration(time: float) -> str:
     return f"{time:g} s"
 
 
+def _moments(x: Any, standardization: Standardization) -> tuple[Any, Any]:
+    """Return mean and standard deviation, each (C, 1, 1) or (1, 1, 1), for `x` (…, C, H, W)."""
+    mean, std = (
+        _convert(np.array(values)[:, None, None], x)
+        for values in (standardization.mean, standardization.std)
+    )
+    return mean, std
+
+
 def _is_tensor(x: object) -> bool:
     """Whether `x` is a torch tensor; if torch has not been imported, it is not."""
     torch = sys.modules.get("torch")
@@ -254,8 +276,7 @@ def _check_kind(frames: Tensor | np.ndarray) -> None:
         kind = (
             "nested " * frames.is_nested
             + "quantized " * frames.is_quantized
-            + f"{str(frames.layout).removeprefix('torch.')} "
-            * (str(frames.layout) != "torch.strided")
+            + f"{layout} " * (layout != "strided")
             + "meta " * frames.is_meta
         )
     if kind:

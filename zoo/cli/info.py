@@ -17,7 +17,7 @@ def info(model: str, as_json: bool) -> None:
 
     For an architecture, show the default options and its pretrained models.
     """
-    from zoo.hub import pretrained_models, pull
+    from zoo.hub import find_pretrained, pretrained_models, pull
     from zoo.model_folder import count_weights, read_config, read_metrics
     from zoo.registry import ALIASES, architectures, create
 
@@ -40,6 +40,8 @@ def info(model: str, as_json: bool) -> None:
         }
         if metrics := read_metrics(folder):
             facts["metrics"] = metrics
+        if (found := find_pretrained(model)) and found[0].scores:
+            facts[f"published by {found[0].origin}"] = dict(found[0].scores)
     facts["parameters"] = parameters
     facts["config"] = config.model_dump(mode="json")
     if as_json:

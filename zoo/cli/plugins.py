@@ -54,9 +54,14 @@ def plugins(as_json: bool) -> None:
 
 
 def _provided(row: dict[str, Any]) -> str:
+    from zoo.errors import shorten
     from zoo.plugins import KINDS
 
-    return "; ".join(f"{kind}: {', '.join(row[kind])}" for kind in KINDS if row.get(kind))
+    provided = {kind: row[kind] for kind in KINDS if row.get(kind)}
+    return "; ".join(
+        f"{kind}: {shorten(names) if kind == 'pretrained' else ', '.join(names)}"
+        for kind, names in provided.items()
+    )
 
 
 def _problems(plugin: Plugin) -> Iterator[str]:

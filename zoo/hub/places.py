@@ -56,12 +56,21 @@ class UnreachableError(HubError):
 
 
 class Listed(NamedTuple):
-    """A model of a hub: its name, architecture and data set, and the hub ("" if unknown)."""
+    """A model of a hub.
+
+    Attributes:
+        name: its name.
+        architecture: its architecture, "" if unknown.
+        data: its data set, "" if unknown.
+        hub: the hub.
+        published: for a checkpoint of another project, where it and its scores are from.
+    """
 
     name: str
     architecture: str
     data: str
     hub: str
+    published: str = ""
 
 
 class Hub(ABC):
