@@ -223,6 +223,7 @@ class HubServer:
             Of what came in a chunk not full (10 MiB: constants.DOWNLOAD_CHUNK_SIZE) the client
             keeps nothing: patch that to see it ask for the rest of a smaller file.
         slow: seconds to wait before each 64 KiB of a file.
+        replies: what to answer to requests for these paths.
     And to see what was done: `log`, a list of Request; `sent`, the bytes of files sent.
     """
 
@@ -234,6 +235,7 @@ class HubServer:
         self.fail_lfs: float = 0
         self.fail_status = 500
         self.cut_after: int | None = None
+        self.replies: dict[str, Reply] = {}
         self.slow = 0.0
         self.log: list[Request] = []
         self.sent = 0
@@ -280,6 +282,7 @@ class HubServer:
             "HUGGINGFACE_CO_URL_TEMPLATE": self.url + "/{repo_id}/resolve/{revision}/{filename}",
             "HF_HOME": str(home),
             "HF_HUB_CACHE": str(Path(home) / "hub"),
+            "HF_ASSETS_CACHE": str(Path(home) / "assets"),
             "HF_TOKEN_PATH": str(Path(home) / "token"),
             "HF_HUB_DISABLE_XET": True,
             "HF_HUB_OFFLINE": False,
@@ -401,6 +404,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise RefusedError(401, "Invalid credentials in Authorization header")
         url = urlsplit(self.path)
         self.query = parse_qs(url.query)
+        if url.path in self.hub.replies:
+            return self.hub.replies[url.path]
         for methods, pattern, function, write in _ROUTES:
             match = pattern.fullmatch(url.path)
             if match and self.command in methods.split():

@@ -117,6 +117,13 @@ def test_config_is_frozen():
         ({"cell": "c", "data": {"low": float("nan")}}, "data.low"),
         ({"cell": "c", "data": {"high": float("inf")}}, "data.high"),
         ({"cell": "c", "data": {"size": [4]}}, "data.size"),
+        ({"cell": "c", "data": {"standardization": {"std": [0.0]}}}, "data.standardization.std"),
+        ({"cell": "c", "data": {"standardization": {"mean": [1.0, 2.0]}}}, "2 means"),
+        ({"cell": "c", "data": {"standardization": {}, "high": 9.0}}, "standardization"),
+        (
+            {"cell": "c", "data": {"standardization": {"mean": [1.0, 2.0], "std": [1.0, 1.0]}}},
+            "2 channels",
+        ),
         ({"cell": "c", "plugin": {"distribution": "x"}}, "plugin.version"),
         (
             {"cell": "c", "plugin": {"distribution": "x; rm -rf ~", "version": "1"}},
@@ -196,3 +203,9 @@ def test_create_with_data():
     assert model.config.data == Data(unit="K", low=200, high=300)
     assert not model.config.data.is_picture
     assert Data().is_picture
+
+
+def test_limits_of_standardized_data_are_four_deviations_from_the_mean():
+    data = Data(standardization={"mean": (1.0, 10.0), "std": (1.0, 2.0)})
+    assert not data.is_picture
+    assert data.limits == (-3, 18)

@@ -15,11 +15,13 @@ from zoo.plugins import DISTRIBUTION, Pretrained, hookimpl
 if TYPE_CHECKING:
     from zoo.cell import Place, RecurrentCell, Step
     from zoo.config import Config, Data
+    from zoo.exporting.export import export
     from zoo.forecast import Forecaster
     from zoo.head import Head
     from zoo.hub import list_models, load, pull, save
     from zoo.losses import Loss
-    from zoo.ops import convolution, warp
+    from zoo.ops import convolution, tanh, warp
+    from zoo.options import KernelSize
     from zoo.registry import create
     from zoo.scores import Metric
     from zoo.topology import Topology
@@ -29,6 +31,7 @@ __all__ = [
     "Data",
     "Forecaster",
     "Head",
+    "KernelSize",
     "Loss",
     "Metric",
     "Place",
@@ -39,11 +42,13 @@ __all__ = [
     "ZooError",
     "convolution",
     "create",
+    "export",
     "hookimpl",
     "list_models",
     "load",
     "pull",
     "save",
+    "tanh",
     "warp",
 ]
 
@@ -54,6 +59,7 @@ _HOMES = {
     "Data": "zoo.config",
     "Forecaster": "zoo.forecast",
     "Head": "zoo.head",
+    "KernelSize": "zoo.options",
     "Loss": "zoo.losses",
     "Metric": "zoo.scores",
     "Place": "zoo.cell",
@@ -62,10 +68,12 @@ _HOMES = {
     "Topology": "zoo.topology",
     "convolution": "zoo.ops",
     "create": "zoo.registry",
+    "export": "zoo.exporting.export",
     "list_models": "zoo.hub",
     "load": "zoo.hub",
     "pull": "zoo.hub",
     "save": "zoo.hub",
+    "tanh": "zoo.ops",
     "warp": "zoo.ops",
 }
 

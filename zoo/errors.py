@@ -32,6 +32,10 @@ __all__ = [
 ]
 
 
+#: The longest name that suggestions are made for, as comparing takes quadratic time.
+LONGEST_NAME = 200
+
+
 class ZooError(Exception):
     """An error that the caller can fix.
 
@@ -66,12 +70,15 @@ class PluginError(ZooError):
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """A suggestion for a mistyped name: " (did you mean a, b?)", or "" without a close match."""
+    if len(name) > LONGEST_NAME:
+        return ""
     close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
     return f" (did you mean {', '.join(close)}?)" if close else ""
 
 
 def shorten(names: Iterable[str]) -> str:
-    """The first three names, and how many more there are."""
+    """The first three names, each on one line of limited length, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    shown = (name[:LONGEST_NAME] for name in names[:3])
+    return ", ".join(name if name.isprintable() else ascii(name) for name in shown) + more

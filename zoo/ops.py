@@ -1,6 +1,8 @@
-"""Operations that several cells and heads share: convolution with options, and warping."""
+"""Operations that several cells and heads share: convolution with options, tanh, and warping."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo.errors import ConfigError
 
-__all__ = ["convolution", "warp"]
+__all__ = ["convolution", "tanh", "warp"]
 
 
 def convolution(
@@ -23,8 +25,12 @@ def convolution(
 ) -> nn.Module:
     """Return a k×k convolution that keeps the size of its input, which it pads with zeros.
 
+    It takes one feature map or several, W ∗ [x, h], which it concatenates. In training this needs
+    less memory than ``torch.cat``: the concatenation is not kept for the backward pass, but
+    repeated.
+
     Args:
-        inputs: Number of input channels.
+        inputs: Number of input channels, of all feature maps together.
         outputs: Number of output channels.
         kernel_size: k, odd.
         bias: Whether the convolution adds a bias.
@@ -33,12 +39,12 @@ def convolution(
         size: (H, W) of the feature maps. Required by `norm`.
 
     Returns:
-        A module from (B, inputs, H, W) to (B, outputs, H, W).
+        A module from one or more (B, C, H, W) to (B, outputs, H, W).
 
     Raises:
         ConfigError: If `norm` is set and `size` is missing.
     """
-    conv = nn.Conv2d(inputs, outputs, kernel_size, padding="same", bias=bias)
+    conv = JointConvolution(inputs, outputs, kernel_size, padding="same", bias=bias)
     if not norm:
         return conv
     if size is None:
@@ -46,7 +52,126 @@ def convolution(
             "layer normalization has weights for every pixel and needs the size of the frames: "
             "pass size=[HEIGHT, WIDTH], or norm=False"
         )
-    return nn.Sequential(conv, nn.LayerNorm([outputs, *size]))
+    return _Normalized(conv, nn.LayerNorm([outputs, *size]))
+
+
+class JointConvolution(nn.Conv2d):
+    """A convolution of the concatenation of feature maps; see :func:`convolution`."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return W ∗ [inputs] + b."""
+        if len(inputs) == 1:
+            return super().forward(*inputs)
+        odd = all(k % 2 for k in self.kernel_size)
+        if odd and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            dtype = _autocast_dtype(inputs[0])
+            return _convolve_joint.apply(self.weight, self.bias, dtype, *inputs)
+        return super().forward(torch.cat(inputs, dim=1))
+
+
+class _Normalized(nn.Sequential):
+    """A joint convolution and its normalization."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        conv, norm = self
+        return norm(conv(*inputs))
+
+
+class _convolve_joint(torch.autograd.Function):  # noqa: N801 (a function)
+    """The convolution of a concatenation that keeps only the parts.
+
+    The parts need no further memory: they are outputs and states, which other operations keep.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None, *inputs: Tensor
+    ) -> Tensor:
+        joint, weight, bias = _cast(dtype, torch.cat(inputs, dim=1), weight, bias)
+        with torch.autocast(weight.device.type, enabled=False):
+            return F.conv2d(joint, weight, bias, padding=_padding(weight))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        weight, bias, ctx.dtype, *parts = inputs
+        ctx.outputs = None if bias is None else [len(weight)]
+        ctx.save_for_backward(weight, *parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        weight, *parts = ctx.saved_tensors
+        for_weight, for_bias, _, *for_parts = ctx.needs_input_grad
+        joint, cast_weight, _ = _cast(ctx.dtype, torch.cat(parts, dim=1), weight, None)
+        of_joint, of_weight, of_bias = torch.ops.aten.convolution_backward(
+            gradient,
+            joint,
+            cast_weight,
+            ctx.outputs,
+            *([1, 1], _padding(weight), [1, 1], False, [0, 0], 1),  # no stride and no dilation
+            [any(for_parts), for_weight, for_bias],
+        )
+        splits = [None] * len(parts)
+        if of_joint is not None:
+            sizes = [part.shape[1] for part in parts]
+            splits = [
+                split.to(part.dtype)
+                for split, part in zip(of_joint.split(sizes, dim=1), parts, strict=True)
+            ]
+        of_weight, of_bias = (
+            None if grad is None else grad.to(weight.dtype) for grad in (of_weight, of_bias)
+        )
+        return of_weight, of_bias, None, *splits
+
+
+def _autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """Return the dtype of automatic mixed precision, if it is on and casts `x`."""
+    kind = x.device.type
+    if x.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)
+
+
+def _cast(
+    dtype: torch.dtype | None, x: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    if dtype is None:
+        return x, weight, bias
+    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def _padding(weight: Tensor) -> list[int]:
+    return [k // 2 for k in weight.shape[2:]]
+
+
+def tanh(x: Tensor) -> Tensor:
+    """Return tanh(x), in float32 on a CPU as 1 − 2σ(−2x), which takes less than half the time.
+
+    The absolute error is below 2e-7.
+    """
+    if x.dtype != torch.float32 or x.device.type != "cpu" or torch.compiler.is_compiling():
+        return torch.tanh(x)
+    return _tanh.apply(x)
+
+
+class _tanh(torch.autograd.Function):  # noqa: N801 (a function)
+    """tanh from the sigmoid; keeps its result, as torch.tanh does."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return torch.mul(x, -2).sigmoid_().mul_(-2).add_(1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return torch.ops.aten.tanh_backward(gradient, y)
 
 
 def warp(x: Tensor, flow: Tensor, *, align_corners: bool = False, padding: str = "zeros") -> Tensor:

@@ -56,12 +56,21 @@ class UnreachableError(HubError):
 
 
 class Listed(NamedTuple):
-    """A model of a hub: its name, architecture and data set, and the hub ("" if unknown)."""
+    """A model of a hub.
+
+    Attributes:
+        name: its name.
+        architecture: its architecture, "" if unknown.
+        data: its data set, "" if unknown.
+        hub: the hub.
+        published: for a checkpoint of another project, where it and its scores are from.
+    """
 
     name: str
     architecture: str
     data: str
     hub: str
+    published: str = ""
 
 
 class Hub(ABC):
@@ -116,6 +125,8 @@ class Folder(Hub):
         """
         check_name(name)
         target = make_folder(self.path) / name
+        if target.is_symlink():
+            raise HubError(f"{target} is a link; choose another name, or delete it")
         destination, source = target.resolve(), folder.resolve()
         if destination == source:
             raise HubError(f"{folder} is already published: it is the model's folder in this hub")
