@@ -320,7 +320,7 @@ def test_recipes_of_the_papers_are_valid(path: Path) -> None:
 def test_recipes_in_the_documentation_are_valid(tmp_path: Path) -> None:
     text = (CARDS.parent / "docs" / "training.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 9
+    assert len(blocks) == 12
     for block in blocks:
         path = tmp_path / "recipe.toml"
         rest = "" if "[train]" in block else RECIPE[RECIPE.index("[train]") :]

@@ -107,7 +107,7 @@ def describe(recipe: Recipe, dataset: Any) -> Data:
     fields = {
         **data_of(dataset).model_dump(exclude_unset=True),
         "name": recipe.data.name,
-        "size": tuple(dataset[0].shape[-2:]),
+        "size": recipe.crop.size or tuple(dataset[0].shape[-2:]),
         "input_frames": recipe.data.input_frames,
         "horizon": recipe.data.horizon,
     }

@@ -32,6 +32,7 @@ from zoo.model_folder import WEIGHTS, update_metrics
 from zoo.progress import progress_bar
 from zoo.train.augment import augment
 from zoo.train.checkpoints import Checkpoints, verify
+from zoo.train.crops import Crops
 from zoo.train.data import describe, is_fresh, known_of, open_data
 from zoo.train.fit import find_parts
 from zoo.train.folder import Changes, affects_result, claim, identity, lock, save_recipe
@@ -47,7 +48,7 @@ from zoo.train.processes import (
 )
 from zoo.train.recipe import Recipe, read_recipe
 from zoo.train.run_file import add_start
-from zoo.train.sampling import Order, Share, ShareSampler, fed_frames, step_noise
+from zoo.train.sampling import Order, Share, ShareSampler, fed_frames, shown_frames, step_noise
 from zoo.train.validation import Validation
 
 __all__ = ["Outcome", "train"]
@@ -118,7 +119,9 @@ class _Training:
         self, recipe: Recipe, accelerator: Accelerator, run: Path, root: Path | None
     ) -> None:
         self.recipe, self.accelerator, self.run = recipe, accelerator, run
-        self.dataset = open_data(recipe, root)
+        self.dataset = self.samples = open_data(recipe, root)
+        if recipe.crop.size is not None:
+            self.samples = Crops(self.dataset, recipe.crop, recipe.train.seed)
         self.order = Order(
             len(self.dataset),
             recipe.train.batch_size,
@@ -138,7 +141,8 @@ class _Training:
         if recipe.memory.fit:
             rows = -(-recipe.train.batch_size // accelerator.num_processes)
             objective = accelerator.unwrap_model(self.objective)
-            self.parts = find_parts(objective, self.dataset[0], rows, self.parts, accelerator)
+            sample = self.samples[0 if recipe.crop.size is None else (0, 0)]
+            self.parts = find_parts(objective, sample, rows, self.parts, accelerator)
         self.checkpoints = Checkpoints(
             run / "checkpoints",
             accelerator,
@@ -246,10 +250,17 @@ class _Training:
     def _loader(self) -> DataLoader[Tensor]:
         """Load this process's share of the remaining batches."""
         accelerator = self.accelerator
-        rank, processes = accelerator.process_index, accelerator.num_processes
+        sampler = ShareSampler(
+            self.order,
+            self.outcome.step,
+            self.steps,
+            accelerator.process_index,
+            accelerator.num_processes,
+            drawn=self.recipe.crop.size is not None,
+        )
         return DataLoader(
-            self.dataset,
-            batch_sampler=ShareSampler(self.order, self.outcome.step, self.steps, rank, processes),
+            self.samples,
+            batch_sampler=sampler,
             num_workers=self.recipe.data.workers,
             pin_memory=accelerator.device.type == "cuda",
             # Each loader draws from its generator, and a resumed run creates more loaders: keep
@@ -273,8 +284,10 @@ class _Training:
         config, members = self.model.config, self.members
         known = known_of(config, self.dataset, chosen, sequences)
         noise = step_noise(self.recipe, config, number, members)[share.rows]
+        frames = shown_frames(self.recipe, number, self.steps)
+        sequences, fed, known = sequences[:, :frames], fed[:, : frames - 1], known[:, : frames - 1]
         self.schedule.step_update(number)
-        losses = self._backward((sequences, fed, known, noise), share.weights)
+        losses = self._backward((sequences, fed, known, noise[:, :, : frames - 1]), share.weights)
         # All processes must agree on the loss and on stopping.
         local = torch.stack([losses @ share.weights, torch.tensor(float(should_stop()))])
         loss, stop = accelerator.reduce(local.to(accelerator.device)).tolist()
@@ -457,6 +470,8 @@ def _check_inputs(recipe: Recipe, config: Config, dataset: Any) -> None:
             f"the frames have {shape[1]} channels; set model.in_channels={shape[1]} (now "
             f"{config.in_channels})"
         )
+    if config.static and recipe.crop.size is not None:
+        raise ConfigError("static maps belong to whole frames; remove [crop] or model.static")
     if config.static and config.size != shape[-2:]:
         raise ConfigError(
             f"the frames are {shape[-2]}×{shape[-1]}, but model.size is {config.size}; static maps "

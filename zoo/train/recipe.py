@@ -18,9 +18,11 @@ from zoo.model_folder import LARGEST_RECIPE, parse_toml, read_limited
 
 __all__ = [
     "AugmentRecipe",
+    "CropRecipe",
     "Curve",
     "DataRecipe",
     "EvaluationRecipe",
+    "HorizonCurve",
     "LossRecipe",
     "MemoryRecipe",
     "Recipe",
@@ -180,6 +182,36 @@ class Curve(Validated):
         return self.end + (self.start - self.end) * remaining
 
 
+class HorizonCurve(Validated):
+    """A horizon that grows in the course of the training.
+
+    Attributes:
+        start: forecast frames up to the step `begin`.
+        begin: the step at which the horizon begins to grow, linearly.
+        until: the step from which on it is `data.horizon`; by default the last step.
+    """
+
+    start: Count = 1
+    begin: Natural = 0
+    until: Natural | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> HorizonCurve:
+        if self.until is not None and self.until < self.begin:
+            raise ValueError(f"until ({self.until}) must not be before begin ({self.begin})")
+        return self
+
+    def at(self, step: int, steps: int, horizon: int) -> int:
+        """Return the number of forecast frames at a step of a run of `steps` steps."""
+        until = steps - 1 if self.until is None else self.until
+        if step >= until or self.start >= horizon:
+            return horizon
+        if step <= self.begin:
+            return self.start
+        progress = (step - self.begin) / (until - self.begin)
+        return self.start + int(progress * (horizon - self.start))
+
+
 class SamplingRecipe(Validated):
     """How often the network is fed true frames in training instead of its own predictions.
 
@@ -191,11 +223,14 @@ class SamplingRecipe(Validated):
             linearly. "none": true inputs, no true frames in the forecast.
         inputs: curve for the inputs, overrides that of `kind`. The first frame is always true.
         forecast: curve for the forecast, overrides that of `kind`.
+        horizon: the growing number of forecast frames of the training sequences; by default they
+            are always whole.
     """
 
     kind: Literal["scheduled", "reverse", "none"] = "scheduled"
     inputs: Curve | None = None
     forecast: Curve | None = None
+    horizon: HorizonCurve | None = None
 
     def curves(self, steps: int, fall: int | None = None) -> tuple[Curve, Curve]:
         """Return the curves of the inputs and of the forecast.
@@ -321,6 +356,34 @@ class AugmentRecipe(Validated):
         return self != AugmentRecipe()
 
 
+class CropRecipe(Validated):
+    """Training on random crops of the frames, at full resolution. Default: whole frames.
+
+    Validation uses whole frames.
+
+    Attributes:
+        size: height and width of the crops.
+        candidates: number of places that are drawn for each crop, of which one is chosen.
+        prefer: the importance of a place, which its probability is proportional to: "any", "wet"
+            (the mean of its scaled values), or "moving" (their mean change from frame to frame).
+    """
+
+    size: tuple[Count, Count] | None = None
+    candidates: Annotated[int, Field(ge=1, le=64)] = 1
+    prefer: Literal["any", "wet", "moving"] = "any"
+
+    @model_validator(mode="after")
+    def _check(self) -> CropRecipe:
+        if self.size is None and self != CropRecipe.model_construct():
+            raise ValueError("candidates and prefer need the size of the crops: set size")
+        if (self.prefer == "any") != (self.candidates == 1):
+            raise ValueError(
+                f'prefer = "{self.prefer}" and candidates = {self.candidates} do not fit: several '
+                'candidates are for "wet" and "moving" crops'
+            )
+        return self
+
+
 class EvaluationRecipe(Validated):
     """Validation during training. The best checkpoint is kept.
 
@@ -373,6 +436,7 @@ class Recipe(Validated):
         model: arguments of :func:`zoo.create`, including `name`. With `init` it may be omitted;
             otherwise the weights of `init` must fit it.
         data: the data set.
+        crop: random crops of training sequences.
         augment: random changes of training sequences.
         loss: the loss.
         sampling: when the network is fed true frames.
@@ -385,6 +449,7 @@ class Recipe(Validated):
     init: str | None = None
     model: Options = Field(default_factory=dict)
     data: DataRecipe
+    crop: CropRecipe = CropRecipe()
     augment: AugmentRecipe = AugmentRecipe()
     loss: LossRecipe = LossRecipe()
     sampling: SamplingRecipe = SamplingRecipe()

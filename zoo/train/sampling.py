@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,15 @@ from torch.utils.data import Sampler
 from zoo.config import Config
 from zoo.train.recipe import Recipe
 
-__all__ = ["Order", "Share", "ShareSampler", "fed_frames", "generator", "step_noise"]
+__all__ = [
+    "Order",
+    "Share",
+    "ShareSampler",
+    "fed_frames",
+    "generator",
+    "shown_frames",
+    "step_noise",
+]
 
 
 @dataclass(frozen=True)
@@ -87,25 +96,52 @@ class Share:
         return cls([*rows, *[0] * padding], torch.tensor(weights))
 
 
-class ShareSampler(Sampler[list[int]]):
-    """Batch sampler for a DataLoader: one process's share of the steps from `first` on."""
+class ShareSampler(Sampler[list[Any]]):
+    """Batch sampler for a DataLoader: one process's share of the steps from `first` on.
+
+    Args:
+        order: the order of the sequences.
+        first: the first step.
+        steps: the number of steps of the run.
+        process: the number of this process.
+        processes: the number of processes.
+        drawn: whether to yield the number of the draw with each sequence, for random crops.
+    """
 
     def __init__(
-        self, order: Order, first: int, steps: int, process: int = 0, processes: int = 1
+        self,
+        order: Order,
+        first: int,
+        steps: int,
+        process: int = 0,
+        processes: int = 1,
+        *,
+        drawn: bool = False,
     ) -> None:
         self.order, self.first, self.steps = order, first, steps
-        self.process, self.processes = process, processes
+        self.process, self.processes, self.drawn = process, processes, drawn
 
     def __len__(self) -> int:
         """Number of batches."""
         return self.steps - self.first
 
-    def __iter__(self) -> Iterator[list[int]]:
-        """Yield batches, each a list of sequence numbers."""
+    def __iter__(self) -> Iterator[list[Any]]:
+        """Yield batches: sequence numbers, or pairs of them with the numbers of the draws."""
         for step in range(self.first, self.steps):
             batch = self.order.batch(step)
             share = Share.of(len(batch), self.process, self.processes)
-            yield [batch[row] for row in share.rows]
+            draws = step * self.order.batch_size
+            if self.drawn:
+                yield [(batch[row], draws + row) for row in share.rows]
+            else:
+                yield [batch[row] for row in share.rows]
+
+
+def shown_frames(recipe: Recipe, step: int, steps: int) -> int:
+    """Return the number of frames of a training sequence that are used at a step."""
+    data, curve = recipe.data, recipe.sampling.horizon
+    horizon = data.horizon if curve is None else curve.at(step, steps, data.horizon)
+    return data.input_frames + horizon
 
 
 def step_noise(recipe: Recipe, config: Config, step: int, members: int) -> Tensor:
