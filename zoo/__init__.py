@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from zoo.forecast import Forecaster
     from zoo.head import Head
     from zoo.hub import list_models, load, pull, save
+    from zoo.hub.publish import publish
     from zoo.ops import convolution, warp
     from zoo.registry import create
     from zoo.topology import Topology
@@ -38,6 +39,7 @@ __all__ = [
     "hookimpl",
     "list_models",
     "load",
+    "publish",
     "pull",
     "save",
     "warp",
@@ -58,6 +60,7 @@ _HOMES = {
     "create": "zoo.registry",
     "list_models": "zoo.hub",
     "load": "zoo.hub",
+    "publish": "zoo.hub.publish",
     "pull": "zoo.hub",
     "save": "zoo.hub",
     "warp": "zoo.ops",
