@@ -754,6 +754,13 @@ def test_command_that_lists_names_imports_no_torch(arguments):
     assert "torch" not in modules
 
 
+@pytest.mark.slow
+def test_forecasts_and_scores_need_few_libraries():
+    heavy = {"accelerate", "matplotlib", "pandas", "scipy", "timm", "torchvision", "xarray"}
+    code = "import zoo.evaluate, zoo.inspect.pictures\nzoo.load('mslstm-mmnist')"
+    assert not heavy & loaded_modules(code)
+
+
 # Weights whose plugin is missing
 
 

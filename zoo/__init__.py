@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zoo.forecast import Forecaster
     from zoo.head import Head
     from zoo.hub import list_models, load, pull, save
+    from zoo.hub.publish import publish
     from zoo.losses import Loss
     from zoo.ops import convolution, tanh, warp
     from zoo.options import KernelSize
@@ -46,6 +47,7 @@ __all__ = [
     "hookimpl",
     "list_models",
     "load",
+    "publish",
     "pull",
     "save",
     "tanh",
@@ -71,6 +73,7 @@ _HOMES = {
     "export": "zoo.exporting.export",
     "list_models": "zoo.hub",
     "load": "zoo.hub",
+    "publish": "zoo.hub.publish",
     "pull": "zoo.hub",
     "save": "zoo.hub",
     "tanh": "zoo.ops",

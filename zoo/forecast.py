@@ -6,10 +6,12 @@ prediction; at step t it predicts frame t + 1.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +50,10 @@ class Forecaster(nn.Module):
     :meth:`rollout` and :meth:`step` work on frames scaled to [0, 1], keep gradients and do not
     clip.
 
+    :meth:`from_pretrained`, :meth:`save_pretrained` and :meth:`push_to_hub` are :func:`zoo.load`,
+    :func:`zoo.save` and :func:`zoo.publish`, under the names that are usual on the Hugging Face
+    Hub.
+
     Args:
         network: The network, which takes one step in time.
         config: Its architecture and data.
@@ -57,6 +63,51 @@ class Forecaster(nn.Module):
         super().__init__()
         self.network = network
         self.config = config
+
+    # These use the public functions of the package, as the modules behind them need this one.
+
+    @classmethod
+    def from_pretrained(cls, ref: str | Path, **options: Any) -> Forecaster:
+        """Load a pretrained model.
+
+        Args:
+            ref: A path with "/" of a model folder, "org/name" on the Hugging Face Hub, or what
+                :func:`zoo.load` takes.
+            options: The other arguments of :func:`zoo.load`.
+
+        Raises:
+            ZooError: As :func:`zoo.load`.
+        """
+        import zoo
+
+        ref = os.fspath(ref)
+        if "/" in ref and ":" not in ref:
+            ref = f"local-dir:{ref}" if os.path.isdir(ref) else f"hf-hub:{ref}"
+        return zoo.load(ref, **options)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write config.json and model.safetensors to a folder, and return it.
+
+        Raises:
+            ZooError: If they cannot be written.
+        """
+        import zoo
+
+        return zoo.save(self, folder)
+
+    def push_to_hub(self, repository: str, folder: str | Path) -> str:
+        """Save the model in its folder, publish the folder, and return the address.
+
+        Args:
+            repository: "org/name" on the Hugging Face Hub.
+            folder: A model folder with a complete card, such as ``zoo train --card`` makes.
+
+        Raises:
+            HubError: If the card is incomplete, with what it lacks, or the Hub rejects the model.
+        """
+        import zoo
+
+        return zoo.publish(zoo.save(self, folder), repository)[0]
 
     def forward(self, frames: Tensor, horizon: int, known: Tensor | None = None) -> Tensor:
         """Return the predictions of all steps.

@@ -448,11 +448,11 @@ def _similarity(
     """
     products = [forecast, truth, forecast * truth, forecast**2 + truth**2]
     mean_f, mean_t, mean_ft, mean_squares = _window_means(torch.stack(products), weights)
-    squares = mean_f**2 + mean_t**2
-    covariance = (mean_ft - mean_f * mean_t) * sample
-    variances = (mean_squares - squares) * sample  # of both, summed
+    product, squares = mean_f * mean_t, mean_f**2 + mean_t**2
+    covariance = sample * (mean_ft - product)
+    variances = sample * (mean_squares - squares)  # of both, summed
     c1, c2 = 0.01**2, 0.03**2
-    similarity = (2 * mean_f * mean_t + c1) * (2 * covariance + c2)
+    similarity = (2 * product + c1) * (2 * covariance + c2)
     similarity /= (squares + c1) * (variances + c2)
     return _mean_over_windows(similarity, known, len(weights))
 
