@@ -19,7 +19,7 @@ import zoo
 class Paint(zoo.Head):
     starts_from_frame = False
 
-    def __init__(self, in_channels, channels, patch=1, slope=1.0):
+    def __init__(self, in_channels, channels, patch=1, slope: float = 1.0):
         super().__init__(in_channels, channels, patch)
         self.conv = nn.Conv2d(in_channels, channels * patch**2, 1)
         self.slope = slope

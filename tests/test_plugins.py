@@ -953,3 +953,27 @@ def test_commands_survive_a_plugin_that_does_anything(install_plugin, cli, sourc
     assert json.loads(cli.succeed("info", "convlstm", "--json"))["name"] == "convlstm"
     assert plugin_rows(cli)["zoo-broken", "it"]["error"]
     assert cli("plugins").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("METADATA", None),
+        ("METADATA", ""),
+        ("METADATA", "Metadata-Version: 2.1\nName: zoo-mean\n"),
+        ("METADATA", "Metadata-Version: 2.1\nVersion: 1.0\n"),
+        ("entry_points.txt", "[zoo]\nit\n"),
+        ("entry_points.txt", "[zoo]\nit = \n"),
+        ("entry_points.txt", "[zoo]\nit = ../x:y:z [\n"),
+        ("entry_points.txt", "[zoo]\n\x1b[2J = zoo_mean\n"),
+    ],
+)
+def test_damaged_distribution_does_not_affect_others(mean, install_plugin, cli, file, text):
+    path = mean.parent / "zoo_mean-1.0.dist-info" / file
+    path.unlink() if text is None else path.write_text(text)
+    install_plugin("zoo-other", CELL.replace('"mean"', '"other"'), entry="other")
+    listed = json.loads(cli.succeed("list", "--json"))
+    assert {"convlstm", "other", "ms-other"} <= {row["name"] for row in listed}
+    assert json.loads(cli.succeed("info", "other", "--json"))["name"] == "other"
+    assert ("zoo-other", "other") in plugin_rows(cli)
+    assert cli("plugins").exit_code == 0

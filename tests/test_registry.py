@@ -93,7 +93,7 @@ def test_unknown_name_is_an_error(name, suggestion):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"kernel_sise": 3}, ["'kernel_sise'", "kernel_size?"]),
+        ({"kernel_sise": 3}, ["'kernel_sise'", "kernel_size"]),
         ({"hiden": 3}, ["'hiden'", "hidden"]),
         ({"qqqq": 3}, ["'qqqq'", "kernel_size"]),
         ({"cell": "predrnn"}, ["'cell'"]),

@@ -77,7 +77,7 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 
 def shorten(names: Iterable[str]) -> str:
-    """The first three names, each on one line of limited length, and how many more there are."""
+    """The first three names, shortened and on one line, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     shown = (name[:LONGEST_NAME] for name in names[:3])

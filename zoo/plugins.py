@@ -30,7 +30,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points, version
+from importlib.metadata import EntryPoint, distributions, entry_points, version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
@@ -210,13 +210,13 @@ class Plugin:
 
     @property
     def distribution(self) -> str:
-        """The name of the distribution."""
-        return self.entry.dist.name if self.entry.dist else DISTRIBUTION
+        """The name of the distribution; "unknown" if its metadata are damaged."""
+        return (self.entry.dist.name or "unknown") if self.entry.dist else DISTRIBUTION
 
     @property
     def version(self) -> str:
-        """The version of the distribution."""
-        return self.entry.dist.version if self.entry.dist else version(DISTRIBUTION)
+        """The version of the distribution; "" if its metadata are damaged."""
+        return (self.entry.dist.version or "") if self.entry.dist else version(DISTRIBUTION)
 
     @property
     def is_builtin(self) -> bool:
@@ -322,10 +322,7 @@ def forget() -> None:
 @functools.cache
 def installed() -> tuple[Plugin, ...]:
     """The built-in plugin, and all others or those that ZOO_PLUGINS selects, not yet imported."""
-    found = entry_points()
-    groups = [group for group in found.groups if group == "zoo" or group.startswith("zoo.")]
-    entries = [entry for group in groups for entry in found.select(group=group)]
-    entries.sort(key=lambda entry: (entry.name, entry.value))
+    entries = sorted(_entry_points(), key=lambda entry: (entry.name, entry.value))
     plugins = tuple(map(Plugin, entries))
     requested = (name.strip() for name in os.environ.get("ZOO_PLUGINS", "").split(","))
     selected = {_normalized(name): name for name in requested if name}
@@ -345,6 +342,30 @@ def installed() -> tuple[Plugin, ...]:
             or {_normalized(plugin.name), _normalized(plugin.distribution)} & set(selected)
         ),
     )
+
+
+def _entry_points() -> Iterable[EntryPoint]:
+    """The entry points of all plugins. Distributions with damaged metadata are warned of."""
+
+    def ours(found: Any) -> list[EntryPoint]:
+        groups = [group for group in found.groups if group == "zoo" or group.startswith("zoo.")]
+        return [entry for group in groups for entry in found.select(group=group)]
+
+    try:
+        return ours(entry_points())
+    except Exception:  # one damaged distribution, a plugin or not, makes all of them fail
+        found: dict[str, list[EntryPoint]] = {}
+        for distribution in distributions():  # the first of a name counts, as for imports
+            name = distribution.name or "unknown"
+            try:
+                found.setdefault(name, ours(distribution.entry_points))
+            except Exception as error:
+                warnings.warn(
+                    f"the entry points of the distribution {name} are damaged and left out "
+                    f"({_one_line(error)}); reinstall it",
+                    stacklevel=2,
+                )
+        return [entry for entries in found.values() for entry in entries]
 
 
 def is_same_distribution(one: str, other: str) -> bool:

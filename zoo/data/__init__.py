@@ -93,6 +93,8 @@ def open_dataset(
         DataError: If the name is unknown, or files are missing or corrupt.
     """
     kind = find_dataset(name)
+    if folder is not None and not isinstance(folder, Path):
+        check_option(f"the data set {name}", "folder", folder, str)
     place = (root or data_root()) / (folder or getattr(kind, "folder", "") or name)
     _check_options(name, kind, options)
     opened = kind(place, split=split, frames=frames, **options)  # type: ignore[call-arg]

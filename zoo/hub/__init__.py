@@ -197,7 +197,10 @@ def load(
     from zoo.weights import fit_weights, load_weights
 
     with torch.device("meta"):  # a config alone must not allocate memory; weights may
-        empty = build(config, any_plugin=any_plugin)
+        try:
+            empty = build(config, any_plugin=any_plugin)
+        except ConfigError as error:
+            raise ConfigError(f"{folder / 'config.json'}: {error}") from None
         stored = fit_weights(empty.network, folder / WEIGHTS)
     model = build(empty.config).to(dtype or stored)
     load_weights(model.network, folder / WEIGHTS)
