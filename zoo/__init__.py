@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from zoo.forecast import Forecaster
     from zoo.head import Head
     from zoo.hub import list_models, load, pull, save
-    from zoo.ops import convolution, tanh, warp
+    from zoo.ops import activate, convolution, gated, tanh, warp
     from zoo.registry import create
     from zoo.topology import Topology
 
@@ -33,8 +33,10 @@ __all__ = [
     "Step",
     "Topology",
     "ZooError",
+    "activate",
     "convolution",
     "create",
+    "gated",
     "hookimpl",
     "list_models",
     "load",
@@ -55,8 +57,10 @@ _HOMES = {
     "RecurrentCell": "zoo.cell",
     "Step": "zoo.cell",
     "Topology": "zoo.topology",
+    "activate": "zoo.ops",
     "convolution": "zoo.ops",
     "create": "zoo.registry",
+    "gated": "zoo.ops",
     "list_models": "zoo.hub",
     "load": "zoo.hub",
     "pull": "zoo.hub",
