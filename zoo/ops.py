@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -89,8 +88,7 @@ class _convolve_joint(torch.autograd.Function):  # noqa: N801 (a function)
         weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None, *inputs: Tensor
     ) -> Tensor:
         joint, weight, bias = _cast(dtype, torch.cat(inputs, dim=1), weight, bias)
-        with torch.autocast(weight.device.type, enabled=False):
-            return F.conv2d(joint, weight, bias, padding=_padding(weight))
+        return F.conv2d(joint, weight, bias, padding=_padding(weight))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -127,7 +125,8 @@ class _convolve_joint(torch.autograd.Function):  # noqa: N801 (a function)
 def _autocast_dtype(x: Tensor) -> torch.dtype | None:
     """Return the dtype of automatic mixed precision, if it is on and casts `x`."""
     kind = x.device.type
-    if x.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
+    available = torch.amp.is_autocast_available(kind)  # the meta device has none
+    if x.dtype == torch.float64 or not (available and torch.is_autocast_enabled(kind)):
         return None
     return torch.get_autocast_dtype(kind)
 
@@ -161,7 +160,7 @@ def activate(gates: Tensor, names: str, forget_bias: float = 0.0) -> tuple[Tenso
     """
     if _is_transformed():
         return tuple(
-            _activation(name, forget_bias)(gate)
+            _activation(name, gate, forget_bias)
             for name, gate in zip(names, gates.chunk(len(names), dim=1), strict=True)
         )
     return _activate.apply(gates, names, forget_bias).chunk(len(names), dim=1)
@@ -190,21 +189,27 @@ class _activate(torch.autograd.Function):  # noqa: N801 (a function)
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (gates,) = ctx.saved_tensors
-        count = len(ctx.names)
-        slopes = {"g": torch.ops.aten.tanh_backward, "_": lambda gradient, _: gradient}
+        chunks = (x.chunk(len(ctx.names), dim=1) for x in (gradient, gates))
         parts = [
-            slopes.get(name, torch.ops.aten.sigmoid_backward)(of_gate, gate)
-            for name, of_gate, gate in zip(
-                ctx.names, gradient.chunk(count, dim=1), gates.chunk(count, dim=1), strict=True
-            )
+            _slope(name, *of_gate_and_gate)
+            for name, *of_gate_and_gate in zip(ctx.names, *chunks, strict=True)
         ]
         return torch.cat(parts, dim=1), None, None
 
 
-def _activation(name: str, forget_bias: float) -> Callable[[Tensor], Tensor]:
+def _slope(name: str, gradient: Tensor, y: Tensor) -> Tensor:
+    """Return the gradient before an activation with the result y."""
+    if name == "g":
+        return torch.ops.aten.tanh_backward(gradient, y)
+    return gradient if name == "_" else torch.ops.aten.sigmoid_backward(gradient, y)
+
+
+def _activation(name: str, gate: Tensor, forget_bias: float) -> Tensor:
+    if name == "g":
+        return torch.tanh(gate)
     if name == "f":
-        return lambda gate: torch.sigmoid(gate + forget_bias)
-    return {"g": torch.tanh, "_": lambda gate: gate}.get(name, torch.sigmoid)
+        gate = gate + forget_bias
+    return gate if name == "_" else torch.sigmoid(gate)
 
 
 def gated(gate: Tensor, x: Tensor) -> Tensor:
