@@ -109,13 +109,13 @@ class CMSLSTM(zoo.RecurrentCell):
                 x = 2 * torch.sigmoid(self.look_at_h(h)) * x
             else:
                 h = 2 * torch.sigmoid(self.look_at_x(x)) * h
-        i, f, g, o = self.gates(x, h).chunk(4, dim=1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * zoo.tanh(g)
-        h = torch.sigmoid(o) * zoo.tanh(c)
+        i, f, g, o = zoo.activate(self.gates(x, h), "ifgo")
+        c = f * c + i * g
+        h = zoo.gated(o, c)
         # As in the paper, the convolution crosses the seam between h and c.
         z = self.combine(*(attend(h, c) for attend in self.attentions))
         z = self.mix(*z.chunk(2, dim=3))
-        i, g, o = self.expression(z, h).chunk(3, dim=1)
-        c = (1 - torch.sigmoid(i)) * c + torch.sigmoid(i) * zoo.tanh(g)
-        h = c * torch.sigmoid(o)
+        i, g, o = zoo.activate(self.expression(z, h), "igo")
+        c = (1 - i) * c + i * g
+        h = c * o
         return zoo.Step(h, (h, c))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
 import zoo
@@ -56,7 +55,7 @@ class ConvLSTM(zoo.RecurrentCell):
         """Take one step of the equations above."""
         h, c = state
         gates = self.x_gates(x) + self.h_gates(h) if self.norm else self.gates(x, h)
-        i, f, g, o = gates.chunk(4, dim=1)
-        c = torch.sigmoid(f + self.forget_bias) * c + torch.sigmoid(i) * zoo.tanh(g)
-        h = torch.sigmoid(o) * zoo.tanh(c)
+        i, f, g, o = zoo.activate(gates, "ifgo", self.forget_bias)
+        c = f * c + i * g
+        h = zoo.gated(o, c)
         return zoo.Step(h, (h, c))

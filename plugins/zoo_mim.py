@@ -80,28 +80,28 @@ class MIM(zoo.RecurrentCell):
         gates = self.gates(x, h)
         if self.cascade:
             n, s = cascade
-            i, g, o = gates.chunk(3, dim=1)
+            i, g, o = zoo.activate(gates, "ig_")
             n, d = self._nonstationary(x - below, n)
             s, t = self._stationary(d, c, s)
-            c = t + torch.sigmoid(i) * zoo.tanh(g)
+            c = t + i * g
             cascade = [n, s]
         else:
-            i, f, g, o = gates.chunk(4, dim=1)
-            c = torch.sigmoid(f) * c + torch.sigmoid(i) * zoo.tanh(g)
-        i, f, g = self.memory_gates(x, m).chunk(3, dim=1)
-        m = torch.sigmoid(f) * m + torch.sigmoid(i) * zoo.tanh(g)
+            i, f, g, o = zoo.activate(gates, "ifg_")
+            c = f * c + i * g
+        i, f, g = zoo.activate(self.memory_gates(x, m), "ifg")
+        m = f * m + i * g
         o = torch.sigmoid(o + self.output_gate(c, m))
-        h = o * zoo.tanh(self.mix(c, m))
+        h = zoo.gated(o, self.mix(c, m))
         return zoo.Step(h, (h, c, *cascade), memory=m), o
 
     def _nonstationary(self, difference: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
         """Return n′ and D of MIM-N."""
-        i, f, g = self.n_gates(difference, n).chunk(3, dim=1)
-        n = torch.sigmoid(f) * n + torch.sigmoid(i) * zoo.tanh(g)
-        return n, torch.sigmoid(self.n_output(difference, n)) * zoo.tanh(n)
+        i, f, g = zoo.activate(self.n_gates(difference, n), "ifg")
+        n = f * n + i * g
+        return n, zoo.gated(torch.sigmoid(self.n_output(difference, n)), n)
 
     def _stationary(self, d: Tensor, c: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """Return s′ and T of MIM-S."""
-        i, f, g, o = self.s_gates(d, c).chunk(4, dim=1)
-        s = torch.sigmoid(f) * s + torch.sigmoid(i) * zoo.tanh(g)
-        return s, torch.sigmoid(o + self.s_output(s)) * zoo.tanh(s)
+        i, f, g, o = zoo.activate(self.s_gates(d, c), "ifg_")
+        s = f * s + i * g
+        return s, zoo.gated(torch.sigmoid(o + self.s_output(s)), s)

@@ -52,10 +52,10 @@ class MKLSTM(zoo.RecurrentCell):
         h, *memories = state
         outputs, updated = [], []
         for gates, output_gate, c in zip(self.gates, self.output_gates, memories, strict=True):
-            i, f, g, o = gates(x, h).chunk(4, dim=1)
-            c = torch.sigmoid(f) * c + torch.sigmoid(i) * zoo.tanh(g)
+            i, f, g, o = zoo.activate(gates(x, h), "ifg_")
+            c = f * c + i * g
             outputs += [o, output_gate(c)]
             updated.append(c)
         o = torch.sigmoid(sum(outputs[1:], start=outputs[0]))
-        h = o * zoo.tanh(self.mix(*updated))
+        h = zoo.gated(o, self.mix(*updated))
         return zoo.Step(h, (h, *updated))

@@ -73,7 +73,7 @@ class MoDeRNN(zoo.RecurrentCell):
                 x = 2 * torch.sigmoid(F.conv2d(h, *at_h, padding="same")) * x
             else:
                 h = 2 * torch.sigmoid(F.conv2d(x, *at_x, padding="same")) * h
-        i, f, g, o = self.gates(x, h).chunk(4, dim=1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * zoo.tanh(g)
-        h = torch.sigmoid(o) * zoo.tanh(c)
+        i, f, g, o = zoo.activate(self.gates(x, h), "ifgo")
+        c = f * c + i * g
+        h = zoo.gated(o, c)
         return zoo.Step(h, (h, c))

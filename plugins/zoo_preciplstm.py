@@ -125,17 +125,17 @@ class PrecipLSTM(zoo.RecurrentCell):
         h, c, s, t, y = state
         m = memory
         a = x + self.attention_mix(self.attention(x))
-        i, f, g, o = self.gates(a, h).chunk(4, dim=1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * zoo.tanh(g)
+        i, f, g, o = zoo.activate(self.gates(a, h), "ifg_")
+        c = f * c + i * g
         m = _update(self.memory_gates, a, m)
         s = _update(self.spatial_gates, a, s)
         t = _update(self.temporal_gates, x - y, t)
         memories = c, s, t, m
-        h = torch.sigmoid(o + self.output_gate(*memories)) * zoo.tanh(self.mix(*memories))
+        h = zoo.gated(torch.sigmoid(o + self.output_gate(*memories)), self.mix(*memories))
         return zoo.Step(h, (h, c, s, t, x), memory=m)
 
 
 def _update(gates: nn.Module, x: Tensor, memory: Tensor) -> Tensor:
     """Return the new memory, with i, f, g from x and the memory."""
-    i, f, g = gates(x, memory).chunk(3, dim=1)
-    return torch.sigmoid(f) * memory + torch.sigmoid(i) * zoo.tanh(g)
+    i, f, g = zoo.activate(gates(x, memory), "ifg")
+    return f * memory + i * g

@@ -71,13 +71,13 @@ class PredRNN(zoo.RecurrentCell):
         h, c = state
         m = memory
         gates, memory_gates = self._gates(x, h, m)
-        i, f, g, o = gates.chunk(4, dim=1)
-        delta_c = torch.sigmoid(i) * zoo.tanh(g)
-        c = torch.sigmoid(f + self.forget_bias) * c + delta_c
-        i, f, g = memory_gates.chunk(3, dim=1)
-        delta_m = torch.sigmoid(i) * zoo.tanh(g)
-        m = torch.sigmoid(f + self.forget_bias) * m + delta_m
-        h = torch.sigmoid(o + self.output_gate(c, m)) * zoo.tanh(self.mix(c, m))
+        i, f, g, o = zoo.activate(gates, "ifg_", self.forget_bias)
+        delta_c = i * g
+        c = f * c + delta_c
+        i, f, g = zoo.activate(memory_gates, "ifg", self.forget_bias)
+        delta_m = i * g
+        m = f * m + delta_m
+        h = zoo.gated(torch.sigmoid(o + self.output_gate(c, m)), self.mix(c, m))
         return zoo.Step(h, (h, c), memory=m), delta_c, delta_m
 
     def _gates(self, x: Tensor, h: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:

@@ -86,11 +86,10 @@ class PredRNNpp(zoo.RecurrentCell):
         if self.highway is not None:
             x = self.highway(x, z[0])
             z = [x]
-        i, f, g = self.gates(x, h, c).chunk(3, dim=1)
-        c = torch.sigmoid(f + self.forget_bias) * c + torch.sigmoid(i) * zoo.tanh(g)
-        i, f, g = self.memory_gates(x, c, m).chunk(3, dim=1)
-        f = torch.sigmoid(f + self.forget_bias)
-        m = f * zoo.tanh(self.memory_mix(m)) + torch.sigmoid(i) * zoo.tanh(g)
+        i, f, g = zoo.activate(self.gates(x, h, c), "ifg", self.forget_bias)
+        c = f * c + i * g
+        i, f, g = zoo.activate(self.memory_gates(x, c, m), "ifg", self.forget_bias)
+        m = zoo.gated(f, self.memory_mix(m)) + i * g
         o = zoo.tanh(self.output_gate(x, c, m))
-        h = o * zoo.tanh(self.mix(c, m))
+        h = zoo.gated(o, self.mix(c, m))
         return zoo.Step(h, (h, c, *z), memory=m)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from zoo.hub import list_models, load, pull, save
     from zoo.hub.publish import publish
     from zoo.losses import Loss
-    from zoo.ops import convolution, tanh, warp
+    from zoo.ops import activate, convolution, gated, tanh, warp
     from zoo.options import KernelSize
     from zoo.registry import create
     from zoo.scores import Metric
@@ -41,9 +41,11 @@ __all__ = [
     "Step",
     "Topology",
     "ZooError",
+    "activate",
     "convolution",
     "create",
     "export",
+    "gated",
     "hookimpl",
     "list_models",
     "load",
@@ -68,9 +70,11 @@ _HOMES = {
     "RecurrentCell": "zoo.cell",
     "Step": "zoo.cell",
     "Topology": "zoo.topology",
+    "activate": "zoo.ops",
     "convolution": "zoo.ops",
     "create": "zoo.registry",
     "export": "zoo.exporting.export",
+    "gated": "zoo.ops",
     "list_models": "zoo.hub",
     "load": "zoo.hub",
     "publish": "zoo.hub.publish",

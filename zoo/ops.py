@@ -1,4 +1,4 @@
-"""Operations that several cells and heads share: convolution with options, tanh, and warping."""
+"""Operations that several cells and heads share: convolution, activations and warping."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo.errors import ConfigError
 
-__all__ = ["convolution", "tanh", "warp"]
+__all__ = ["activate", "convolution", "gated", "tanh", "warp"]
 
 
 def convolution(
@@ -63,7 +63,7 @@ class JointConvolution(nn.Conv2d):
         if len(inputs) == 1:
             return super().forward(*inputs)
         odd = all(k % 2 for k in self.kernel_size)
-        if odd and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if odd and torch.is_grad_enabled() and not _is_transformed():
             dtype = _autocast_dtype(inputs[0])
             return _convolve_joint.apply(self.weight, self.bias, dtype, *inputs)
         return super().forward(torch.cat(inputs, dim=1))
@@ -83,15 +83,12 @@ class _convolve_joint(torch.autograd.Function):  # noqa: N801 (a function)
     The parts need no further memory: they are outputs and states, which other operations keep.
     """
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(
         weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None, *inputs: Tensor
     ) -> Tensor:
         joint, weight, bias = _cast(dtype, torch.cat(inputs, dim=1), weight, bias)
-        with torch.autocast(weight.device.type, enabled=False):
-            return F.conv2d(joint, weight, bias, padding=_padding(weight))
+        return F.conv2d(joint, weight, bias, padding=_padding(weight))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -128,7 +125,8 @@ class _convolve_joint(torch.autograd.Function):  # noqa: N801 (a function)
 def _autocast_dtype(x: Tensor) -> torch.dtype | None:
     """Return the dtype of automatic mixed precision, if it is on and casts `x`."""
     kind = x.device.type
-    if x.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
+    available = torch.amp.is_autocast_available(kind)  # the meta device has none
+    if x.dtype == torch.float64 or not (available and torch.is_autocast_enabled(kind)):
         return None
     return torch.get_autocast_dtype(kind)
 
@@ -145,12 +143,110 @@ def _padding(weight: Tensor) -> list[int]:
     return [k // 2 for k in weight.shape[2:]]
 
 
+def activate(gates: Tensor, names: str, forget_bias: float = 0.0) -> tuple[Tensor, ...]:
+    """Apply the activations of an LSTM to its gates, in place.
+
+    Nothing but the result is kept for the backward pass. Few and large blocks of memory also leave
+    fewer holes between them.
+
+    Args:
+        gates: (B, N·C, H, W), the result of a convolution, which is overwritten.
+        names: One letter per gate, such as "ifgo": g becomes tanh(g), "_" stays as it is, and all
+            others become their sigmoid.
+        forget_bias: Number added to f before.
+
+    Returns:
+        The gates, (B, C, H, W) each, views of one tensor.
+    """
+    if _is_transformed():
+        return tuple(
+            _activation(name, gate, forget_bias)
+            for name, gate in zip(names, gates.chunk(len(names), dim=1), strict=True)
+        )
+    return _activate.apply(gates, names, forget_bias).chunk(len(names), dim=1)
+
+
+class _activate(torch.autograd.Function):  # noqa: N801 (a function)
+    """The activations of :func:`activate`, in place."""
+
+    @staticmethod
+    def forward(gates: Tensor, names: str, forget_bias: float) -> Tensor:
+        for name, gate in zip(names, gates.chunk(len(names), dim=1), strict=True):
+            if name == "f" and forget_bias:
+                gate.add_(forget_bias)
+            if name == "g":
+                _tanh_in_place(gate)
+            elif name != "_":
+                gate.sigmoid_()
+        return gates
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.mark_dirty(inputs[0])
+        ctx.names = inputs[1]
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (gates,) = ctx.saved_tensors
+        chunks = (x.chunk(len(ctx.names), dim=1) for x in (gradient, gates))
+        parts = [
+            _slope(name, *of_gate_and_gate)
+            for name, *of_gate_and_gate in zip(ctx.names, *chunks, strict=True)
+        ]
+        return torch.cat(parts, dim=1), None, None
+
+
+def _slope(name: str, gradient: Tensor, y: Tensor) -> Tensor:
+    """Return the gradient before an activation with the result y."""
+    if name == "g":
+        return torch.ops.aten.tanh_backward(gradient, y)
+    return gradient if name == "_" else torch.ops.aten.sigmoid_backward(gradient, y)
+
+
+def _activation(name: str, gate: Tensor, forget_bias: float) -> Tensor:
+    if name == "g":
+        return torch.tanh(gate)
+    if name == "f":
+        gate = gate + forget_bias
+    return gate if name == "_" else torch.sigmoid(gate)
+
+
+def gated(gate: Tensor, x: Tensor) -> Tensor:
+    """Return gate ⊙ tanh(x), and compute tanh(x) again in the backward pass instead of keeping it.
+
+    Args:
+        gate: (B, C, H, W), already between 0 and 1.
+        x: (B, C, H, W).
+    """
+    if _is_transformed():
+        return gate * torch.tanh(x)
+    return _gated.apply(gate, x)
+
+
+class _gated(torch.autograd.Function):  # noqa: N801 (a function)
+    @staticmethod
+    def forward(gate: Tensor, x: Tensor) -> Tensor:
+        return gate * tanh(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        gate, x = ctx.saved_tensors
+        y = tanh(x)
+        of_x = torch.ops.aten.tanh_backward(gradient * gate, y)
+        return (gradient * y).to(gate.dtype), of_x.to(x.dtype)
+
+
 def tanh(x: Tensor) -> Tensor:
     """Return tanh(x), in float32 on a CPU as 1 − 2σ(−2x), which takes less than half the time.
 
     The absolute error is below 2e-7.
     """
-    if x.dtype != torch.float32 or x.device.type != "cpu" or torch.compiler.is_compiling():
+    if _is_transformed() or not _uses_sigmoid(x):
         return torch.tanh(x)
     return _tanh.apply(x)
 
@@ -158,11 +254,9 @@ def tanh(x: Tensor) -> Tensor:
 class _tanh(torch.autograd.Function):  # noqa: N801 (a function)
     """tanh from the sigmoid; keeps its result, as torch.tanh does."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        return torch.mul(x, -2).sigmoid_().mul_(-2).add_(1)
+        return _tanh_in_place(x.clone())
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -172,6 +266,21 @@ class _tanh(torch.autograd.Function):  # noqa: N801 (a function)
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
         return torch.ops.aten.tanh_backward(gradient, y)
+
+
+def _is_transformed() -> bool:
+    """Return whether torch.compile, torch.export or torch.func read the operations."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
+def _uses_sigmoid(x: Tensor) -> bool:
+    return x.dtype == torch.float32 and x.device.type == "cpu"
+
+
+def _tanh_in_place(x: Tensor) -> Tensor:
+    if not _uses_sigmoid(x):
+        return x.tanh_()
+    return x.mul_(-2).sigmoid_().mul_(-2).add_(1)
 
 
 def warp(x: Tensor, flow: Tensor, *, align_corners: bool = False, padding: str = "zeros") -> Tensor:

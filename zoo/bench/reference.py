@@ -32,7 +32,7 @@ class Operands(nn.Module):
         outputs, _, size, _ = joint.weight.shape
         self.convs = nn.ModuleList()
         for n, weight in enumerate(joint.weight.detach().split(channels, dim=1)):
-            conv = nn.Conv2d(channels[n], outputs, size, padding=size // 2)
+            conv = nn.Conv2d(channels[n], outputs, size, padding=size // 2).to(weight)
             with torch.no_grad():
                 conv.weight.copy_(weight)
                 conv.bias.zero_()  # type: ignore[union-attr]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,8 @@ def gates(model: Forecaster, frames: Frames, horizon: int | None = None) -> xarr
     """
     import xarray
 
-    past = scaled_past(model, frames)
+    past = scaled_past(model, frames).double()
+    model = copy.deepcopy(model).double()  # in float32, zoo.tanh uses the sigmoid as well
     depth = len(model.network.cells)
     rows: list[list[dict[str, Any]]] = [[] for _ in range(depth)]
     counts = np.zeros((depth, BINS))
