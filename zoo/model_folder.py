@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PARTS",
+    "REQUIRED",
     "WEIGHTS",
     "check_parts",
     "count_weights",
@@ -61,6 +62,9 @@ WEIGHTS = "model.safetensors"
 
 #: The files of a model folder. No others are downloaded or published.
 PARTS = ["config.json", "metrics.json", "*.md", "*.toml", "*.png", "*.gif", WEIGHTS]
+
+#: The files that every model has.
+REQUIRED = ["config.json", WEIGHTS]
 
 #: The largest text file, in bytes; metrics have some thousand.
 LARGEST = 4 << 20
@@ -85,7 +89,7 @@ def parts_of(folder: Path) -> list[Path]:
 def missing_files(folder: Path) -> list[str]:
     """Return the required files that a folder does not contain."""
     # Unlike Path.exists, os.path.exists never raises, whatever the name and the permissions.
-    return [part for part in ("config.json", WEIGHTS) if not os.path.exists(folder / part)]
+    return [part for part in REQUIRED if not os.path.exists(folder / part)]
 
 
 def check_parts(folder: Path, files: Iterable[Path]) -> None:
@@ -263,7 +267,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         _Metrics.model_validate(metrics)
     except ValidationError as error:
         first = error.errors()[0]
-        key = " ".join(".".join(map(str, first["loc"])).split())[:80] or "its root"
+        key = repr(".".join(map(str, first["loc"]))[:80]) if first["loc"] else "its root"
         raise HubError(
             f"{path} is not what zoo train and zoo eval write ({key}: {first['msg']}); "
             "delete it and evaluate the model again: zoo eval --save"

@@ -57,6 +57,9 @@ UNWRITTEN = "Not described yet."
 #: The longest metadata of a card in characters; those of the zoo's own cards have some 3,000.
 LONGEST_METADATA = 64 << 10
 
+#: Levels of brackets in the metadata of a card.
+DEEPEST_METADATA = 20
+
 #: A new card. The blocks are generated; the sections between them are for people to write.
 TEMPLATE = f"""
 <!-- summary -->
@@ -260,10 +263,15 @@ def measured(folder: Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """A YAML loader without aliases, by which a short text can describe an immense list."""
+    """A YAML loader without what makes short texts slow to read: aliases and deep nesting."""
 
     def fetch_alias(self) -> None:
         raise yaml.YAMLError("it uses aliases; write out their values")
+
+    def fetch_flow_collection_start(self, token: type) -> None:
+        if self.flow_level >= DEEPEST_METADATA:
+            raise yaml.YAMLError("it is too deeply nested")
+        super().fetch_flow_collection_start(token)
 
 
 def _parse_metadata(text: str) -> dict[str, Any]:
@@ -482,6 +490,7 @@ def _replace(text: str, block: str, content: str) -> str:
 def _span(text: str, block: str) -> tuple[int, int]:
     """Where the content of a block begins and ends in a text; (0, 0) without the block."""
     mark = f"<!-- {block} -->"
-    begin = text.find(mark) + len(mark)
-    end = text.find(f"<!-- /{block} -->", begin)
-    return (begin, end) if mark in text and end >= 0 else (0, 0)
+    first = text.find(mark)
+    end = text.find(f"<!-- /{block} -->", first) if first >= 0 else -1
+    # A mark before the last one is text: it begins no block.
+    return (text.rfind(mark, first, end) + len(mark), end) if end >= 0 else (0, 0)
