@@ -158,7 +158,9 @@ def knmi(folder: Path) -> None:
 
 def fmi(folder: Path) -> None:
     for time_, frame in zip(TIMES, FRAMES, strict=True):
-        head = f"P5\n# obstime {time_:%Y%m%d%H%M}\n# param X\n# metersperpixel_x 999.5\n16 16\n255\n"
+        head = (
+            f"P5\n# obstime {time_:%Y%m%d%H%M}\n# param X\n# metersperpixel_x 999.5\n16 16\n255\n"
+        )
         content = head.encode() + frame.tobytes()
         if time_.minute % 2:
             (folder / f"{time_:%H%M}.pgm.gz").write_bytes(gzip.compress(content))
@@ -478,7 +480,9 @@ def write_seeds(folder: Path) -> str:
     return ""
 
 
-def fuzz(cases: int, start: int = 1, only: str | None = None, keep: Path | None = None) -> list[str]:
+def fuzz(
+    cases: int, start: int = 1, only: str | None = None, keep: Path | None = None
+) -> list[str]:
     """Run cases of all formats in turn; return why cases failed."""
     # Each child starts with everything imported. Nothing is called before: zarr starts a thread.
     import av  # noqa: F401
