@@ -12,6 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "zoo"
 #: own and, within a package, from its siblings. No two modules may import each other.
 LAYERS = [
     ["errors"],
+    ["inputs"],
+    ["stores"],
     ["atomic", "extras", "memory", "ops", "progress", "published", "tables"],
     ["config"],
     ["model_folder", "units"],
