@@ -12,8 +12,10 @@ PACKAGE = Path(__file__).parent.parent / "zoo"
 #: own and, within a package, from its siblings. No two modules may import each other.
 LAYERS = [
     ["errors"],
-    ["atomic", "extras", "inputs", "memory", "ops", "options", "progress", "published", "tables"],
-    ["config", "fetching", "stores"],
+    ["inputs"],
+    ["stores"],
+    ["atomic", "extras", "memory", "ops", "options", "progress", "published", "tables"],
+    ["config", "fetching"],
     ["model_folder", "units"],
     ["known_inputs", "labeled"],
     ["prediction"],

@@ -31,12 +31,12 @@ def open_hdf5(path: Path) -> Any:
     with decoding(path, "is it complete, and HDF5?"):
         file = h5py.File(path)
 
-        def check(name: bytes, link: Any) -> None:
-            if link.type not in (h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT):
-                shown = name.decode(errors="replace")
-                raise DataError(f"{path}: {shown} links to another file; copy the data there")
+        def find(name: bytes, link: Any) -> str | None:
+            inside = link.type in (h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT)
+            return None if inside else name.decode(errors="replace")
 
-        file.id.links.visit(check, info=True)
+        if outside := file.id.links.visit(find, info=True):
+            raise DataError(f"{path}: {outside} links to another file; copy the data there")
         return file
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,7 @@ CHUNK = 16  # frames
 
 def is_prepared(folder: Path) -> bool:
     """Return whether :func:`write_prepared` wrote the folder."""
-    return (folder / FACTS).is_file()
+    return os.path.lexists(folder / FACTS)
 
 
 def write_prepared(

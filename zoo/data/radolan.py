@@ -78,12 +78,13 @@ def open_rydl(path: Path) -> list[Composite]:
         raise DataError(
             f"{path} contains {wrong[0]!r}; expected arrays named YYYYMMDDhhmm, as in RYDL"
         )
-    with decoding(path):
-        times = [datetime.strptime(name, "%Y%m%d%H%M") for name in names]
-    return [
-        Composite(time, "RYDL", FIELDS, functools.partial(_read_rydl, path, name), f"{path}:{name}")
-        for time, name in zip(times, names, strict=True)
-    ]
+    composites = []
+    for name in names:
+        label, read = f"{path}:{name}", functools.partial(_read_rydl, path, name)
+        with decoding(label, "expected an array named by its time"):
+            time = datetime.strptime(name, "%Y%m%d%H%M")
+        composites.append(Composite(time, "RYDL", FIELDS, read, label))
+    return composites
 
 
 def _read_rydl(path: Path, name: str) -> np.ndarray:

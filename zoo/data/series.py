@@ -230,7 +230,10 @@ class SequenceDataset(FrameDataset):
                 self.series, found = self.read_series(**options)
         if not self.series:
             raise DataError(f"{self.root} contains no recordings: {self._where_to_get}")
-        check_frames(self.root, sum(series.length for series in self.series))
+        length = sum(series.length for series in self.series)
+        if not length:
+            raise DataError(f"{self.root} contains no frames: {self._where_to_get}")
+        check_frames(self.root, length)
         return found
 
     def _thin(self, every: int) -> None:
