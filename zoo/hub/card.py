@@ -18,6 +18,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from zoo.atomic import atomic_path
 from zoo.config import Config
 from zoo.errors import ConfigError, HubError, ZooError
+from zoo.hub.papers import paper_links
 from zoo.hub.places import LIBRARY, NAME
 from zoo.model_folder import read_config, read_metrics, read_text, writable_part
 from zoo.published import TABLES
@@ -34,7 +35,15 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["UNWRITTEN", "card_results", "models_tables", "read_card", "read_recipe", "write_card"]
+__all__ = [
+    "TASK",
+    "UNWRITTEN",
+    "card_results",
+    "models_tables",
+    "read_card",
+    "read_recipe",
+    "write_card",
+]
 
 PROTOCOLS = {"forecast": "forecast", "all-steps": "all steps"}
 
@@ -256,6 +265,7 @@ def _summary(name: str, ref: str, folder: Path, config: Config, metrics: dict[st
         f"future = model.predict(past, horizon={horizon})  "
         f"# (B, T, {config.in_channels}, H, W) {units}\n```",
         _needs(config),
+        paper_links(config),
     ]
     for suffix, text in PICTURES.items():
         if picture := next(iter(sorted(path.name for path in folder.glob(f"*{suffix}"))), None):
