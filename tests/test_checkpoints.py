@@ -315,6 +315,11 @@ def test_missing_file_is_an_error_of_one_line(source: Source, cli: Cli) -> None:
     assert "404" in message
 
 
+def test_unreachable_server_is_an_error_of_one_line(source: Source, cli: Cli) -> None:
+    url = source.offer(b"x", url="http://127.0.0.1:9/tiny.pth")
+    assert url in cli.fail("pull", NAME)
+
+
 @pytest.mark.parametrize("stated", [True, False])
 def test_moments_of_standardized_data_are_those_of_the_checkpoint(
     source: Source, stated: bool

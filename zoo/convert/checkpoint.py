@@ -17,11 +17,6 @@ from torch import Tensor
 from zoo.errors import DataError, shorten
 from zoo.inputs import check_file, decoding
 
-if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
-    from numpy._core import multiarray as np_pickled
-else:
-    from numpy.core import multiarray as np_pickled  # type: ignore[no-redef]
-
 __all__ = ["read_settings", "read_tensors"]
 
 #: Keys of the tensors in the checkpoints of Lightning, accelerate and plain loops.
@@ -30,15 +25,16 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "net_param")
 #: Wrappers around wrappers that are removed, at most.
 DEEPEST = 8
 
-#: Names in pickles besides tensors that are read: NumPy's numbers and arrays, in trainers' states.
+#: Functions that make NumPy's numbers and arrays from a pickle.
+_SCALAR, _ARRAY = np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]
+
+#: What pickles may name besides tensors: NumPy's numbers and arrays, in the states of trainers.
 NUMPY: list[Any] = [
     np.ndarray,
     np.dtype,
     *(type(np.dtype(kind)) for kind in "?bhilqBHILQefd"),
-    (np_pickled.scalar, "numpy.core.multiarray.scalar"),
-    (np_pickled.scalar, "numpy._core.multiarray.scalar"),
-    (np_pickled._reconstruct, "numpy.core.multiarray._reconstruct"),
-    (np_pickled._reconstruct, "numpy._core.multiarray._reconstruct"),
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
 ]
 
 #: Prefixes that DDP, torch.compile and Lightning add to every name.

@@ -18,6 +18,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from zoo.atomic import atomic_path
 from zoo.config import Config
 from zoo.errors import ConfigError, HubError, ZooError
+from zoo.hub.papers import paper_links
 from zoo.hub.places import LIBRARY, NAME
 from zoo.model_folder import parse_toml, read_config, read_metrics, read_text, writable_part
 from zoo.published import TABLES
@@ -30,6 +31,7 @@ from zoo.tables import (
 )
 
 __all__ = [
+    "TASK",
     "UNWRITTEN",
     "Card",
     "card_results",
@@ -320,6 +322,7 @@ def _summary(name: str, ref: str, folder: Path, config: Config, metrics: dict[st
         f"future = model.predict(past, horizon={horizon})  "
         f"# (B, T, {config.in_channels}, H, W) {units}\n```",
         _needs(config),
+        paper_links(config),
     ]
     for suffix, text in PICTURES.items():
         pictures = sorted(path.name for path in folder.glob(f"*{suffix}"))

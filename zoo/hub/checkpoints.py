@@ -16,6 +16,7 @@ from zoo.atomic import atomic_folder, atomic_path
 from zoo.config import Config
 from zoo.errors import ConfigError, DataError, HubError
 from zoo.fetching import download
+from zoo.hub.papers import paper_links
 from zoo.hub.places import LIBRARY, NAME
 from zoo.model_folder import missing_files
 from zoo.plugins import Pretrained
@@ -149,12 +150,14 @@ def _card(name: str, config: Config, model: Pretrained) -> str:
     """Return the card of a converted checkpoint."""
     from huggingface_hub import ModelCardData
 
+    from zoo.hub.card import TASK
+
     origin = model.origin or urlsplit(model.url).hostname
     front_matter = ModelCardData(
         model_name=name,
         license=model.license or None,
         library_name=LIBRARY,
-        pipeline_tag="time-series-forecasting",
+        pipeline_tag=TASK,
         tags=[LIBRARY, "spatiotemporal-prediction", f"architecture:{config.architecture}"],
         datasets=[model.data] if model.data else None,
     ).to_yaml()
@@ -167,6 +170,7 @@ def _card(name: str, config: Config, model: Pretrained) -> str:
         f'```python\nimport zoo\n\nmodel = zoo.load("{name}")\n'
         f"future = model.predict(past, horizon={horizon})  # past: (B, T, {config.in_channels}, "
         f"H, W)\n```",
+        *filter(None, [paper_links(config)]),
         *model.notes,
     ]
     if model.scores:
