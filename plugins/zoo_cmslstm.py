@@ -109,7 +109,7 @@ class CMSLSTM(zoo.RecurrentCell):
         h = torch.sigmoid(o) * torch.tanh(c)
         # As in the paper, the convolution crosses the seam between h and c.
         z = self.combine(torch.cat([attend(h, c) for attend in self.attentions], dim=1))
-        z = self.mix(torch.cat(z.chunk(2, dim=3), dim=1))
+        z = self.mix(rearrange(z, "b c h (two w) -> b (two c) h w", two=2))
         i, g, o = self.expression(torch.cat([z, h], dim=1)).chunk(3, dim=1)
         c = (1 - torch.sigmoid(i)) * c + torch.sigmoid(i) * torch.tanh(g)
         h = c * torch.sigmoid(o)

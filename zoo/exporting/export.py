@@ -72,9 +72,11 @@ def export(
         source=source,
         zoo=zoo.__version__,
         config=model.config,
-        input_frames=None if horizon is None else input_frames or model.config.data.input_frames or 10,
+        input_frames=None
+        if horizon is None
+        else input_frames or model.config.data.input_frames or 10,
         horizon=horizon,
-        states=state_tensors(exact.network) if horizon is None else (),
+        states=state_tensors(exact.network),
     )
     with suggest_extra():
         content = _convert(exact, description, path.suffix)
@@ -91,7 +93,7 @@ def _convert(model: Forecaster, description: Description, suffix: str) -> bytes:
     size = network.size or (2 * network.multiple + 1, 4 * network.multiple + 1)
     frame = torch.zeros(2, model.config.in_channels, *size)
     fixed_size = network.size is not None
-    if description.kind == "step":
+    if description.kind == "step" or suffix == ".onnx":
         states = tensors_of(network.init_state(frame))
         program = capture(StepProgram(network), (frame, states), fixed_size=fixed_size)
     else:
