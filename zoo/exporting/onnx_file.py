@@ -11,10 +11,7 @@ from zoo.errors import ConfigError
 from zoo.exporting.description import KEY, Description
 from zoo.exporting.onnx_loop import make_tensor, roll_out
 
-__all__ = ["LARGEST", "to_onnx"]
-
-#: The largest ONNX file in bytes: what protobuf can read.
-LARGEST = 2**31 - 1
+__all__ = ["to_onnx"]
 
 
 def to_onnx(program: torch.export.ExportedProgram, description: Description) -> bytes:
@@ -25,17 +22,10 @@ def to_onnx(program: torch.export.ExportedProgram, description: Description) -> 
         description: The description of the file. For a rollout, a loop around the step is added.
 
     Raises:
-        ConfigError: If ONNX has no equivalent of an operator, or the file would be too large.
+        ConfigError: If ONNX has no equivalent of an operator.
     """
     import onnx
-    import onnxscript  # noqa: F401  # torch.onnx needs it and would report it in its own way
 
-    weights = sum(tensor.nbytes for tensor in program.state_dict.values())
-    if weights > LARGEST - (64 << 20):
-        raise ConfigError(
-            f"{description.name} has {weights / 1e9:.1f} GB of weights, and an ONNX file at most "
-            "2 GB; use --format pt2"
-        )
     names = [state.name for state in description.states]
     following = [state.next for state in description.states]
     try:
