@@ -114,7 +114,7 @@ class CMSLSTM(zoo.RecurrentCell):
         h = zoo.gated(o, c)
         # As in the paper, the convolution crosses the seam between h and c.
         z = self.combine(*(attend(h, c) for attend in self.attentions))
-        z = self.mix(*z.chunk(2, dim=3))
+        z = self.mix(rearrange(z, "b c h (two w) -> b (two c) h w", two=2))
         i, g, o = zoo.activate(self.expression(z, h), "igo")
         c = (1 - i) * c + i * g
         h = c * o

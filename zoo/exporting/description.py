@@ -11,9 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from zoo.config import Config, Count, Validated
-from zoo.errors import ConfigError
 
-__all__ = ["KEY", "Axis", "Description", "Sizes", "StateTensor", "axis_size"]
+__all__ = ["KEY", "Axis", "Description", "StateTensor", "axis_size", "split_axis"]
 
 #: The key of the description in the metadata of an ONNX file; its name in a pt2 file.
 KEY = "zoo"
@@ -23,12 +22,9 @@ KEY = "zoo"
 Axis = (
     int
     | Annotated[
-        str, Field(pattern=r"^(batch|height|width|\d{1,9}\*ceil\((height|width)/\d{1,9}\))$")
+        str, Field(pattern=r"^(batch|height|width|\d{1,9}\*ceil\((height|width)/[1-9]\d{0,8}\))$")
     ]
 )
-
-#: Sizes of "batch", "height" and "width".
-Sizes = dict[str, int]
 
 
 class StateTensor(Validated):
@@ -59,7 +55,7 @@ class Description(Validated):
         config: the architecture of the model, and the meaning and scaling of its data.
         input_frames: the number of frames that a rollout reads.
         horizon: the number of frames that a rollout forecasts.
-        states: the state of a step.
+        states: the state, which a rollout keeps inside.
     """
 
     format: Literal[1] = 1
@@ -80,13 +76,15 @@ class Description(Validated):
         return "batch", self.config.in_channels, *size
 
 
-def axis_size(axis: Axis, sizes: Sizes) -> int:
-    """Return the size of an axis for frames of the given sizes."""
+def split_axis(axis: str) -> tuple[int, str, int]:
+    """Return factor, source and divisor of an axis: "4*ceil(height/16)" is 4, "height", 16."""
+    match = re.fullmatch(r"(\d+)\*ceil\((\w+)/(\d+)\)", axis)
+    return (int(match[1]), match[2], int(match[3])) if match else (1, axis, 1)
+
+
+def axis_size(axis: Axis, sizes: dict[str, int]) -> int:
+    """Return the size of an axis, given those of "batch", "height" and "width"."""
     if isinstance(axis, int):
         return axis
-    if axis in sizes:
-        return sizes[axis]
-    match = re.fullmatch(r"(\d+)\*ceil\((\w+)/(\d+)\)", axis)
-    if match is None or not int(match[3]):
-        raise ConfigError(f"{axis!r} is not a valid axis; export the model again: zoo export")
-    return int(match[1]) * -(-sizes[match[2]] // int(match[3]))
+    factor, source, divisor = split_axis(axis)
+    return factor * -(-sizes[source] // divisor)

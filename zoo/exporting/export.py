@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import io
 import os
 from pathlib import Path
@@ -15,6 +16,7 @@ from zoo.atomic import atomic_path
 from zoo.errors import ConfigError
 from zoo.exporting.description import KEY, Description
 from zoo.exporting.onnx_file import to_onnx
+from zoo.exporting.onnx_model import LARGEST
 from zoo.exporting.program import RolloutProgram, StepProgram, capture, state_tensors, tensors_of
 from zoo.exporting.verify import verify
 from zoo.extras import suggest_extra
@@ -81,9 +83,11 @@ def export(
         if horizon is None
         else input_frames or model.config.data.input_frames or 10,
         horizon=horizon,
-        states=state_tensors(exact.network) if horizon is None else (),
+        states=state_tensors(exact.network),
     )
     with suggest_extra():
+        if path.suffix == ".onnx":
+            _check_onnx(exact)
         content = _convert(exact, description, path.suffix)
         verify(content, description, exact)
     with atomic_path(path) as temporary:
@@ -98,7 +102,7 @@ def _convert(model: Forecaster, description: Description, suffix: str) -> bytes:
     size = network.size or (2 * network.multiple + 1, 4 * network.multiple + 1)
     frame = torch.zeros(2, model.config.in_channels, *size)
     fixed_size = network.size is not None
-    if description.kind == "step":
+    if description.kind == "step" or suffix == ".onnx":
         states = tensors_of(network.init_state(frame))
         program = capture(StepProgram(network), (frame, states), fixed_size=fixed_size)
     else:
@@ -110,6 +114,18 @@ def _convert(model: Forecaster, description: Description, suffix: str) -> bytes:
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={KEY: description.model_dump_json()})
     return buffer.getvalue()
+
+
+def _check_onnx(model: Forecaster) -> None:
+    """Raise ConfigError for weights that no ONNX file can contain, and for missing packages."""
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        importlib.import_module(package)
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    if size > LARGEST - (64 << 20):  # the rest of the file needs some room
+        raise ConfigError(
+            f"{model.config.architecture} has {size / 1e9:.1f} GB of weights, and an ONNX file at "
+            "most 2 GB; use --format pt2"
+        )
 
 
 def _check_target(path: Path) -> Path:

@@ -16,7 +16,7 @@ from zoo.labeled import is_labeled
 from zoo.prediction import check_frames, predict
 from zoo.units import Frames
 
-__all__ = ["OnnxForecaster"]
+__all__ = ["LARGEST", "OnnxForecaster"]
 
 #: The largest ONNX file in bytes: what protobuf can read.
 LARGEST = 2**31 - 1

@@ -47,13 +47,20 @@ class StepProgram(nn.Module):
             states: The tensors of the state.
         """
         height, width = frame.shape[-2:]
-        # The network pads frames, too, but only if they need it, which a program for frames of
-        # any size cannot depend on.
+        prediction, state, _ = self.network(self.pad(frame), self._join(states))
+        # Unlike a slice, which may be shorter, these have the sizes of the frame for certain.
+        cropped = prediction.narrow(2, 0, height).narrow(3, 0, width)
+        return cropped, *tensors_of(state)
+
+    def pad(self, frame: Tensor) -> Tensor:
+        """Repeat the border, as the network does.
+
+        The network only does so where it is needed, which a program for any size cannot depend on.
+        """
         multiple = self.network.multiple
+        height, width = frame.shape[-2:]
         bottom, right = ((n + multiple - 1) // multiple * multiple - n for n in (height, width))
-        padded = F.pad(frame, (0, right, 0, bottom), mode="replicate")
-        prediction, state, _ = self.network(padded, self._join(states))
-        return prediction[..., :height, :width], *tensors_of(state)
+        return F.pad(frame, (0, right, 0, bottom), mode="replicate")
 
     def _join(self, states: Sequence[Tensor]) -> NetworkState:
         following = iter(states)
@@ -78,7 +85,7 @@ class RolloutProgram(nn.Module):
         """Return the forecast (B, horizon, C, H, W) of frames (B, T, C, H, W) in [0, 1]."""
         given = frames.shape[1]
         frame = frames[:, 0]
-        states = tensors_of(self.step.network.init_state(frame))
+        states = tensors_of(self.step.network.init_state(self.step.pad(frame)))
         predictions: list[Tensor] = []
         for t in range(given - 1 + self.horizon):
             frame = frames[:, t] if t < given else predictions[-1]
@@ -168,7 +175,7 @@ def capture(
 
     try:
         with _any_size(), torch.no_grad():
-            return torch.export.export(
+            captured = torch.export.export(
                 program,
                 example,
                 dynamic_shapes=pytree.tree_map(varying, example),
@@ -180,6 +187,14 @@ def capture(
             f"torch.export cannot capture the model: {_first_line(error)}; "
             "see the contract of cells and heads: zoo check"
         ) from error
+    # Among the conditions that torch.export adds are that some grids are larger than one pixel.
+    graph = captured.graph
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten._assert_scalar.default:
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    captured.graph_module.recompile()
+    return captured
 
 
 @contextmanager
