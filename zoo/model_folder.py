@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from zoo.atomic import write_json
 from zoo.config import Config
-from zoo.errors import HubError
+from zoo.errors import HubError, abbreviate
 
 __all__ = [
     "PARTS",
@@ -131,7 +131,7 @@ def read_config(folder: Path) -> Config:
     values = read_json(path, LARGEST_CONFIG)
     if isinstance(values, dict) and values.get("format", 1) != 1:
         raise HubError(
-            f"{path} has format {repr(values['format'])[:80]}, this zoo reads format 1; "
+            f"{path} has format {abbreviate(values['format'])}, this zoo reads format 1; "
             "upgrade it: pip install -U spatiotemporal-zoo"
         )
     return Config.parse(values, source=str(path))
