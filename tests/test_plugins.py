@@ -939,6 +939,8 @@ def test_commands_refuse_the_cell_of_another_distribution(install_plugin, tmp_pa
         HOOK + "{'Mean': None}",
         HOOK + "{'mean': None}",
         HOOK + "{'mean': 'no_such:thing'}",
+        "class E(Exception):\n    def __str__(self): raise self\n\nraise E",
+        "class Odd:\n    def __repr__(self): raise SystemExit(7)\n\n" + HOOK + "{'mean': Odd()}",
         HOOK + "{'mean': ''}",
         HOOK + "{'mean': '\\n\\x1b[31m'}",
         HOOK + "{'convlstm': None, 'stack': 3}",

@@ -103,6 +103,8 @@ def test_unknown_name_is_an_error(name, suggestion):
         ({"kernel_size": True}, ["kernel_size", "True"]),
         ({"kernel_size": 3.0}, ["kernel_size", "3.0"]),
         ({"bias": 3}, ["bias", "3"]),
+        ({"kernel_size": 10**5000}, ["options"]),
+        ({"hidden": 10**5000}, ["hidden"]),
         ({"forget_bias": None}, ["forget_bias", "None"]),
         ({"forget_bias": float("inf")}, ["forget_bias"]),
         ({"hidden": 4096, "layers": 64}, ["4096", "64"]),

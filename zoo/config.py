@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import to_jsonable_python
 
-from zoo.errors import ConfigError, did_you_mean
+from zoo.errors import ConfigError, abbreviate, did_you_mean
 
 __all__ = [
     "TIME_INPUTS",
@@ -398,7 +398,7 @@ def _explain(cls: type[BaseModel], error: ValidationError) -> str:
         elif item["type"] == "missing":
             problem = f"{key} is missing"
         else:
-            got = f" (got {str(item['input'])[:80]!r})" if key not in problems else ""
+            got = f" (got {abbreviate(item['input'])})" if key not in problems else ""
             problem = f"{'' if key in problems else key + ': '}{item['msg']}{got}"
         problems.setdefault(key, []).append(problem)
     return "; ".join(", or ".join(alternatives) for alternatives in problems.values())

@@ -27,6 +27,7 @@ __all__ = [
     "NotFoundError",
     "PluginError",
     "ZooError",
+    "abbreviate",
     "did_you_mean",
     "shorten",
 ]
@@ -74,6 +75,15 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
         return ""
     close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
     return f" (did you mean {', '.join(close)}?)" if close else ""
+
+
+def abbreviate(value: object) -> str:
+    """The first 80 characters of the representation of any value."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or a deep list
+        return f"a {type(value).__name__} that is too large to print"
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def shorten(names: Iterable[str]) -> str:

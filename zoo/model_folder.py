@@ -27,7 +27,7 @@ from pydantic import (
 
 from zoo.atomic import atomic_path, write_json
 from zoo.config import Config
-from zoo.errors import HubError
+from zoo.errors import HubError, abbreviate
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -207,7 +207,7 @@ def read_config(folder: Path) -> Config:
     values = read_json(path, LARGEST_CONFIG)
     if isinstance(values, dict) and values.get("format", 1) != 1:
         raise HubError(
-            f"{path} has format {repr(values['format'])[:80]}, this zoo reads format 1; "
+            f"{path} has format {abbreviate(values['format'])}, this zoo reads format 1; "
             "upgrade it: pip install -U spatiotemporal-zoo"
         )
     return Config.parse(values, source=str(path))

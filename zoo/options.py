@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticSerializationError, to_json
 
-from zoo.errors import ConfigError, did_you_mean
+from zoo.errors import ConfigError, abbreviate, did_you_mean
 
 __all__ = [
     "KernelSize",
@@ -49,8 +49,6 @@ PLAIN = {
     "a valid number": "a number",
     "a valid boolean": "true or false",
 }
-
-LONGEST = 80  # characters of a value in an error message
 
 
 class Option(NamedTuple):
@@ -146,9 +144,9 @@ def check_option(owner: str, name: str, value: Any, expected: Any) -> Any:
         forms = ["a JSON value"]
     except ValidationError as error:
         forms = list(dict.fromkeys(map(_expectation, error.errors())))
-    shown = repr(value)
-    shown = shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}…"
-    raise ConfigError(f"{owner}: the option {name} is {shown}; expected {' or '.join(forms)}")
+    raise ConfigError(
+        f"{owner}: the option {name} is {abbreviate(value)}; expected {' or '.join(forms)}"
+    )
 
 
 def _expectation(error: ErrorDetails) -> str:

@@ -276,7 +276,8 @@ def find(
     if isinstance(value, str):
         value = _resolve(plugin, kind, name, value)
     if not valid(value):
-        raise PluginError(f"{plugin.source}: {kind} {name!r} is {value!r}; expected {expected}")
+        actual = value if isinstance(value, type) else f"a {type(value).__name__}"
+        raise PluginError(f"{plugin.source}: {kind} {name!r} is {actual}; expected {expected}")
     return value, plugin
 
 
@@ -489,4 +490,8 @@ def _resolve(plugin: Plugin, kind: str, name: str, reference: str) -> Any:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except BaseException:  # so may its exceptions
+        text = type(error).__name__
+    return " ".join(text.split())

@@ -235,8 +235,8 @@ def _check_source(part: str, saved: PluginSource, plugin: Plugin, any_plugin: bo
     else:
         raise PluginError(
             f"{origin}, but the installed one from {installed}; pip uninstall "
-            f"{plugin.distribution} and pip install {saved.distribution}=={saved.version}, or use "
-            "the installed one: --any-plugin, any_plugin=True"
+            f"{plugin.distribution} and pip install {_requirement(saved)}, or use the installed "
+            "one: --any-plugin, any_plugin=True"
         )
 
 
@@ -331,13 +331,18 @@ def _source(plugin: Plugin) -> dict[str, str] | None:
     return {"distribution": plugin.distribution, "version": plugin.version}
 
 
+def _requirement(source: PluginSource) -> str:
+    """What pip installs."""
+    return f"{source.distribution}=={source.version}" if source.version else source.distribution
+
+
 def _fail_missing(noun: str, name: str, source: PluginSource | None) -> NoReturn:
     """Raise the error for a cell, topology or head that is not installed."""
     if source is None:
         known = {"topology": topologies, "head": heads}.get(noun, lambda: names("cells"))()
         near = did_you_mean(name, known)
         raise ConfigError(f"no {noun} is named {name!r}{near}; available: {', '.join(known)}")
-    needed = f"{source.distribution}=={source.version}" if source.version else source.distribution
+    needed = _requirement(source)
     origin = f"the {noun} {name!r} comes from {source.distribution} {source.version}, which"
     candidates = [
         plugin
