@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from zoo.data.files import check_writable, read_frames, write_frames
 from zoo.data.radolan import read_radolan
 from zoo.errors import ConfigError, DataError, ZooError
 from zoo.inputs import check_bytes, input_limit
-from zoo.labeled import open_labeled, read_labeled, read_values
+from zoo.labeled import open_labeled, read_first, read_labeled, read_values
 
 FRAMES = np.random.default_rng(0).random((6, 1, 8, 8)).astype(np.float32)
 DATASETS = [name for name, (_, place, _) in fuzz_files.FORMATS.items() if place != "model"]
@@ -301,6 +302,30 @@ def test_zarr_with_chunks_of_size_0_is_an_error(tmp_path, form):
         scan("arrays", tmp_path)
     with pytest.raises(DataError, match=r"a\.zarr"):
         open_labeled(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("suffix", ["h5", "nc"])
+def test_chunk_that_unpacks_to_more_than_its_size_is_an_error(tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"a.{suffix}"
+    monkeypatch.setenv("ZOO_INPUT_LIMIT", "16MiB")
+    with h5py.File(path, "w") as file:
+        sizes = {"time": 4, "y": 100, "x": 100}
+        rain = file.create_dataset(
+            "rain", (4, 100, 100), "u1", chunks=(1, 100, 100), compression="gzip"
+        )
+        rain[:] = 1
+        for axis, (name, size) in enumerate(sizes.items()):
+            file.create_dataset(name, (size,), "f4").make_scale(name)
+            rain.dims[axis].attach_scale(file[name])
+    scan("arrays", tmp_path)
+    with h5py.File(path, "a") as file:
+        file["rain"].id.write_direct_chunk((3, 0, 0), zlib.compress(bytes(2**23), 9))
+    with pytest.raises(DataError, match="10,000 bytes"):
+        scan("arrays", tmp_path)
+    if suffix == "nc":
+        with pytest.raises(DataError, match="10,000 bytes"):
+            read_first(path, None, None)
+        assert read_values(read_first(path, None, 3)).shape == (3, 100, 100)
 
 
 def test_radar_that_unpacks_to_gigabytes_is_an_error(tmp_path):

@@ -17,7 +17,7 @@ import numpy as np
 from zoo.config import Data
 from zoo.errors import ConfigError, DataError
 from zoo.inputs import decoding
-from zoo.stores import check_hdf5, check_part, check_zarr
+from zoo.stores import check_hdf5, check_netcdf, check_part, check_zarr
 from zoo.units import ABSENT, duration, is_same_unit, seconds
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ __all__ = [
     "is_labeled",
     "label_frames",
     "open_labeled",
+    "read_first",
     "read_labeled",
     "read_values",
     "stack_members",
@@ -317,6 +318,16 @@ def read_values(array: xarray.DataArray) -> np.ndarray:
         check_part(source, array.shape, array.dtype.itemsize, chunks)
     with decoding(source, "is it complete?"):
         return np.asarray(array.values)
+
+
+def read_first(file: Path, variable: str | None, count: int | None) -> xarray.DataArray:
+    """Open the first `count` frames of a variable, by default all; see :func:`read_labeled`."""
+    array = read_labeled(file, variable)
+    if "time" in array.dims:
+        array = array.isel(time=slice(count))
+    if file.suffix != ".zarr":
+        check_netcdf(file, str(array.name), [slice(n) for n in array.shape])
+    return array
 
 
 def read_labeled(file: Path, variable: str | None = None) -> xarray.DataArray:

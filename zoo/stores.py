@@ -5,18 +5,39 @@ These formats may refer to other files, and may announce arrays and chunks of an
 
 from __future__ import annotations
 
+import itertools
 import math
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import DataError
-from zoo.inputs import check_bytes, check_file, check_frames, check_store, check_values, decoding
+from zoo.inputs import (
+    check_bytes,
+    check_file,
+    check_frames,
+    check_store,
+    check_values,
+    decoding,
+    input_limit,
+)
 
-__all__ = ["check_hdf5", "check_part", "check_zarr", "open_hdf5", "read_hdf5", "shape_of"]
+__all__ = [
+    "check_hdf5",
+    "check_netcdf",
+    "check_part",
+    "check_zarr",
+    "open_hdf5",
+    "read_hdf5",
+    "shape_of",
+]
 
 #: Bytes of bookkeeping for each chunk that is read.
 CHUNK_BYTES = 2**14
+
+#: How much denser than its data deflate can be.
+DEFLATE = 1032
 
 
 def open_hdf5(path: Path) -> Any:
@@ -54,6 +75,7 @@ def read_hdf5(source: str | Path, array: Any, part: Sequence[slice] = ()) -> Any
     _check_array(source, array)
     slices = (*part,) or (slice(None),) * array.ndim
     check_part(source, shape_of(array, slices), array.dtype.itemsize, array.chunks)
+    _check_packed(source, array, slices)
     return array[slices]
 
 
@@ -70,9 +92,20 @@ def check_hdf5(path: Path) -> None:
             _check_array(path, item)
             if item.ndim == 1:
                 check_frames(path, item.shape[0])
+                _check_packed(path, item, [slice(None)])
 
     with open_hdf5(path) as file, decoding(path, "is it complete, and HDF5?"):
         file.visititems(check)
+
+
+def check_netcdf(path: Path, variable: str, part: Sequence[slice]) -> None:
+    """Check the chunks of a part of a variable of a NetCDF file, which xarray reads.
+
+    Raises:
+        DataError: If they unpack to more than the file announces.
+    """
+    with open_hdf5(path) as file, decoding(path, "is it complete, and NetCDF?"):
+        _check_packed(path, file[variable], part)
 
 
 def check_zarr(path: Path) -> dict[str, Any]:
@@ -122,6 +155,35 @@ def check_part(
 def shape_of(array: Any, part: Sequence[slice]) -> list[int]:
     """Return the shape of a part of an array, given as a slice for each axis."""
     return [len(range(*s.indices(n))) for s, n in zip(part, array.shape, strict=True)]
+
+
+def _check_packed(source: str | Path, array: Any, part: Sequence[slice]) -> None:
+    """Raise DataError if chunks unpack to more than their size: HDF5 allocates all of it."""
+    from h5py.h5z import FILTER_DEFLATE
+
+    created = array.id.get_create_plist()
+    filters = [created.get_filter(i)[0] for i in range(created.get_nfilters())]
+    harmless = input_limit() // (4 * DEFLATE)  # bytes, however densely they are packed
+    if FILTER_DEFLATE not in filters or array.id.get_storage_size() <= harmless:
+        return
+    if filters.count(FILTER_DEFLATE) > 1:
+        raise DataError(f"{source}: {array.name} is compressed twice; write it again")
+    omitted = 1 << filters.index(FILTER_DEFLATE)  # the bit of a chunk that is not compressed
+    size = math.prod(array.chunks) * array.dtype.itemsize
+    bounds = [s.indices(n) for s, n in zip(part, array.shape, strict=True)]
+    steps = zip(bounds, array.chunks, strict=True)
+    for place in itertools.product(*(range(b[0] // c * c, b[1], c) for b, c in steps)):
+        chunk = array.id.get_chunk_info_by_coord(place)
+        if chunk.byte_offset is None or chunk.size <= harmless or chunk.filter_mask & omitted:
+            continue
+        with decoding(source):
+            packed = array.id.read_direct_chunk(place)[1]
+            unpacked = zlib.decompressobj().decompress(packed, size + 1)
+        if len(unpacked) > size:
+            raise DataError(
+                f"{source}: a chunk of {array.name} unpacks to more than {size:,} bytes, its size; "
+                "download it again"
+            )
 
 
 def _check_array(source: str | Path, array: Any) -> None:

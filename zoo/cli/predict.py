@@ -150,10 +150,9 @@ def _read_labeled(
         from zoo.data.newest import newest_frames
 
         return newest_frames(data, dataset, input, input_frames)
-    from zoo.labeled import read_labeled
+    from zoo.labeled import read_first
 
-    array = read_labeled(input, variable)
-    return array.isel(time=slice(input_frames)) if "time" in array.dims else array
+    return read_first(input, variable, input_frames)
 
 
 def read_past(

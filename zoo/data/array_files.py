@@ -17,7 +17,7 @@ from zoo.data.npz import LazyArray
 from zoo.errors import ConfigError, DataError
 from zoo.inputs import check_file, decoding
 from zoo.labeled import read_labeled, read_values
-from zoo.stores import check_part, check_zarr, open_hdf5, read_hdf5, shape_of
+from zoo.stores import check_netcdf, check_part, check_zarr, open_hdf5, read_hdf5, shape_of
 
 __all__ = ["NAME_DIMS", "SUFFIXES", "ArrayFile", "open_arrays"]
 
@@ -180,12 +180,18 @@ def _open_labeled(file: Path, variable: str | None) -> ArrayFile:
     times = None
     if "time" in array.coords and np.issubdtype(array["time"].dtype, np.datetime64):
         times = array["time"].values.astype("datetime64[s]")
+
+    def take(part: tuple[slice, ...]) -> np.ndarray:
+        if file.suffix != ".zarr":
+            check_netcdf(file, str(array.name), part)
+        return read_values(array[part])
+
     return ArrayFile(
         f"{file}:{array.name}",
         tuple(map(str, array.dims)),
         array.shape,
         array.dtype,
-        lambda part: read_values(array[part]),
+        take,
         times,
         _unit(array),
         str(array.attrs.get("standard_name", array.name)),
