@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from zoo.atomic import atomic_path, make_folder
+from zoo.atomic import atomic_path, make_folder, remove_leftovers
 from zoo.errors import ConfigError, ZooError
 from zoo.train.model import resolve
 from zoo.train.recipe import Recipe, differences, read_recipe, write_recipe
@@ -36,6 +36,9 @@ WRITTEN = (
     "run.json",
     "tracked",
 )
+
+#: Files of a run that no other command writes.
+OWN = ("config.json", "log.jsonl", "model.safetensors", "recipe.toml", "run.json")
 
 #: Keys that do not affect the result.
 FREE = ("memory.*", "watch.*", "data.workers", "train.checkpoint_every", "train.keep")
@@ -65,6 +68,8 @@ def lock(run: Path) -> Iterator[None]:
     except OSError as error:
         raise ZooError(f"cannot lock {run} ({error.strerror}); choose a writable folder") from error
     with lock:
+        for name in OWN:
+            remove_leftovers(run.resolve() / name, age=0)  # of a process that was killed
         yield
 
 
