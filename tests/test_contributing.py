@@ -71,7 +71,7 @@ def test_four_commands_of_the_readme(folder, monkeypatch):
     zoo(new)  # what it writes is checked in test_wheel.py
     (folder / "site").mkdir()
     source = (folder / "zoo-mycell" / "zoo_mycell.py").read_text()
-    plugin(folder / "site", "zoo_mycell", "zoo.cells", "mycell = zoo_mycell:MyCell", source)
+    plugin(folder / "site", "zoo_mycell", "zoo.cells", "mycell = zoo_mycell:Mycell", source)
     monkeypatch.chdir("zoo-mycell")
     zoo([*train, "--card-sequences", "4"])
     zoo([*last, "--dry-run"])

@@ -17,7 +17,7 @@ from PIL import Image
 import zoo
 from zoo.config import Data, Reflectivity
 from zoo.errors import ConfigError, DataError, ZooError
-from zoo.evaluate import evaluate
+from zoo.evaluate import PRECISIONS, evaluate
 from zoo.protocol import EvalData, protocol
 
 OPTIONS = {"path": "rain.npz", "unit": "mm/h", "quantity": "rain_rate", "time_step": 300.0}
@@ -116,6 +116,15 @@ def test_bf16_gives_nearly_the_same_scores(root: Path, models: Path) -> None:
     mse = full["forecast"]["model"]["mse"]
     assert half["forecast"]["model"]["mse"] != mse
     assert half["forecast"]["model"]["mse"] == pytest.approx(mse, rel=0.02)
+
+
+def test_precision_is_an_option_of_the_command(root: Path, models: Path, cli: Any) -> None:
+    arguments = ("--data-dir", root, "--sequences", 1, "--json")
+    for precision in PRECISIONS:
+        said = cli.succeed(
+            "eval", f"local-dir:{models / 'one'}", *arguments, "--precision", precision
+        )
+        assert json.loads(said)["precision"] == precision
 
 
 def test_unknown_precision_is_an_error(root: Path, models: Path) -> None:

@@ -197,6 +197,8 @@ def is_picture(file: Path) -> bool:
 
 def to_pixels(frames: np.ndarray, low: float, high: float) -> np.ndarray:
     """Map `low`..`high` to 0..255, uint8, clipped, in any shape; NaN becomes 0."""
+    if frames.dtype == np.uint8 and (low, high) == (0, 255):
+        return frames
     share = np.nan_to_num((frames.astype(np.float32) - low) / (high - low), nan=0.0)
     return np.rint(share.clip(0, 1) * 255).astype(np.uint8)
 
