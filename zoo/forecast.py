@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.config import Config
 from zoo.errors import ConfigError, DataError
-from zoo.inputs import draw_noise, known_inputs, needs_times, predicted_times, with_noise
+from zoo.inputs import draw_noise, known_inputs, predicted_times, with_noise
 from zoo.labeled import is_labeled, stack_members, unlabel
 from zoo.network import Network, NetworkState
 from zoo.units import Array, Frames, check_data, duration, scale, seconds, unscale
@@ -328,7 +328,7 @@ class Forecaster(nn.Module):
             future: Values of the channels whose future is known.
         """
         length, predicted = past.shape[1], None
-        if times is not None and needs_times(self.config):
+        if times is not None and self.config.needs_times:
             step = self.config.data.time_step if step is None else step
             predicted = predicted_times(times, step, length, horizon)
         channels = None if future is None else self._future(past, horizon, future)
