@@ -1,5 +1,6 @@
 """Inputs besides the frames: channels, times, lead time, static maps, and a known future."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 import xarray
+from tiny_runs import log
 from torch import Tensor
 
 import zoo
 from zoo.errors import ConfigError, DataError
 from zoo.evaluate import evaluate
+from zoo.hub.card import _more_arguments
 from zoo.known_inputs import known_inputs, predicted_times
 from zoo.losses import create_loss
 from zoo.train.engine import train
@@ -392,6 +395,7 @@ def test_ensemble_is_trained_with_the_crps() -> None:
 def test_ensemble_resumes_bit_for_bit_in_any_number_of_parts(root: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     text = RECIPE.replace("static = 1", "static = 1\nnoise = 1")
+    text = text.replace("[evaluation]", '[evaluation]\nmetric = "crps"\nselect = "best"')
     recipe.write_text(text + "\n[loss.terms.crps]\nmembers = 3\n")
     whole, stopped, split = (tmp_path / name for name in ("whole", "stopped", "split"))
     assert train(recipe, whole, data_root=root).finished
@@ -402,3 +406,17 @@ def test_ensemble_resumes_bit_for_bit_in_any_number_of_parts(root: Path, tmp_pat
     for name, tensor in model.network.state_dict().items():
         assert torch.equal(tensor, again.network.state_dict()[name]), name
         torch.testing.assert_close(tensor, parts.network.state_dict()[name], atol=1e-5, rtol=1e-3)
+    scores = {line["step"]: line["crps"] for line in log(whole) if "crps" in line}
+    facts = json.loads((whole / "metrics.json").read_text())["training"]["validation"]
+    best = min(scores, key=scores.__getitem__)
+    assert facts == {"metric": "crps", "best": scores[best], "step": best}
+    without = [("evaluation.metric", "crps"), ("model.noise", 0), ("loss.terms", {})]
+    with pytest.raises(ConfigError, match=r"model\.noise"):
+        train(recipe, tmp_path / "other", data_root=root, settings=without)
+
+
+def test_card_shows_the_arguments_that_inputs_need() -> None:
+    config = create(in_channels=2, out_channels=1, future_channels=1, inputs=["hour_of_day"]).config
+    assert _more_arguments(config) == ', times="2015-01-31T12:00", future=known'
+    assert _more_arguments(ensemble_model().config) == ", members=20"
+    assert _more_arguments(create(inputs=["lead_time"]).config) == ""

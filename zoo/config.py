@@ -365,6 +365,11 @@ class Config(Validated):
         return self.out_channels or self.in_channels
 
     @property
+    def needs_times(self) -> bool:
+        """Whether the inputs depend on the times of the frames."""
+        return any(name != "lead_time" for name in self.inputs)
+
+    @property
     def known_channels(self) -> int:
         """The number of channels that every step reads besides a frame, with noise."""
         timed = sum(TIME_INPUTS[name] for name in self.inputs)

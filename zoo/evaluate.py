@@ -18,7 +18,7 @@ from zoo.data import open_dataset
 from zoo.data.dataset import data_of, times_of
 from zoo.errors import ConfigError, DataError, ZooError
 from zoo.forecast import Forecaster
-from zoo.known_inputs import needs_times, sequence_inputs
+from zoo.known_inputs import sequence_inputs
 from zoo.memory import trim
 from zoo.metrics import FrameMetrics
 from zoo.progress import progress_bar
@@ -268,7 +268,7 @@ def _measure(
     rank, processes = process_rank()
     share = range(rank, evaluated.sequences, processes)
     batches = DataLoader(Subset(evaluated.dataset, share), batch_size)
-    timed = any(needs_times(model.config) for model in models.values())
+    timed = any(model.config.needs_times for model in models.values())
     with progress_bar("evaluating", len(share)) as bar:
         for number, frames in enumerate(batches, 1):  # (B, T, C, H, W)
             indices = share[(number - 1) * batch_size : number * batch_size]

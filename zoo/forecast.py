@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.config import Config
 from zoo.errors import ConfigError, DataError
-from zoo.known_inputs import draw_noise, known_inputs, needs_times, predicted_times, with_noise
+from zoo.known_inputs import draw_noise, known_inputs, predicted_times, with_noise
 from zoo.labeled import stack_members
 from zoo.network import Network, NetworkState
 from zoo.prediction import check_finite, check_frames, predict
@@ -367,7 +367,7 @@ class Forecaster(nn.Module):
             future: Values of the channels whose future is known.
         """
         length, predicted = past.shape[1], None
-        if times is not None and needs_times(self.config):
+        if times is not None and self.config.needs_times:
             step = self.config.data.time_step if step is None else step
             predicted = predicted_times(times, step, length, horizon)
         channels = None if future is None else self._future(past, horizon, future)

@@ -18,7 +18,6 @@ from zoo.errors import DataError
 __all__ = [
     "draw_noise",
     "known_inputs",
-    "needs_times",
     "predicted_times",
     "sequence_inputs",
     "with_noise",
@@ -139,11 +138,6 @@ def with_noise(known: Tensor | None, noise: Tensor) -> Tensor:
     batch, height, width = max(len(known), len(noise)), *noise.shape[-2:]
     parts = known, noise.to(known)
     return torch.cat([part.expand(batch, -1, -1, height, width) for part in parts], dim=2)
-
-
-def needs_times(config: Config) -> bool:
-    """Return whether the inputs of a model depend on the times of the frames."""
-    return any(name in TIMED for name in config.inputs)
 
 
 def predicted_times(

@@ -50,7 +50,7 @@ def info(model: str, as_json: bool) -> None:
     metrics, fields = facts.pop("metrics", {}), facts.pop("config")
     for key, value in {**facts, **fields}.items():
         if value is not None and key != "format":
-            echo(f"{key:<12} {_shown(value)}")
+            echo(f"{key:<15} {_shown(value)}")
     if scores := {key: metrics[key] for key in ("forecast", "all-steps") if metrics.get(key)}:
         print_metrics(scores, facts["name"])
 

@@ -319,7 +319,7 @@ def _summary(name: str, ref: str, folder: Path, config: Config, metrics: dict[st
         f"{'' if config.size else ', and frames of any size'}.",
         "```python\nimport zoo\n\n"
         f'model = zoo.load("{ref}")\n'
-        f"future = model.predict(past, horizon={horizon})  "
+        f"future = model.predict(past, horizon={horizon}{_more_arguments(config)})  "
         f"# (B, T, {config.in_channels}, H, W) {units}\n```",
         _needs(config),
         paper_links(config),
@@ -335,6 +335,16 @@ def _summary(name: str, ref: str, folder: Path, config: Config, metrics: dict[st
             f"{model['mse']:.1f}, persistence {still['mse']:.1f}."
         )
     return "\n\n".join(filter(None, parts))
+
+
+def _more_arguments(config: Config) -> str:
+    """The arguments of predict that the inputs of a model need."""
+    arguments = {
+        'times="2015-01-31T12:00"': config.needs_times,  # of the first frame
+        "future=known": config.future_channels,
+        "members=20": config.noise,
+    }
+    return "".join(f", {argument}" for argument, needed in arguments.items() if needed)
 
 
 def _needs(config: Config) -> str:

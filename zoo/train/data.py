@@ -13,7 +13,7 @@ from zoo.config import Config, Data
 from zoo.data import find_dataset, open_dataset
 from zoo.data.dataset import data_of, times_of
 from zoo.errors import ConfigError, DataError
-from zoo.known_inputs import needs_times, sequence_inputs
+from zoo.known_inputs import sequence_inputs
 from zoo.train.recipe import Recipe
 
 __all__ = ["describe", "is_fresh", "known_of", "open_data", "read_static"]
@@ -51,8 +51,8 @@ def known_of(config: Config, dataset: Any, indices: list[int], sequences: Tensor
     Raises:
         DataError: if the model needs times and the data set has none.
     """
-    times = times_of(dataset, indices) if needs_times(config) else None
-    if times is None and needs_times(config):
+    times = times_of(dataset, indices) if config.needs_times else None
+    if times is None and config.needs_times:
         raise DataError(
             f"the model reads {', '.join(config.inputs)}, but the times of the frames are not "
             "known; set the options start and time_step of the data set, if it has them"

@@ -40,8 +40,7 @@ def resolve(recipe: Recipe) -> Recipe:
     model = {"name": config.architecture, **fields, **config.options}
     model = {k: v for k, v in model.items() if v is not None}
     loss = _resolve_loss(recipe.loss, config.head)
-    if recipe.evaluation.metric not in VALIDATED:
-        create_metric(recipe.evaluation.metric)  # check it before data are opened
+    _check_metric(recipe.evaluation.metric, config)
     return recipe.model_copy(update={"model": model, "loss": loss})
 
 
@@ -141,6 +140,14 @@ def create_schedule(
             f"train.schedule_options: cannot create {settings.schedule!r}: {_one_line(error)}"
         ) from error
     return schedule
+
+
+def _check_metric(name: str, config: Config) -> None:
+    """Raise ConfigError before data are opened if there is no such metric for the model."""
+    if name == "crps" and not config.noise:
+        raise ConfigError('evaluation.metric = "crps" is for ensembles; set model.noise')
+    if name not in (*VALIDATED, "crps"):
+        create_metric(name)
 
 
 def _resolve_loss(loss: LossRecipe, head: str) -> LossRecipe:

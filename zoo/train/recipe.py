@@ -394,7 +394,7 @@ class EvaluationRecipe(Validated):
         sequences: validate on the first N sequences.
         batch_size: sequences per batch.
         metric: metric that defines the best checkpoint, of the forecast frames: "mse", "mae",
-            "ssim", "psnr", or one that plugins offer, such as "sharpness".
+            "ssim", "psnr", one that plugins offer, such as "sharpness", or "crps" for ensembles.
         select: checkpoint that becomes the model: "last" or "best".
     """
 
