@@ -101,6 +101,7 @@ def zoo_commands() -> dict[str, str]:
         "pull": "zoo.cli.pull:pull",
         "runs": "zoo.cli.runs:runs",
         "search": "zoo.cli.search:search",
+        "site": "zoo.cli.site:site",
         "train": "zoo.cli.train:train",
         "verify": "zoo.cli.verify:verify",
     }
