@@ -44,4 +44,6 @@ def site(
         sorted(path.parent.name for path in builtin_folder().glob("*/model.safetensors"))
     )
     build_site(output, names, runtime=runtime, docs=docs, plugins=plugins)
-    click.echo(f"{output}: {len(names)} models; python -m http.server --directory {output}", err=True)
+    click.echo(
+        f"{output}: {len(names)} models; python -m http.server --directory {output}", err=True
+    )

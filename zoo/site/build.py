@@ -180,4 +180,6 @@ def _card(entry: Entry) -> Any:
     text = re.sub(r"^!\[[^\]]*\]\([^)]*\)$", "", text, flags=re.MULTILINE)  # shown above
     text = re.sub(rf"^# {re.escape(entry.name)}$", "", text, flags=re.MULTILINE)
     html = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
-    return Markup(html.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>"))
+    return Markup(
+        html.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
+    )
