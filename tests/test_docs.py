@@ -57,6 +57,12 @@ def test_see_inside(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_forecast_on_a_page(folder: Path) -> None:
+    snippets.run_page(TUTORIALS / "forecast-on-a-page.md")
+    assert (folder / "model.onnx").is_file()
+
+
+@pytest.mark.slow
 def test_own_data(folder: Path) -> None:
     fewer = {"steps = 300": "steps = 2", "hidden = 16": "hidden = 4"}
     names = snippets.run_page(TUTORIALS / "own-data.md", replace=fewer)

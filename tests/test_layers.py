@@ -32,7 +32,7 @@ LAYERS = [
     ["baselines", "protocol"],
     ["evaluate"],
     ["inspect", "bench", "exporting", "verify"],
-    ["train"],
+    ["site", "train"],
     ["testing", "check", "scaffold"],
     ["cli"],
     ["__main__"],

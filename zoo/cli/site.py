@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from zoo.cli.common import model_name
+
 
 @click.command()
 @click.argument("models", metavar="[MODEL]...", nargs=-1)
@@ -37,12 +39,12 @@ def site(
     zoo site -o site
     python -m http.server --directory site
     """
-    from zoo.hub import builtin_folder
+    from zoo.hub import builtin_folder, pull
     from zoo.site.build import build_site
 
-    names = models or tuple(
-        sorted(path.parent.name for path in builtin_folder().glob("*/model.safetensors"))
-    )
+    shipped = sorted(path.parent.name for path in builtin_folder().glob("*/model.safetensors"))
+    folders = [pull(model) for model in models or shipped]
+    names = dict(zip(map(model_name, models or shipped, folders), folders, strict=True))
     build_site(output, names, runtime=runtime, docs=docs, plugins=plugins)
     click.echo(
         f"{output}: {len(names)} models; python -m http.server --directory {output}", err=True

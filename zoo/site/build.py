@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from zoo.data.clips import CLIPS, demo_clip
 from zoo.errors import ConfigError, ZooError
 from zoo.exporting.export import export
 from zoo.exporting.onnx_model import OnnxForecaster
-from zoo.hub import load, pull
+from zoo.hub import load
 from zoo.hub.card import read_card
 from zoo.progress import progress_bar
 from zoo.site.assets import copy_runtime
@@ -34,7 +34,7 @@ PICTURE = "demo.gif"  # of a model folder
 
 def build_site(
     folder: Path,
-    models: Sequence[str],
+    models: Mapping[str, Path],
     *,
     runtime: Path | None = None,
     docs: Path | None = None,
@@ -44,7 +44,7 @@ def build_site(
 
     Args:
         folder: Output folder. Files of an earlier site are replaced.
-        models: Names of the pretrained models to show.
+        models: Folders of the models to show, by name.
         runtime: Folder ``dist`` of the npm package onnxruntime-web; by default npm downloads it.
         docs: The built documentation, to include in the site.
         plugins: The plugin directory, a file plugins.toml.
@@ -56,7 +56,7 @@ def build_site(
     if docs is not None and not (docs / "index.html").is_file():
         raise ConfigError(f"{docs} has no index.html; build the documentation first")
     listed = _read_plugins(plugins) if plugins else []
-    entries = [read_entry(name, pull(name)) for name in models]
+    entries = [read_entry(name, path) for name, path in models.items()]
     folder.mkdir(parents=True, exist_ok=True)
     copy_runtime(folder / "onnxruntime", runtime)
     _copy_static(folder)
