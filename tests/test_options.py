@@ -95,7 +95,8 @@ def test_option_without_default_must_be_given():
         ([3, 5], tuple[int, ...], (3, 5)),
         ((3, 5), tuple[int, ...], (3, 5)),
         (None, int | None, None),
-        (object(), pytest.Config, ...),  # a type that pydantic does not know accepts anything
+        # A type that pydantic does not know accepts anything.
+        pytest.param(object(), pytest.Config, ..., id="unknown type"),
     ],
     ids=str,
 )
