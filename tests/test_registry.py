@@ -204,6 +204,17 @@ def test_cell_of_a_missing_plugin_reports_what_to_install():
         build(zoo.Config(cell="mine", plugin=source))
 
 
+@pytest.mark.parametrize("field", ["plugin", "topology_plugin", "head_plugin"])
+def test_part_that_the_zoo_has_taken_over_must_be_accepted(field):
+    source = {"distribution": "zoo-of-mine", "version": "1.2"}
+    config = zoo.Config(cell="convlstm", hidden=2, layers=2, **{field: source})
+    with raises("zoo-of-mine 1.2", "spatiotemporal-zoo", "any_plugin", error=PluginError) as caught:
+        build(config)
+    assert "uninstall" not in str(caught.value)
+    with pytest.warns(UserWarning, match="zoo-of-mine"):
+        build(config, any_plugin=True)
+
+
 def test_pretrained_models_are_listed_with_their_architecture():
     assert "mslstm-mmnist" in zoo.list_models("ms-*", pretrained=True)
     assert zoo.list_models("mslstm", pretrained=True) == ["mslstm-mmnist"]

@@ -233,10 +233,11 @@ def _check_source(part: str, saved: PluginSource, plugin: Plugin, any_plugin: bo
     elif any_plugin:
         warnings.warn(f"{origin}; that of {installed} is used", stacklevel=4)
     else:
+        fix = f"pip uninstall {plugin.distribution} and pip install {_requirement(saved)}, or"
         raise PluginError(
-            f"{origin}, but the installed one from {installed}; pip uninstall "
-            f"{plugin.distribution} and pip install {_requirement(saved)}, or use the installed "
-            "one: --any-plugin, any_plugin=True"
+            f"{origin}, but the installed one from {installed}; "
+            f"{'' if plugin.distribution == DISTRIBUTION else fix + ' '}use the installed one: "
+            "--any-plugin, any_plugin=True"
         )
 
 
