@@ -25,7 +25,7 @@ LARGEST_FILE = 64 << 30
 #: The most files of a model.
 MOST_FILES = 100
 
-#: A transfer may not be slower than this, in bytes per second, after so many seconds.
+#: The least bytes per second of a transfer, and the seconds after which it is measured.
 SLOWEST, PATIENCE = 1024, 60.0
 
 #: Values of headers by which the client names files of its cache.
@@ -89,7 +89,7 @@ def _limit(largest: int, response: Any) -> None:
     library = sys.modules[type(response).__module__.partition(".")[0]]  # httpx or its successor
     body = response.stream
 
-    class Bounded(library.SyncByteStream):  # type: ignore[misc, name-defined]
+    class Bounded(library.SyncByteStream):  # type: ignore[name-defined]
         def __iter__(self) -> Iterator[bytes]:
             return _bounded(body, path, largest)
 
