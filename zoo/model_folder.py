@@ -5,6 +5,7 @@ Anyone may have made a model folder, so every file is checked before it is used.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -45,6 +46,7 @@ __all__ = [
     "read_limited",
     "read_metrics",
     "read_text",
+    "sha256_of",
     "update_metrics",
     "writable_part",
 ]
@@ -59,6 +61,9 @@ REQUIRED = ["config.json", WEIGHTS]
 
 #: The largest text file, in bytes; a config has some hundred, metrics some thousand.
 LARGEST = 4 << 20
+
+#: The largest picture, in bytes.
+LARGEST_PICTURE = 64 << 20
 
 #: The largest recipe, in bytes; those of the zoo have some hundred. The time to parse TOML may grow
 #: with the square of its size.
@@ -112,6 +117,15 @@ def read_limited(path: Path, largest: int) -> bytes:
 
 def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has no such flag
+
+
+def sha256_of(path: Path) -> str:
+    """Compute the SHA-256 of a file of any size."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_text(path: Path) -> str:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from zoo.errors import HubError
-from zoo.model_folder import LARGEST, PARTS
+from zoo.model_folder import LARGEST, LARGEST_PICTURE, PARTS, WEIGHTS
 
 __all__ = ["LARGEST_FILE", "check_listing", "limited"]
 
@@ -55,8 +55,9 @@ def check_listing(repository: str, commit: str, files: dict[str, int | None]) ->
     if len(parts) > MOST_FILES:
         raise HubError(f"{repository} has {len(parts)} files; a model has at most {MOST_FILES}")
     for name, size in parts.items():
-        if name.endswith((".json", ".md", ".toml")) and LARGEST < size < LARGEST_FILE:
-            raise HubError(f"{name} of {repository} exceeds {LARGEST:,} bytes; shorten it")
+        largest = LARGEST_PICTURE if name.endswith((".gif", ".png")) else LARGEST
+        if name != WEIGHTS and files[name] is not None and size > largest:
+            raise HubError(f"{name} of {repository} exceeds {largest:,} bytes; make it smaller")
     return parts
 
 

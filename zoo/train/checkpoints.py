@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -19,7 +18,7 @@ from torch import nn
 
 from zoo.atomic import atomic_folder, make_folder
 from zoo.errors import ConfigError, ZooError
-from zoo.model_folder import LARGEST, parse_json, read_limited
+from zoo.model_folder import LARGEST, parse_json, read_limited, sha256_of
 from zoo.train.processes import is_about_lost_process, on_main
 from zoo.train.records import read_progress
 from zoo.weights import save_weights
@@ -215,18 +214,10 @@ def _strip_prefix(models: list[nn.Module], weights: list[dict], folder: str) -> 
 def _checksums(folder: Path) -> dict[str, str]:
     """Compute the SHA-256 of every file in a folder except the list of checksums."""
     return {
-        str(path.relative_to(folder)): _sha256(path)
+        str(path.relative_to(folder)): sha256_of(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != CHECKSUMS
     }
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _reason(error: BaseException) -> str:
