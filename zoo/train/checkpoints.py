@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import warnings
+import zipfile
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,7 @@ class Checkpoints:
                 "with --resume"
             )
         try:
+            _refuse_compressed(path)
             self.accelerator.load_state(str(path))
             if self.average is not None:
                 self.average.load_state_dict(load_file(path / AVERAGE))
@@ -202,6 +204,14 @@ def verify(checkpoint: Path) -> str | None:
         return f"{CHECKSUMS} is not a JSON object"
     wrong = sorted(n for n in {*expected, *actual} if expected.get(n) != actual.get(n))
     return f"checksum mismatch: {', '.join(wrong)}" if wrong else None
+
+
+def _refuse_compressed(checkpoint: Path) -> None:
+    """Refuse compressed archives: torch writes none, and a small one can hold gigabytes."""
+    for path in filter(zipfile.is_zipfile, checkpoint.iterdir()):
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError(f"{path.name} is compressed")
 
 
 def _strip_prefix(models: list[nn.Module], weights: list[dict], folder: str) -> None:
