@@ -170,6 +170,14 @@ def test_any_value_in_metrics_gives_an_error_or_a_card(tmp_path: Path, data: Any
     attempt(folder)
 
 
+def test_huge_picture_is_not_published(folder: Path, tmp_path: Path) -> None:
+    with (folder / "demo.png").open("wb") as file:
+        file.truncate(1 << 40)  # a terabyte of nothing
+    with no_hang(), pytest.raises(HubError, match=r"demo\.png"):
+        publish(folder, "name", hub=str(tmp_path / "hub"))
+    assert not (tmp_path / "hub").exists()
+
+
 @pytest.mark.parametrize("name", ["\x1b[31m", "a\nb", os.fsdecode(b"\xff")])
 def test_name_that_cannot_be_printed_gets_no_card(folder: Path, cli: Cli, name: str) -> None:
     folder = folder.rename(folder.with_name(name))

@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import signal
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -360,6 +361,22 @@ def test_checkpoint_that_cannot_be_loaded_is_an_error(
         resume(run, noise_root)
     assert str(raised.value).isprintable()
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.slow
+def test_compressed_checkpoint_is_not_unpacked(run: Path, noise_root: Path) -> None:
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    with (
+        zipfile.ZipFile(checkpoint / "optimizer.bin") as stored,
+        zipfile.ZipFile(checkpoint / "small.bin", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for name in stored.namelist():
+            small.writestr(name, stored.read(name))
+    content = (checkpoint / "small.bin").read_bytes()
+    (checkpoint / "small.bin").unlink()
+    forge(run, "optimizer.bin", content)
+    with pytest.raises(ZooError, match="compressed"):
+        resume(run, noise_root)
 
 
 @pytest.mark.slow

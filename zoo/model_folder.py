@@ -5,6 +5,7 @@ Anyone may have made a model folder, so every file is checked before it is used.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -53,6 +54,7 @@ __all__ = [
     "read_limited",
     "read_metrics",
     "read_text",
+    "sha256_of",
     "update_metrics",
     "writable_part",
     "write_config",
@@ -74,6 +76,9 @@ LARGEST_CONFIG = 256 << 10
 
 #: How many lists and tables may be within each other in a JSON file; metrics have six.
 DEEPEST = 32
+
+#: The largest picture, in bytes.
+LARGEST_PICTURE = 64 << 20
 
 #: The largest recipe, in bytes; those of the zoo have some hundred. The time to parse TOML may grow
 #: with the square of its size.
@@ -127,6 +132,15 @@ def read_limited(path: Path, largest: int) -> bytes:
 
 def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has no such flag
+
+
+def sha256_of(path: Path) -> str:
+    """Compute the SHA-256 of a file of any size."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_text(path: Path, largest: int = LARGEST) -> str:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from zoo.errors import HubError
-from zoo.model_folder import LARGEST, PARTS
+from zoo.model_folder import LARGEST, LARGEST_PICTURE, PARTS, WEIGHTS
 
 __all__ = ["LARGEST_FILE", "check_listing", "limited"]
 
@@ -25,7 +25,7 @@ LARGEST_FILE = 64 << 30
 #: The most files of a model.
 MOST_FILES = 100
 
-#: A transfer may not be slower than this, in bytes per second, after so many seconds.
+#: The least bytes per second of a transfer, and the seconds after which it is measured.
 SLOWEST, PATIENCE = 1024, 60.0
 
 #: Values of headers by which the client names files of its cache.
@@ -55,8 +55,9 @@ def check_listing(repository: str, commit: str, files: dict[str, int | None]) ->
     if len(parts) > MOST_FILES:
         raise HubError(f"{repository} has {len(parts)} files; a model has at most {MOST_FILES}")
     for name, size in parts.items():
-        if name.endswith((".json", ".md", ".toml")) and LARGEST < size < LARGEST_FILE:
-            raise HubError(f"{name} of {repository} exceeds {LARGEST:,} bytes; shorten it")
+        largest = LARGEST_PICTURE if name.endswith((".gif", ".png")) else LARGEST
+        if name != WEIGHTS and files[name] is not None and size > largest:
+            raise HubError(f"{name} of {repository} exceeds {largest:,} bytes; make it smaller")
     return parts
 
 
@@ -89,7 +90,7 @@ def _limit(largest: int, response: Any) -> None:
     library = sys.modules[type(response).__module__.partition(".")[0]]  # httpx or its successor
     body = response.stream
 
-    class Bounded(library.SyncByteStream):  # type: ignore[misc, name-defined]
+    class Bounded(library.SyncByteStream):  # type: ignore[name-defined]
         def __iter__(self) -> Iterator[bytes]:
             return _bounded(body, path, largest)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 import re
 import shutil
@@ -26,6 +25,7 @@ from zoo.model_folder import (
     missing_files,
     parts_of,
     read_config,
+    sha256_of,
 )
 
 if TYPE_CHECKING:
@@ -327,7 +327,7 @@ def check_name(name: str) -> None:
 def check_weights(folder: Path, name: str, sha256: str, source: str) -> None:
     """Raise HubError if a model's weights do not have the checksum that a source states."""
     check_parts(folder, [folder / WEIGHTS])
-    actual = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    actual = sha256_of(folder / WEIGHTS)
     if actual != sha256:
         raise HubError(
             f"{folder / WEIGHTS} is not {name}: its sha256 is {actual[:12]}…, {source} states "

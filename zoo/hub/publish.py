@@ -11,7 +11,14 @@ from zoo.errors import ConfigError, HubError, NotFoundError, ZooError, shorten
 from zoo.hub import known_weights
 from zoo.hub.card import UNWRITTEN, card_results, measured, read_card, read_recipe, write_card
 from zoo.hub.places import NAME, Hub, HuggingFace, check_name, open_hub
-from zoo.model_folder import WEIGHTS, check_parts, parts_of, read_config, read_metrics
+from zoo.model_folder import (
+    LARGEST_PICTURE,
+    WEIGHTS,
+    check_parts,
+    parts_of,
+    read_config,
+    read_metrics,
+)
 
 __all__ = ["missing_from_card", "publish"]
 
@@ -41,6 +48,9 @@ def publish(
         raise NotFoundError(f"folder {folder} not found; expected the folder of a model")
     files = parts_of(folder)
     check_parts(folder, files)
+    for file in files:
+        if file.name != WEIGHTS and file.stat().st_size > LARGEST_PICTURE:
+            raise HubError(f"{file} exceeds {LARGEST_PICTURE:,} bytes; make it smaller")
     read_config(folder)
     _check_weights(folder / WEIGHTS)
     repository = None if hub else destination

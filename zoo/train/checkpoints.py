@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
 import warnings
+import zipfile
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import nn
 
 from zoo.atomic import atomic_folder, make_folder
 from zoo.errors import ConfigError, ZooError
-from zoo.model_folder import LARGEST, parse_json, read_limited
+from zoo.model_folder import LARGEST, parse_json, read_limited, sha256_of
 from zoo.train.processes import is_about_lost_process, on_main
 from zoo.train.records import read_progress
 from zoo.weights import save_weights
@@ -141,6 +141,7 @@ class Checkpoints:
                 "with --resume"
             )
         try:
+            _refuse_compressed(path)
             self.accelerator.load_state(str(path))
             if self.average is not None:
                 self.average.load_state_dict(load_file(path / AVERAGE))
@@ -205,6 +206,14 @@ def verify(checkpoint: Path) -> str | None:
     return f"checksum mismatch: {', '.join(wrong)}" if wrong else None
 
 
+def _refuse_compressed(checkpoint: Path) -> None:
+    """Refuse compressed archives: torch writes none, and a small one can hold gigabytes."""
+    for path in filter(zipfile.is_zipfile, checkpoint.iterdir()):
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError(f"{path.name} is compressed")
+
+
 def _strip_prefix(models: list[nn.Module], weights: list[dict], folder: str) -> None:
     for number, state in enumerate(weights):
         weights[number] = {
@@ -215,18 +224,10 @@ def _strip_prefix(models: list[nn.Module], weights: list[dict], folder: str) -> 
 def _checksums(folder: Path) -> dict[str, str]:
     """Compute the SHA-256 of every file in a folder except the list of checksums."""
     return {
-        str(path.relative_to(folder)): _sha256(path)
+        str(path.relative_to(folder)): sha256_of(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != CHECKSUMS
     }
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _reason(error: BaseException) -> str:

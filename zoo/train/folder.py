@@ -142,7 +142,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
 
 
 def _check_files(run: Path) -> None:
-    """Refuse links and pipes instead of the files of a run, which anyone may have made.
+    """Refuse links and pipes where files of a run should be; anyone may have made the folder.
 
     Writing through a link would change a file elsewhere, and reading a pipe would wait forever.
     """
