@@ -87,7 +87,7 @@ def main(file: str) -> None:
     runs = {
         "PyTorch, eager": in_pytorch("ms-predrnn-kth"),
         "ONNX Runtime": with_states(in_onnxruntime(file), file),
-        "OpenVINO": with_states(in_openvino(file, "f32"), file),
+        "OpenVINO, float32": with_states(in_openvino(file, "f32"), file),
     }
     frames = np.random.default_rng(0).random((STEPS, 1, 1, 64, 64), dtype=np.float32)
     expected = {name: run(frames) for name, run in runs.items()}  # and a warm-up
