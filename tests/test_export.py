@@ -96,6 +96,7 @@ def test_model_for_one_size_exports(tmp_path: Path) -> None:
     assert_same_forecast(model, file, 3, 2, 1, 9, 14)
     with pytest.raises(DataError, match="9×14"):
         OnnxForecaster(file).predict(noise(2, 8, 8))
+    zoo.export(model, tmp_path / "rollout.pt2", horizon=1, input_frames=1)
 
 
 @pytest.fixture(scope="module")

@@ -198,7 +198,8 @@ def _open(content: bytes, name: str) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its errors are raised, too
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0
     # Threads that wait actively slow each other down where other programs run.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

@@ -85,7 +85,9 @@ class RolloutProgram(nn.Module):
         """Return the forecast (B, horizon, C, H, W) of frames (B, T, C, H, W) in [0, 1]."""
         given = frames.shape[1]
         frame = frames[:, 0]
-        states = tensors_of(self.step.network.init_state(self.step.pad(frame)))
+        network = self.step.network
+        # For any size, that of the padded frame gives simpler expressions of the sizes of states.
+        states = tensors_of(network.init_state(frame if network.size else self.step.pad(frame)))
         predictions: list[Tensor] = []
         for t in range(given - 1 + self.horizon):
             frame = frames[:, t] if t < given else predictions[-1]
