@@ -46,7 +46,7 @@ def predict(
     horizon = (data.horizon or 1) if horizon is None else horizon
     check_data(data, unit=unit, time_step=time_step)
     if not is_labeled(frames):
-        return _predict(forecast, data, frames, horizon, like)  # type: ignore[arg-type, return-value]
+        return _predict(forecast, data, frames, horizon, like)
     values, labels = unlabel(frames, unit=unit, time_step=time_step)
     check_data(data, unit=labels.unit, time_step=labels.time_step)
     return labels.label(_predict(forecast, data, values, horizon, like), data)  # type: ignore[return-value]

@@ -234,9 +234,10 @@ def _convert(frames: Tensor | np.ndarray, like: Array) -> Array:
                 return frames.astype(like.dtype)
             # torch needs a writable array in native byte order without negative strides.
             plain = np.array(frames, frames.dtype.newbyteorder("="), order="C")
-            return _library(like).from_numpy(plain).to(device=like.device, dtype=like.dtype)
+            return _library(like).from_numpy(plain).to(like.device, like.dtype)
     elif not frames.is_complex():
-        return frames.to(device=like.device, dtype=like.dtype)
+        other: Any = like
+        return frames.to(other.device, other.dtype)
     raise DataError(f"got frames of dtype {frames.dtype}; expected real numbers")
 
 

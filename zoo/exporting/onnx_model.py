@@ -67,15 +67,16 @@ class OnnxForecaster:
             DataError: If the frames do not fit the model.
             ConfigError: If the horizon exceeds that of the rollout.
         """
-        if not (is_labeled(frames) or isinstance(frames, np.ndarray)):
+        given: Any = frames
+        if not (is_labeled(given) or isinstance(given, np.ndarray)):
             raise DataError(
-                f"got frames of type {type(frames).__name__}; an ONNX file takes a numpy array or "
+                f"got frames of type {type(given).__name__}; an ONNX file takes a numpy array or "
                 "an xarray.DataArray"
             )
         return predict(
             lambda past, steps: self(past, steps)[:, -steps:],
             self.config.data,
-            frames,
+            given,
             horizon,
             like=np.zeros((), np.float32),
             unit=unit,

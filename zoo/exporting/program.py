@@ -117,8 +117,9 @@ def state_tensors(network: Network) -> tuple[StateTensor, ...]:
         if leaf is not None
     ]
 
-    def shapes(**sizes: int) -> list[torch.Size]:
-        return [tensor.shape for tensor in tensors_of(_initial_state(network, **sizes))]
+    def shapes(batch: int = 1, height: int = 1, width: int = 1) -> list[torch.Size]:
+        state = _initial_state(network, batch, height, width)
+        return [tensor.shape for tensor in tensors_of(state)]
 
     varied = {"batch": [shapes(), shapes(batch=2)]}
     if network.size is None:
