@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +96,7 @@ def test_model_for_one_size_exports(tmp_path: Path) -> None:
     assert_same_forecast(model, file, 3, 2, 1, 9, 14)
     with pytest.raises(DataError, match="9×14"):
         OnnxForecaster(file).predict(noise(2, 8, 8))
+    zoo.export(model, tmp_path / "rollout.pt2", horizon=1, input_frames=1)
 
 
 @pytest.fixture(scope="module")
@@ -456,3 +459,95 @@ def test_missing_exporter_names_the_extra(
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ConfigError, match=r"spatiotemporal-zoo\[export\]"):
         zoo.export(model, tmp_path / "model.onnx")
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "export.md").read_text(encoding="utf-8")
+
+
+def block(language: str) -> str:
+    """The first block of a language in the documentation."""
+    match = re.search(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    assert match is not None
+    return match[1]
+
+
+@pytest.fixture
+def expected(
+    model: zoo.Forecaster, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> np.ndarray:
+    """The forecast of 10 frames that a program in the documentation must make.
+
+    It finds the model and the frames in the current folder.
+    """
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(file, "model.onnx")
+    frames = (noise(3, 1, 9, 14) * 255).astype(np.uint8)
+    np.save("clip.npy", frames)
+    past = frames.astype(np.float32) / 255
+    past.tofile("past.f32")
+    return model.predict(past, 10)
+
+
+def test_documented_python_makes_the_forecast(expected: np.ndarray) -> None:
+    exec(compile(block("python"), "export.md", "exec"), {})
+    np.testing.assert_allclose(np.load("future.npy")[:, 0], expected, rtol=0, atol=1e-5)
+
+
+def assert_written_forecast(expected: np.ndarray) -> None:
+    future = np.fromfile("future.f32", np.float32).reshape(expected.shape)
+    np.testing.assert_allclose(future.clip(0, 1), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_documented_cpp_makes_the_forecast(expected: np.ndarray) -> None:
+    """The folder ZOO_ONNXRUNTIME contains include/ and lib/ of an ONNX Runtime for C++."""
+    root = Path(os.environ.get("ZOO_ONNXRUNTIME", "/usr"))
+    headers = [*root.glob("include/**/onnxruntime_cxx_api.h")]
+    compiler = shutil.which("c++")
+    if not headers or compiler is None:
+        pytest.skip("needs a C++ compiler and ONNX Runtime with headers: set ZOO_ONNXRUNTIME")
+    Path("forecast.cpp").write_text(block("cpp"), encoding="utf-8")
+    paths = [f"-I{headers[0].parent}", f"-L{root / 'lib'}", f"-Wl,-rpath,{root / 'lib'}"]
+    command = [compiler, "-std=c++17", "forecast.cpp", *paths, "-lonnxruntime", "-o", "forecast"]
+    subprocess.run(command, check=True)
+    with open("past.f32", "rb") as past, open("future.f32", "wb") as future:
+        subprocess.run(
+            ["./forecast", "model.onnx", "9", "14"], stdin=past, stdout=future, check=True
+        )
+    assert_written_forecast(expected)
+
+
+@pytest.mark.slow
+def test_documented_javascript_makes_the_forecast(expected: np.ndarray) -> None:
+    """NODE_PATH is a folder with the npm package onnxruntime-node or onnxruntime-web."""
+    folders = os.environ.get("NODE_PATH", "").split(os.pathsep)
+    packages = [
+        package
+        for package in ("onnxruntime-node", "onnxruntime-web")
+        if any(folder and Path(folder, package).is_dir() for folder in folders)
+    ]
+    if not packages or shutil.which("node") is None:
+        pytest.skip("needs Node.js and ONNX Runtime: npm install onnxruntime-node, set NODE_PATH")
+    script = block("js").replace("onnxruntime-node", packages[0])
+    Path("forecast.js").write_text(script, encoding="utf-8")
+    arguments = ["model.onnx", "9", "14", "past.f32", "future.f32"]
+    subprocess.run(["node", "forecast.js", *arguments], check=True)
+    assert_written_forecast(expected)
+
+
+def test_openvino_makes_the_forecast(expected: np.ndarray) -> None:
+    openvino = pytest.importorskip("openvino")
+    options = {"INFERENCE_PRECISION_HINT": "f32"}  # elsewhere bfloat16, where the CPU has it
+    compiled = openvino.Core().compile_model("model.onnx", "CPU", options)
+    sizes = {"batch": 1, "height": 9, "width": 14}
+    states = OnnxForecaster(Path("model.onnx")).description.states
+    values = [np.zeros([axis_size(a, sizes) for a in s.shape], np.float32) for s in states]
+    past = np.fromfile("past.f32", np.float32).reshape(3, 1, 1, 9, 14)
+    predictions: list[np.ndarray] = []
+    for t in range(len(past) + 9):
+        frame = past[t] if t < len(past) else predictions[-1]
+        results = compiled([frame, *values])
+        prediction, *values = (results[i].copy() for i in range(1 + len(states)))
+        predictions.append(prediction)
+    forecast = np.concatenate(predictions[-10:]).clip(0, 1)
+    np.testing.assert_allclose(forecast, expected, rtol=0, atol=1e-5)

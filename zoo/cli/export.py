@@ -86,7 +86,9 @@ def _license(folder: Path) -> str | None:
     """The license that the card of a model states."""
     from zoo.hub.card import read_card
 
-    return read_card(folder).data.license if (folder / "README.md").is_file() else None
+    if not (folder / "README.md").is_file():
+        return None
+    return read_card(folder).data.to_dict().get("license")
 
 
 def _source(model: str, folder: Path) -> str:

@@ -38,7 +38,7 @@ def to_onnx(program: torch.export.ExportedProgram, description: Description) -> 
                 verbose=False,
             )
         model = converted.model_proto  # type: ignore[union-attr]
-    except torch.onnx.OnnxExporterError as error:
+    except Exception as error:  # of torch.onnx, onnxscript and onnx_ir
         raise ConfigError(
             f"{description.name} cannot be exported to ONNX: {_explain(error)}; use --format pt2"
         ) from error

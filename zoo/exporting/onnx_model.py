@@ -67,15 +67,16 @@ class OnnxForecaster:
             DataError: If the frames do not fit the model.
             ConfigError: If the horizon exceeds that of the rollout.
         """
-        if not (is_labeled(frames) or isinstance(frames, np.ndarray)):
+        given: Any = frames
+        if not (is_labeled(given) or isinstance(given, np.ndarray)):
             raise DataError(
-                f"got frames of type {type(frames).__name__}; an ONNX file takes a numpy array or "
+                f"got frames of type {type(given).__name__}; an ONNX file takes a numpy array or "
                 "an xarray.DataArray"
             )
         return predict(
             lambda past, steps, **_: self(past, steps)[:, -steps:],
             self.config.data,
-            frames,
+            given,
             horizon,
             like=np.zeros((), np.float32),
             unit=unit,
@@ -198,7 +199,8 @@ def _open(content: bytes, name: str) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its errors are raised, too
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0
     # Threads that wait actively slow each other down where other programs run.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

@@ -85,7 +85,9 @@ class RolloutProgram(nn.Module):
         """Return the forecast (B, horizon, C, H, W) of frames (B, T, C, H, W) in [0, 1]."""
         given = frames.shape[1]
         frame = frames[:, 0]
-        states = tensors_of(self.step.network.init_state(self.step.pad(frame)))
+        network = self.step.network
+        # For any size, that of the padded frame gives simpler expressions of the sizes of states.
+        states = tensors_of(network.init_state(frame if network.size else self.step.pad(frame)))
         predictions: list[Tensor] = []
         for t in range(given - 1 + self.horizon):
             frame = frames[:, t] if t < given else predictions[-1]
@@ -115,8 +117,9 @@ def state_tensors(network: Network) -> tuple[StateTensor, ...]:
         if leaf is not None
     ]
 
-    def shapes(**sizes: int) -> list[torch.Size]:
-        return [tensor.shape for tensor in tensors_of(_initial_state(network, **sizes))]
+    def shapes(batch: int = 1, height: int = 1, width: int = 1) -> list[torch.Size]:
+        state = _initial_state(network, batch, height, width)
+        return [tensor.shape for tensor in tensors_of(state)]
 
     varied = {"batch": [shapes(), shapes(batch=2)]}
     if network.size is None:
