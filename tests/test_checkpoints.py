@@ -125,7 +125,7 @@ def test_card_states_license_origin_and_published_scores(source: Source) -> None
     assert card.data.license == "apache-2.0"
     assert card.data.library_name == "spatiotemporal-zoo"
     assert card.data.eval_results is None  # nobody measured them here
-    for part in (url, "Trained for nothing.", "| MSE | 23.97 |", "| SSIM | 0.946 |"):
+    for part in (url, "Trained for nothing.", "| MSE | 23.97 |", "| SSIM | 0.9462 |"):
         assert part in card.text
     assert "not measured here" in card.text
 

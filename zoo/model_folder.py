@@ -18,6 +18,7 @@ from zoo.config import Config
 from zoo.errors import HubError
 
 __all__ = [
+    "EVAL_RESULTS",
     "PARTS",
     "WEIGHTS",
     "check_parts",
@@ -34,8 +35,11 @@ __all__ = [
 
 WEIGHTS = "model.safetensors"
 
+#: Scores for leaderboards of the Hub, in a folder with the name that the Hub expects.
+EVAL_RESULTS = ".eval_results/*.yaml"
+
 #: The files of a model folder. No others are downloaded or published.
-PARTS = ["config.json", "metrics.json", "*.md", "*.toml", "*.png", "*.gif", WEIGHTS]
+PARTS = ["config.json", "metrics.json", "*.md", "*.toml", "*.png", "*.gif", WEIGHTS, EVAL_RESULTS]
 
 #: The largest text file, in bytes; a config has some hundred, metrics some thousand.
 LARGEST = 4 << 20
