@@ -563,7 +563,8 @@ class _Handler(BaseHTTPRequestHandler):
             etag = f'"{sha256(data)}"'
             headers |= {"ETag": etag, "X-Linked-ETag": etag, "X-Linked-Size": str(len(data))}
         asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
-        if not asked or self.command == "HEAD" or asked.groups() == ("", ""):
+        same = self.headers.get("If-Range", headers["ETag"]) == headers["ETag"]
+        if not (asked and same) or self.command == "HEAD" or asked.groups() == ("", ""):
             return Reply(200, data, headers, is_file=True)
         first, last = asked.groups()
         start = int(first) if first else max(len(data) - int(last), 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData, parse_eval_result_entries
 
 import zoo
 from zoo.bench.cost import count
@@ -62,6 +62,28 @@ def test_card_links_the_papers_of_its_parts(folder):
     text = (folder / "README.md").read_text()
     links = re.findall(r"\]\(https://arxiv\.org/abs/([\d.]+)\)", text)
     assert links == ["2304.07724", "2206.03010"]  # the cell, the topology
+
+
+def test_scores_for_a_leaderboard_are_as_the_client_of_the_hub_reads_them(folder, cli):
+    path = folder / ".eval_results" / "org--digits.yaml"
+    printed = cli.succeed("card", folder, "--license", "mit", "--benchmark", "org/digits")
+    assert printed.splitlines()[-1] == str(path)
+    entries = parse_eval_result_entries(yaml.safe_load(path.read_text()))
+    assert {entry.dataset_id for entry in entries} == {"org/digits"}
+    metrics = read_metrics(folder)
+    assert {entry.task_id: entry.value for entry in entries} == {
+        f"{frames}-{metric}": value
+        for frames in ("forecast", "all-steps")
+        for metric, value in metrics[frames]["model"].items()
+    }
+    metrics["forecast"]["model"]["mse"] = 1.25
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    cli.succeed("card", folder)  # updates them
+    entries = parse_eval_result_entries(yaml.safe_load(path.read_text()))
+    assert next(e.value for e in entries if e.task_id == "forecast-mse") == 1.25
+    assert "org" in cli.fail("card", folder, "--benchmark", "org")
+    path.write_text("- value: 1\n")
+    assert str(path) in cli.fail("card", folder)
 
 
 def test_hub_client_reads_the_metadata_back(folder):

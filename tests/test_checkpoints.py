@@ -125,7 +125,7 @@ def test_card_states_license_origin_and_published_scores(source: Source) -> None
     assert card.data.license == "apache-2.0"
     assert card.data.library_name == "spatiotemporal-zoo"
     assert card.data.eval_results is None  # nobody measured them here
-    for part in (url, "Trained for nothing.", "| MSE | 23.97 |", "| SSIM | 0.946 |"):
+    for part in (url, "Trained for nothing.", "| MSE | 23.97 |", "| SSIM | 0.9462 |"):
         assert part in card.text
     assert "not measured here" in card.text
 
@@ -186,10 +186,24 @@ def test_broken_download_continues(source: Source, cache: Path) -> None:
     source.server.cut_after = len(content) // 2
     with pytest.raises(HubError, match=f"{len(content) // 2:,} of {len(content):,} bytes"):
         zoo.pull(NAME)
-    assert kept(cache) == {"tiny.pth.part"}
+    assert kept(cache) == {"tiny.pth.part", "tiny.pth.part.etag"}
     assert zoo.pull(NAME).is_dir()
     assert source.server.log[-1].range == f"bytes={len(content) // 2}-"
     assert source.server.sent == len(content)
+    assert kept(cache) == {"README.md", "SHA256SUMS", "config.json", "model.safetensors"}
+
+
+def test_part_of_a_file_that_has_changed_is_not_continued(source: Source) -> None:
+    content = saved(publish())
+    source.offer(content)
+    source.server.cut_after = len(content) // 2
+    with pytest.raises(HubError):
+        zoo.pull(NAME)
+    changed = {name: tensor + 1 for name, tensor in publish().items()}
+    source.offer(saved(changed))
+    weights = load_file(zoo.pull(NAME) / "model.safetensors")
+    assert torch.equal(weights["head.weight"], changed["conv_last.weight"])
+    assert source.server.log[-1].status == 200
 
 
 def test_part_that_is_already_whole_is_used(source: Source, cache: Path) -> None:

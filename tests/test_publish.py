@@ -23,7 +23,9 @@ import zoo.hub
 from zoo.cli import zoo as command
 from zoo.errors import HubError, NotFoundError, ZooError
 from zoo.hub.card import UNWRITTEN, write_card
+from zoo.hub.eval_results import write_eval_results
 from zoo.hub.publish import publish
+from zoo.model_folder import read_metrics
 
 pytestmark = pytest.mark.hub
 
@@ -105,6 +107,19 @@ def test_model_without_a_card_is_not_pushed(hub, tmp_path):
     with pytest.raises(HubError, match="a card: zoo card"):
         model.push_to_hub("me/it", tmp_path / "mine")
     assert hub.repos == {}
+
+
+def test_scores_for_a_leaderboard_are_published(hub, folder, tmp_path):
+    (written,) = write_eval_results(folder, read_metrics(folder), "org/digits")
+    name = ".eval_results/org--digits.yaml"
+    assert written == folder / name
+    publish(folder, "me/it")
+    assert hub.files("me/it")[name] == written.read_bytes()
+    assert (zoo.pull("hf-hub:me/it") / name).read_bytes() == written.read_bytes()
+    for _ in range(2):  # the second time it replaces the first
+        publish(folder, "convlstm-mine", hub=str(tmp_path / "shared"))
+    shared = tmp_path / "shared" / "convlstm-mine" / name
+    assert shared.read_bytes() == written.read_bytes()
 
 
 def test_publishing_again_changes_nothing(hub, folder):

@@ -18,7 +18,9 @@ TIMEOUT = 30  # seconds without an answer
 def download(url: str, path: Path, size: int | None = None, *, limit: int | None = None) -> None:
     """Download a file to `path`.
 
-    When the connection breaks, `path` keeps the part so far, and the next call continues there.
+    When the connection breaks, `path` keeps the part so far, and the next call continues there,
+    unless the server says that the file has changed since (by its ETag, kept in a file next to
+    it until the download is complete).
 
     Args:
         url: Address of the file; redirects are followed.
@@ -36,9 +38,16 @@ def download(url: str, path: Path, size: int | None = None, *, limit: int | None
         done = 0
     if done == size:
         return
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    etag = path.with_name(f"{path.name}.etag")
+    headers = {"Range": f"bytes={done}-"} if done else {}
+    if done and etag.is_file():
+        headers["If-Range"] = etag.read_text(encoding="utf-8")
     try:
+        request = urllib.request.Request(url, headers=headers)
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            stated = response.headers["ETag"] or ""
+            if stated.startswith('"'):  # others, W/"…", do not identify bytes
+                etag.write_text(stated, encoding="utf-8")
             _receive(response, path, done, size, limit)
     except urllib.error.HTTPError as error:
         if error.code != 416 or error.headers.get("Content-Range") != f"bytes */{done}":
@@ -46,6 +55,7 @@ def download(url: str, path: Path, size: int | None = None, *, limit: int | None
         # The part is the whole file: the process was killed after its last byte.
     except http.client.HTTPException as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
+    etag.unlink(missing_ok=True)
 
 
 def _receive(

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from safetensors import safe_open
 
 __all__ = [
+    "EVAL_RESULTS",
     "PARTS",
     "REQUIRED",
     "WEIGHTS",
@@ -62,8 +63,11 @@ __all__ = [
 
 WEIGHTS = "model.safetensors"
 
+#: Scores for leaderboards of the Hub, in a folder with the name that the Hub expects.
+EVAL_RESULTS = ".eval_results/*.yaml"
+
 #: The files of a model folder. No others are downloaded or published.
-PARTS = ["config.json", "metrics.json", "*.md", "*.toml", "*.png", "*.gif", WEIGHTS]
+PARTS = ["config.json", "metrics.json", "*.md", "*.toml", "*.png", "*.gif", WEIGHTS, EVAL_RESULTS]
 
 #: The files that every model has.
 REQUIRED = ["config.json", WEIGHTS]

@@ -22,11 +22,12 @@ KTH = ["boxing", "handclapping", "handwaving", "jogging", "running", "walking"]
 
 #: How OpenSTL computes the scores of its tables.
 MEASURED = (
-    "MSE and MAE are sums over the values of a frame, averaged over the forecast frames and the "
-    "sequences, of forecasts that are not clipped; the other scores are of clipped ones."
+    "OpenSTL's MSE and MAE are sums over the values of a frame, averaged over the forecast frames "
+    "and the sequences, of forecasts that are not clipped; its other scores are of clipped ones."
 )
 MEASURED_WEATHER = (
-    "Scores are means over the values, in the physical unit; RMSE is the root of the mean over all."
+    "OpenSTL's scores are means over the values, in the physical unit; RMSE is the root of the "
+    "mean over all."
 )
 ABSENT = "The zoo has no reader for this data set; `zoo eval {name} --data arrays` reads arrays."
 BGR = "The channels are blue, green and red."

@@ -20,7 +20,7 @@ from zoo.hub.papers import paper_links
 from zoo.hub.places import LIBRARY, NAME
 from zoo.model_folder import missing_files
 from zoo.plugins import Pretrained
-from zoo.tables import format_score, markdown_table, metric_label
+from zoo.tables import markdown_table, metric_label
 
 __all__ = ["published_as", "pull_checkpoint"]
 
@@ -174,7 +174,7 @@ def _card(name: str, config: Config, model: Pretrained) -> str:
         *model.notes,
     ]
     if model.scores:
-        rows = [[metric_label(m), format_score(m, value)] for m, value in model.scores.items()]
+        rows = [[metric_label(m), f"{value:g}"] for m, value in model.scores.items()]
         parts += [
             "## Published scores",
             f"Published by {origin}, not measured here; other definitions and other test "

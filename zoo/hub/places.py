@@ -134,13 +134,16 @@ class Folder(Hub):
             raise HubError(f"{folder} is already published: it is the model's folder in this hub")
         if destination in source.parents or source in destination.parents:
             raise HubError(f"{target} and {folder} are nested; choose another hub or name")
-        if target.is_dir() and {*target.iterdir()} - {*parts_of(target)}:
+        known = {target / part.relative_to(target).parts[0] for part in parts_of(target)}
+        if target.is_dir() and {*target.iterdir()} - known:
             raise HubError(
                 f"{target} exists and holds more than a model; choose another name, or delete it"
             )
         with atomic_folder(target) as temporary:
             for file in files:
-                shutil.copyfile(file, temporary / file.name)
+                copy = temporary / file.relative_to(folder)
+                copy.parent.mkdir(exist_ok=True)
+                shutil.copyfile(file, copy)
         return str(target)
 
 
@@ -193,7 +196,7 @@ class HuggingFace(Hub):
                 commit = api.upload_folder(
                     repo_id=repository,
                     folder_path=folder,
-                    allow_patterns=[glob.escape(file.name) for file in files],
+                    allow_patterns=[glob.escape(f.relative_to(folder).as_posix()) for f in files],
                     commit_message=f"Publish {name}",
                 )
             except BaseException:
