@@ -114,15 +114,18 @@ def attention() -> Iterator[Pair]:
 
 def winograd() -> Iterator[Pair]:
     """oneDNN's direct convolution, or NNPACK's Winograd transformation."""
-    x, weight, bias = torch.randn(4, 64, 64, 64), torch.randn(128, 64, 3, 3), torch.randn(128)
-    exact = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
-    fast = torch._nnpack_spatial_convolution(x, weight, bias, 1)
-    error = (fast - exact).abs().max() / exact.abs().max()
-    yield (
-        f"convolution / Winograd (NNPACK, relative error {error:.0e}), 3×3 on 64×64, batch 4",
-        lambda: F.conv2d(x, weight, bias, padding=1),
-        lambda: torch._nnpack_spatial_convolution(x, weight, bias, 1),
-    )
+    for grid, batch in ((64, 4), (16, 8)):
+        x = torch.randn(batch, 64, grid, grid)
+        weight, bias = torch.randn(128, 64, 3, 3), torch.randn(128)
+        exact = F.conv2d(x.double(), weight.double(), bias.double(), padding=1)
+        fast = torch._nnpack_spatial_convolution(x, weight, bias, 1)
+        error = (fast - exact).abs().max() / exact.abs().max()
+        yield (
+            f"convolution / Winograd (NNPACK, relative error {error:.0e}), "
+            f"3×3 on {grid}×{grid}, batch {batch}",
+            lambda x=x, w=weight, b=bias: F.conv2d(x, w, b, padding=1),
+            lambda x=x, w=weight, b=bias: torch._nnpack_spatial_convolution(x, w, b, 1),
+        )
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import zoo
+import zoo.cli
 import zoo.hub
 from zoo.cli import find_command
 from zoo.data.files import GAP
@@ -107,6 +108,17 @@ print(*{name.partition(".")[0] for name in sys.modules}, file=sys.stderr)
 def test_every_command_has_help(cli: Cli, name: str) -> None:
     assert find_command(name)[0].help
     assert cli.succeed(name, "--help").startswith(f"Usage: zoo {name}")
+
+
+def test_waiting_threads_of_commands_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, expected in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        monkeypatch.setenv("OMP_WAIT_POLICY", value or "")
+        if value is None:
+            monkeypatch.delenv("OMP_WAIT_POLICY")
+        monkeypatch.setattr(sys, "argv", ["zoo", "--version"])
+        with pytest.raises(SystemExit):
+            zoo.cli.main()
+        assert os.environ["OMP_WAIT_POLICY"] == expected
 
 
 def test_version_is_printed(cli: Cli) -> None:

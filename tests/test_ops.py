@@ -188,3 +188,14 @@ def test_cells_run_under_function_transforms():
 
     per_sample = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, frames)
     assert per_sample["network.embed.weight"].shape == (2, 2, 1, 1, 1)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated")
+def test_activations_are_traced_as_operations_of_torch():
+    def cell(gates):
+        i, f, g, o = zoo.activate(1 * gates, "ifgo")
+        return zoo.gated(o, f + i * zoo.tanh(g))
+
+    graph = str(torch.jit.trace(cell, noise((6, 8), torch.float32, channels=8)).graph)
+    assert "aten::tanh" in graph
+    assert "PythonOp" not in graph

@@ -269,8 +269,12 @@ class _tanh(torch.autograd.Function):  # noqa: N801 (a function)
 
 
 def _is_transformed() -> bool:
-    """Return whether torch.compile, torch.export or torch.func read the operations."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    """Return whether torch.compile, torch.export, torch.jit or torch.func read the operations."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+    )
 
 
 def _uses_sigmoid(x: Tensor) -> bool:

@@ -71,7 +71,13 @@ def plot(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     figure = Figure(figsize=(8, 1.2 + 0.55 * len(rows)), layout="constrained")
     axes = figure.subplots()
     places = range(len(rows))
-    axes.barh(places, [row["macs"] / row["cpu_s"] / 1e9 for row in rows], 0.4, align="edge")
+    axes.barh(
+        places,
+        [row["macs"] / row["cpu_s"] / 1e9 for row in rows],
+        0.4,
+        align="edge",
+        label="measured",
+    )
     if all("vs_cpu_s" in row for row in rows):
         others = [row["macs"] / row["vs_cpu_s"] / 1e9 for row in rows]
         options = ", ".join(f"{key}={value}" for key, value in rows[0]["vs"].items())
@@ -81,7 +87,7 @@ def plot(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     axes.set_yticks(list(places), labels)
     axes.invert_yaxis()
     axes.set_xlabel("GMAC/s")
-    axes.legend(loc="upper left", bbox_to_anchor=(0, 1.0 + 0.4 / max(len(rows), 1)), ncols=2)
+    figure.legend(loc="outside upper left", ncols=3)
     with atomic_path(path) as temporary:
         figure.savefig(temporary)
 
