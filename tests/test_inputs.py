@@ -420,3 +420,16 @@ def test_card_shows_the_arguments_that_inputs_need() -> None:
     assert _more_arguments(config) == ', times="2015-01-31T12:00", future=known'
     assert _more_arguments(ensemble_model().config) == ", members=20"
     assert _more_arguments(create(inputs=["lead_time"]).config) == ""
+
+
+def test_times_of_drawn_sequences_are_those_of_their_frames(root: Path) -> None:
+    options = {"path": "demand.npz", "start": "2015-01-05", "time_step": "30min"}
+    whole = zoo.data.open_dataset("arrays", "train", root=root, frames=5, **options)
+    drawn = zoo.data.open_dataset(
+        "arrays", "train", root=root, frames=5, sequences=7, seed=1, **options
+    )
+    places = {str(whole.when(index)[0]): index for index in range(len(whole))}
+    chosen = [places[str(drawn.when(index)[0])] for index in range(7)]
+    assert chosen != list(range(7))
+    for index, place in enumerate(chosen):
+        assert torch.equal(drawn[index], whole[place])
