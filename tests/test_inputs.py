@@ -362,6 +362,8 @@ def test_members_need_a_model_that_reads_noise() -> None:
         create().predict(frames(), horizon=2, members=3)
     with pytest.raises(ConfigError, match="members"):
         ensemble_model().predict(frames(), horizon=2, members=0)
+    with pytest.raises(ConfigError, match="seed"):
+        ensemble_model().predict(frames(), horizon=2, members=1, seed=-1)
 
 
 def test_stream_reads_the_noise_of_the_first_member() -> None:

@@ -42,7 +42,13 @@ if TYPE_CHECKING:
 @click.option(
     "--members", type=click.IntRange(min=1), help="Forecast an ensemble, if MODEL reads noise."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the ensemble.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of the ensemble.",
+)
 @device_option
 @as_json
 def predict(
