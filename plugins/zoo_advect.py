@@ -11,9 +11,12 @@ and bilinear, with the border repeated.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
+from pydantic import Field
 from torch import Tensor, nn
 
 import zoo
@@ -32,8 +35,8 @@ class AdvectHead(zoo.Head):
         in_channels: int,
         channels: int,
         patch: int = 1,
-        fields: int = 1,
-        reach: float = 8.0,
+        fields: Annotated[int, Field(ge=1, le=64)] = 1,
+        reach: Annotated[float, Field(gt=0, le=1000)] = 8.0,
     ) -> None:
         super().__init__(in_channels, channels, patch)
         self.fields = fields
@@ -58,9 +61,3 @@ class AdvectHead(zoo.Head):
         sources = torch.cat([frame[:, None], synthesis[:, None].to(frame.dtype), moved], dim=1)
         masks = self.to_pixels(self.masks(features)).to(frame.dtype).softmax(dim=1)
         return reduce(masks[:, :, None] * sources, "b source c h w -> b c h w", "sum")
-
-
-@zoo.hookimpl
-def zoo_heads() -> dict[str, type[zoo.Head]]:
-    """Register the head `advect`."""
-    return {"advect": AdvectHead}

@@ -9,7 +9,10 @@ the frame to the prediction.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 import zoo
@@ -22,7 +25,13 @@ class ChangeHead(zoo.Head):
         scale: Factor on the initial weights of W.
     """
 
-    def __init__(self, in_channels: int, channels: int, patch: int = 1, scale: float = 0.1) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        patch: int = 1,
+        scale: Annotated[float, Field(gt=0, le=100)] = 0.1,
+    ) -> None:
         super().__init__(in_channels, channels, patch)
         self.conv = nn.Conv2d(in_channels, channels * patch**2, 1)
         with torch.no_grad():
@@ -32,9 +41,3 @@ class ChangeHead(zoo.Head):
     def forward(self, features: Tensor, frame: Tensor) -> Tensor:
         """Compute x′ by the equation above."""
         return frame + self.to_pixels(self.conv(features))
-
-
-@zoo.hookimpl
-def zoo_heads() -> dict[str, type[zoo.Head]]:
-    """Register the head `change`."""
-    return {"change": ChangeHead}

@@ -15,12 +15,18 @@ concatenated along the width. fₛ is f plus self-attention within each of s² p
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from pydantic import Field
 from torch import Tensor, nn
 
 import zoo
+
+Scale = Annotated[int, Field(ge=1, le=16)]
 
 
 class PatchAttention(nn.Module):
@@ -39,7 +45,7 @@ class PatchAttention(nn.Module):
         height, width = h.shape[-2:]
         pad = (0, -width % self.scale, 0, -height % self.scale)
         pair = torch.stack([F.pad(x, pad, mode="replicate") for x in (h, c)], dim=1)
-        batch, padded = len(h), pair.shape[-2:]
+        batch, padded = h.shape[0], pair.shape[-2:]
         patches = rearrange(
             self.qkv(rearrange(pair, "b two c h w -> (b two) c h w")),
             "(b two) (qkv c) (p h) (q w) -> qkv (b p q) (two h w) c",
@@ -74,22 +80,21 @@ class CMSLSTM(zoo.RecurrentCell):
         self,
         in_channels: int,
         channels: int,
-        kernel_size: int = 3,
-        iterations: int = 5,
-        scales: tuple[int, ...] = (1, 2, 4),
+        kernel_size: zoo.KernelSize = 3,
+        iterations: Annotated[int, Field(ge=0, le=32)] = 5,
+        scales: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=8)] = (1, 2, 4),
     ) -> None:
         super().__init__(in_channels, channels)
         self.iterations = iterations
 
-        def conv(inputs: int, outputs: int, k: int = kernel_size) -> nn.Conv2d:
-            return nn.Conv2d(inputs, outputs, k, padding="same")
+        conv = partial(zoo.convolution, kernel_size=kernel_size)
 
         self.look_at_h = conv(channels, in_channels)
         self.look_at_x = conv(in_channels, channels)
         self.gates = conv(in_channels + channels, 4 * channels)
         self.attentions = nn.ModuleList(PatchAttention(channels, scale) for scale in scales)
         self.combine = conv(len(scales) * channels, channels)
-        self.mix = conv(2 * channels, channels, 1)
+        self.mix = zoo.convolution(2 * channels, channels, 1)
         self.expression = conv(2 * channels, 3 * channels)
 
     def init_state(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,19 +109,13 @@ class CMSLSTM(zoo.RecurrentCell):
                 x = 2 * torch.sigmoid(self.look_at_h(h)) * x
             else:
                 h = 2 * torch.sigmoid(self.look_at_x(x)) * h
-        i, f, g, o = self.gates(torch.cat([x, h], dim=1)).chunk(4, dim=1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        h = torch.sigmoid(o) * torch.tanh(c)
+        i, f, g, o = zoo.activate(self.gates(x, h), "ifgo")
+        c = f * c + i * g
+        h = zoo.gated(o, c)
         # As in the paper, the convolution crosses the seam between h and c.
-        z = self.combine(torch.cat([attend(h, c) for attend in self.attentions], dim=1))
-        z = self.mix(torch.cat(z.chunk(2, dim=3), dim=1))
-        i, g, o = self.expression(torch.cat([z, h], dim=1)).chunk(3, dim=1)
-        c = (1 - torch.sigmoid(i)) * c + torch.sigmoid(i) * torch.tanh(g)
-        h = c * torch.sigmoid(o)
+        z = self.combine(*(attend(h, c) for attend in self.attentions))
+        z = self.mix(rearrange(z, "b c h (two w) -> b (two c) h w", two=2))
+        i, g, o = zoo.activate(self.expression(z, h), "igo")
+        c = (1 - i) * c + i * g
+        h = c * o
         return zoo.Step(h, (h, c))
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `cmslstm`."""
-    return {"cmslstm": CMSLSTM}

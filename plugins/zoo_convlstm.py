@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
 import zoo
@@ -32,7 +31,7 @@ class ConvLSTM(zoo.RecurrentCell):
         self,
         in_channels: int,
         channels: int,
-        kernel_size: int = 3,
+        kernel_size: zoo.KernelSize = 3,
         bias: bool = True,
         forget_bias: float = 0.0,
         norm: bool = False,
@@ -55,17 +54,8 @@ class ConvLSTM(zoo.RecurrentCell):
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> zoo.Step:
         """Take one step of the equations above."""
         h, c = state
-        if self.norm:
-            gates = self.x_gates(x) + self.h_gates(h)
-        else:
-            gates = self.gates(torch.cat([x, h], dim=1))
-        i, f, g, o = gates.chunk(4, dim=1)
-        c = torch.sigmoid(f + self.forget_bias) * c + torch.sigmoid(i) * torch.tanh(g)
-        h = torch.sigmoid(o) * torch.tanh(c)
+        gates = self.x_gates(x) + self.h_gates(h) if self.norm else self.gates(x, h)
+        i, f, g, o = zoo.activate(gates, "ifgo", self.forget_bias)
+        c = f * c + i * g
+        h = zoo.gated(o, c)
         return zoo.Step(h, (h, c))
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `convlstm`."""
-    return {"convlstm": ConvLSTM}

@@ -12,7 +12,10 @@ for good.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 import zoo
@@ -26,7 +29,11 @@ class GateHead(zoo.Head):
     """
 
     def __init__(
-        self, in_channels: int, channels: int, patch: int = 1, bias_start: float = -2.0
+        self,
+        in_channels: int,
+        channels: int,
+        patch: int = 1,
+        bias_start: Annotated[float, Field(ge=-100, le=100)] = -2.0,
     ) -> None:
         super().__init__(in_channels, channels, patch)
         self.gate = nn.Conv2d(in_channels, patch**2, 1)
@@ -40,9 +47,3 @@ class GateHead(zoo.Head):
         g = torch.sigmoid(self.to_pixels(self.gate(features)))
         s = self.to_pixels(self.synthesis(features))
         return torch.lerp(frame, s.to(frame.dtype), g.to(frame.dtype))
-
-
-@zoo.hookimpl
-def zoo_heads() -> dict[str, type[zoo.Head]]:
-    """Register the head `gate`."""
-    return {"gate": GateHead}

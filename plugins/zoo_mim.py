@@ -18,8 +18,10 @@ using them. Here, they do not exist.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import zoo
 
@@ -37,7 +39,7 @@ class MIM(zoo.RecurrentCell):
     """
 
     def __init__(
-        self, in_channels: int, channels: int, place: zoo.Place, kernel_size: int = 3
+        self, in_channels: int, channels: int, place: zoo.Place, kernel_size: zoo.KernelSize = 3
     ) -> None:
         super().__init__(in_channels, channels)
         self.cascade = not place.first
@@ -47,13 +49,12 @@ class MIM(zoo.RecurrentCell):
                 f"{channels} hidden channels; they must be equal"
             )
 
-        def conv(inputs: int, outputs: int) -> nn.Conv2d:
-            return nn.Conv2d(inputs, outputs, kernel_size, padding="same")
+        conv = partial(zoo.convolution, kernel_size=kernel_size)
 
         self.gates = conv(in_channels + channels, (3 if self.cascade else 4) * channels)
         self.memory_gates = conv(in_channels + channels, 3 * channels)
         self.output_gate = conv(2 * channels, channels)
-        self.mix = nn.Conv2d(2 * channels, channels, 1)
+        self.mix = zoo.convolution(2 * channels, channels, 1)
         if self.cascade:
             self.n_gates = conv(2 * channels, 3 * channels)
             self.n_output = conv(2 * channels, channels)
@@ -76,38 +77,31 @@ class MIM(zoo.RecurrentCell):
         """Take one step; also return the output gate o′."""
         h, c, *cascade = state
         m = memory
-        gates = self.gates(torch.cat([x, h], dim=1))
+        gates = self.gates(x, h)
         if self.cascade:
             n, s = cascade
-            i, g, o = gates.chunk(3, dim=1)
+            i, g, o = zoo.activate(gates, "ig_")
             n, d = self._nonstationary(x - below, n)
             s, t = self._stationary(d, c, s)
-            c = t + torch.sigmoid(i) * torch.tanh(g)
+            c = t + i * g
             cascade = [n, s]
         else:
-            i, f, g, o = gates.chunk(4, dim=1)
-            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        i, f, g = self.memory_gates(torch.cat([x, m], dim=1)).chunk(3, dim=1)
-        m = torch.sigmoid(f) * m + torch.sigmoid(i) * torch.tanh(g)
-        both = torch.cat([c, m], dim=1)
-        o = torch.sigmoid(o + self.output_gate(both))
-        h = o * torch.tanh(self.mix(both))
+            i, f, g, o = zoo.activate(gates, "ifg_")
+            c = f * c + i * g
+        i, f, g = zoo.activate(self.memory_gates(x, m), "ifg")
+        m = f * m + i * g
+        o = torch.sigmoid(o + self.output_gate(c, m))
+        h = zoo.gated(o, self.mix(c, m))
         return zoo.Step(h, (h, c, *cascade), memory=m), o
 
     def _nonstationary(self, difference: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
         """Return n′ and D of MIM-N."""
-        i, f, g = self.n_gates(torch.cat([difference, n], dim=1)).chunk(3, dim=1)
-        n = torch.sigmoid(f) * n + torch.sigmoid(i) * torch.tanh(g)
-        return n, torch.sigmoid(self.n_output(torch.cat([difference, n], dim=1))) * torch.tanh(n)
+        i, f, g = zoo.activate(self.n_gates(difference, n), "ifg")
+        n = f * n + i * g
+        return n, zoo.gated(torch.sigmoid(self.n_output(difference, n)), n)
 
     def _stationary(self, d: Tensor, c: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """Return s′ and T of MIM-S."""
-        i, f, g, o = self.s_gates(torch.cat([d, c], dim=1)).chunk(4, dim=1)
-        s = torch.sigmoid(f) * s + torch.sigmoid(i) * torch.tanh(g)
-        return s, torch.sigmoid(o + self.s_output(s)) * torch.tanh(s)
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `mim`."""
-    return {"mim": MIM}
+        i, f, g, o = zoo.activate(self.s_gates(d, c), "ifg_")
+        s = f * s + i * g
+        return s, zoo.gated(torch.sigmoid(o + self.s_output(s)), s)

@@ -13,10 +13,15 @@ stack TMS-LSTM.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 import zoo
+
+KernelSizes = Annotated[tuple[zoo.KernelSize, ...], Field(min_length=1, max_length=16)]
 
 
 class MKLSTM(zoo.RecurrentCell):
@@ -28,17 +33,15 @@ class MKLSTM(zoo.RecurrentCell):
         kernel_sizes: One or more odd numbers.
     """
 
-    def __init__(
-        self, in_channels: int, channels: int, kernel_sizes: tuple[int, ...] = (3, 5)
-    ) -> None:
+    def __init__(self, in_channels: int, channels: int, kernel_sizes: KernelSizes = (3, 5)) -> None:
         super().__init__(in_channels, channels)
         self.gates = nn.ModuleList(
-            nn.Conv2d(in_channels + channels, 4 * channels, k, padding="same") for k in kernel_sizes
+            zoo.convolution(in_channels + channels, 4 * channels, k) for k in kernel_sizes
         )
         self.output_gates = nn.ModuleList(
-            nn.Conv2d(channels, channels, k, padding="same") for k in kernel_sizes
+            zoo.convolution(channels, channels, k) for k in kernel_sizes
         )
-        self.mix = nn.Conv2d(len(kernel_sizes) * channels, channels, 1)
+        self.mix = zoo.convolution(len(kernel_sizes) * channels, channels, 1)
 
     def init_state(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return zeros for h and every c."""
@@ -47,19 +50,12 @@ class MKLSTM(zoo.RecurrentCell):
     def forward(self, x: Tensor, state: tuple[Tensor, ...]) -> zoo.Step:
         """Take one step of the equations above."""
         h, *memories = state
-        xh = torch.cat([x, h], dim=1)
         outputs, updated = [], []
         for gates, output_gate, c in zip(self.gates, self.output_gates, memories, strict=True):
-            i, f, g, o = gates(xh).chunk(4, dim=1)
-            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            i, f, g, o = zoo.activate(gates(x, h), "ifg_")
+            c = f * c + i * g
             outputs += [o, output_gate(c)]
             updated.append(c)
         o = torch.sigmoid(sum(outputs[1:], start=outputs[0]))
-        h = o * torch.tanh(self.mix(torch.cat(updated, dim=1)))
+        h = zoo.gated(o, self.mix(*updated))
         return zoo.Step(h, (h, *updated))
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `mklstm`."""
-    return {"mklstm": MKLSTM}

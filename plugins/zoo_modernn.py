@@ -10,11 +10,16 @@ one 7×7 convolution with the sum of their centered kernels.
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 import zoo
+
+OddSize = Literal[1, 3, 5, 7, 9, 11, 13, 15]
 
 
 class MeanConvolution(nn.Module):
@@ -45,15 +50,15 @@ class MoDeRNN(zoo.RecurrentCell):
         self,
         in_channels: int,
         channels: int,
-        kernel_size: int = 3,
-        iterations: int = 5,
-        detail_sizes: tuple[int, ...] = (3, 5, 7),
+        kernel_size: zoo.KernelSize = 3,
+        iterations: Annotated[int, Field(ge=0, le=32)] = 5,
+        detail_sizes: Annotated[tuple[OddSize, ...], Field(min_length=1, max_length=8)] = (3, 5, 7),
     ) -> None:
         super().__init__(in_channels, channels)
         self.iterations = iterations
         self.look_at_h = MeanConvolution(channels, in_channels, detail_sizes)
         self.look_at_x = MeanConvolution(in_channels, channels, detail_sizes)
-        self.gates = nn.Conv2d(in_channels + channels, 4 * channels, kernel_size, padding="same")
+        self.gates = zoo.convolution(in_channels + channels, 4 * channels, kernel_size)
 
     def init_state(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return zeros for h and c."""
@@ -68,13 +73,7 @@ class MoDeRNN(zoo.RecurrentCell):
                 x = 2 * torch.sigmoid(F.conv2d(h, *at_h, padding="same")) * x
             else:
                 h = 2 * torch.sigmoid(F.conv2d(x, *at_x, padding="same")) * h
-        i, f, g, o = self.gates(torch.cat([x, h], dim=1)).chunk(4, dim=1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        h = torch.sigmoid(o) * torch.tanh(c)
+        i, f, g, o = zoo.activate(self.gates(x, h), "ifgo")
+        c = f * c + i * g
+        h = zoo.gated(o, c)
         return zoo.Step(h, (h, c))
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `modernn`."""
-    return {"modernn": MoDeRNN}

@@ -20,9 +20,12 @@ second is the option `published_order`.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from pydantic import Field
 from torch import Tensor, nn
 from zoo_mim import MIM
 
@@ -41,12 +44,12 @@ class MotionGRU(nn.Module):
         self.published_order = published_order
         narrow, flow = max(1, channels // 4), 2 * fields
         self.encode = nn.Conv2d(channels, narrow, 2, stride=2)
-        self.gates = nn.Conv2d(narrow + flow, 2 * flow, 1)
-        self.candidate = nn.Conv2d(narrow + flow, flow, 1)
+        self.gates = zoo.convolution(narrow + flow, 2 * flow, 1)
+        self.candidate = zoo.convolution(narrow + flow, flow, 1)
         self.mask = nn.Conv2d(narrow, fields, 1)
         self.mix = nn.Conv2d(narrow * fields, narrow, 1)
         self.decode = nn.ConvTranspose2d(narrow, channels, 4, stride=2, padding=1)
-        self.gate = nn.Conv2d(2 * channels, channels, 1)
+        self.gate = zoo.convolution(2 * channels, channels, 1)
 
     def forward(self, h: Tensor, flow: Tensor, trend: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return X, F′ and D′, given h′, F and D."""
@@ -54,8 +57,8 @@ class MotionGRU(nn.Module):
         # Odd sizes are made even by repeating the border, and cropped below.
         even = F.pad(h, (0, width % 2, 0, height % 2), mode="replicate")
         e = self.encode(even)
-        u, r = torch.sigmoid(self.gates(torch.cat([e, flow], dim=1))).chunk(2, dim=1)
-        q = torch.tanh(self.candidate(torch.cat([e, r * flow], dim=1)))
+        u, r = torch.sigmoid(self.gates(e, flow)).chunk(2, dim=1)
+        q = zoo.tanh(self.candidate(e, r * flow))
         trend = trend + self.alpha * (flow - trend)
         flow = u * q + (1 - u) * flow + trend
         fields = rearrange(flow, "b (j uv) h w -> b j uv h w", uv=2)
@@ -64,11 +67,11 @@ class MotionGRU(nn.Module):
         if self.published_order:
             # The published code reads the buffer (C/4, h, w, k²) as if it were (C/4·k², h, w).
             buffer = rearrange(w, "b j c h w -> b (c h w j)")
-            w = buffer.reshape(len(w), -1, *w.shape[3:])  # (B, C/4·k², h, w)
+            w = buffer.reshape(w.shape[0], -1, *w.shape[3:])  # (B, C/4·k², h, w)
         else:
             w = rearrange(w, "b j c h w -> b (c j) h w")
         d = self.decode(self.mix(w))[..., :height, :width]
-        g = torch.sigmoid(self.gate(torch.cat([d, h], dim=1)))
+        g = torch.sigmoid(self.gate(d, h))
         return g * h + (1 - g) * d, flow, trend
 
 
@@ -94,9 +97,9 @@ class MotionRNN(MIM):
         in_channels: int,
         channels: int,
         place: zoo.Place,
-        kernel_size: int = 3,
-        motion_kernel: int = 3,
-        alpha: float = 0.5,
+        kernel_size: zoo.KernelSize = 3,
+        motion_kernel: Annotated[int, Field(ge=1, le=15)] = 3,
+        alpha: Annotated[float, Field(ge=0, le=1)] = 0.5,
         align_corners: bool = False,
         published_order: bool = False,
     ) -> None:
@@ -132,9 +135,3 @@ class MotionRNN(MIM):
         moved, flow, trend = self.motion(step.output, flow, trend)
         h = moved + (1 - o) * x
         return zoo.Step(h, (flow, trend, h, *step.state[1:]), memory=step.memory)
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `motionrnn`."""
-    return {"motionrnn": MotionRNN}

@@ -55,8 +55,8 @@ class PeepholeLSTM(nn.Module):
         i, f, g, o = (self.x_gates(x) + self.h_gates(h)).chunk(4, dim=1)
         w_i, w_f = self.ct_weight.chunk(2, dim=0)
         f = torch.sigmoid(f + w_f * c + self.forget_bias)
-        c = f * c + torch.sigmoid(i + w_i * c) * torch.tanh(g)
-        return torch.sigmoid(o + self.oc_weight * c) * torch.tanh(c), c
+        c = f * c + torch.sigmoid(i + w_i * c) * zoo.tanh(g)
+        return torch.sigmoid(o + self.oc_weight * c) * zoo.tanh(c), c
 
 
 class OpenSTLMIM(zoo.RecurrentCell):
@@ -78,7 +78,7 @@ class OpenSTLMIM(zoo.RecurrentCell):
         in_channels: int,
         channels: int,
         place: zoo.Place,
-        kernel_size: int = 5,
+        kernel_size: zoo.KernelSize = 5,
         forget_bias: float = 1.0,
         norm: bool = False,
         size: tuple[int, int] | None = None,
@@ -98,13 +98,13 @@ class OpenSTLMIM(zoo.RecurrentCell):
         self.x_gates = conv(in_channels, 4 * channels)
         self.m_gates = conv(channels, 4 * channels)
         self.h_gates = conv(channels, 3 * channels)
-        self.mix = nn.Conv2d(2 * channels, channels, 1, bias=False)
+        self.mix = zoo.convolution(2 * channels, channels, 1, bias=False)
 
     def init_state(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return zeros for the whole state, including the flag."""
         if self.place.first:
             return self.bottom.init_state(x)
-        return *(self.zeros(x) for _ in range(5)), x.new_zeros(len(x), 1, 1, 1)
+        return *(self.zeros(x) for _ in range(5)), x.new_zeros(x.shape[0], 1, 1, 1)
 
     def forward(
         self,
@@ -124,15 +124,8 @@ class OpenSTLMIM(zoo.RecurrentCell):
         i_m, f_m, g_m, o_m = self.m_gates(m).chunk(4, dim=1)
         i_h, g_h, o_h = self.h_gates(h).chunk(3, dim=1)
         f = torch.sigmoid(f_x + f_m + self.forget_bias)
-        m = f * m + torch.sigmoid(i_x + i_m) * torch.tanh(g_x + g_m)
-        c = t + torch.sigmoid(i_x + i_h) * torch.tanh(g_x + g_h)
-        both = torch.cat([c, m], dim=1)
-        h = torch.sigmoid(o_x + o_h + o_m) * torch.tanh(self.mix(both))
+        m = f * m + torch.sigmoid(i_x + i_m) * zoo.tanh(g_x + g_m)
+        c = t + torch.sigmoid(i_x + i_h) * zoo.tanh(g_x + g_h)
+        h = torch.sigmoid(o_x + o_h + o_m) * zoo.tanh(self.mix(c, m))
         state = (h, c, n, d, s, torch.ones_like(started))
         return zoo.Step(h, state, memory=m if self.place.last else (m, n))
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `openstl_mim`."""
-    return {"openstl_mim": OpenSTLMIM}

@@ -40,7 +40,7 @@ class GradientHighway(nn.Module):
         """Return z′."""
         p, s = (self.x_gates(x) + self.z_gates(z)).chunk(2, dim=1)
         s = torch.sigmoid(s)
-        return s * torch.tanh(p) + (1 - s) * z
+        return s * zoo.tanh(p) + (1 - s) * z
 
 
 class OpenSTLPredRNNpp(zoo.RecurrentCell):
@@ -60,7 +60,7 @@ class OpenSTLPredRNNpp(zoo.RecurrentCell):
         in_channels: int,
         channels: int,
         place: zoo.Place,
-        kernel_size: int = 5,
+        kernel_size: zoo.KernelSize = 5,
         forget_bias: float = 1.0,
         norm: bool = False,
         size: tuple[int, int] | None = None,
@@ -75,7 +75,7 @@ class OpenSTLPredRNNpp(zoo.RecurrentCell):
         self.new_c_gates = conv(channels, 4 * channels)
         self.m_gates = conv(channels, 3 * channels)
         self.new_m_gate = conv(channels, channels)
-        self.mix = nn.Conv2d(2 * channels, channels, 1, bias=False)
+        self.mix = zoo.convolution(2 * channels, channels, 1, bias=False)
 
     def init_state(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return zeros for h and c, and for z in layer 1."""
@@ -93,17 +93,11 @@ class OpenSTLPredRNNpp(zoo.RecurrentCell):
         i_h, f_h, g_h, o_h = self.h_gates(h).chunk(4, dim=1)
         i_c, f_c, g_c = self.c_gates(c).chunk(3, dim=1)
         f = torch.sigmoid(f_x + f_h + f_c + self.forget_bias)
-        c = f * c + torch.sigmoid(i_x + i_h + i_c) * torch.tanh(g_x + g_h + g_c)
+        c = f * c + torch.sigmoid(i_x + i_h + i_c) * zoo.tanh(g_x + g_h + g_c)
         i_c, f_c, g_c, o_c = self.new_c_gates(c).chunk(4, dim=1)
         i_m, f_m, mapped = self.m_gates(m).chunk(3, dim=1)
         f = torch.sigmoid(f_xm + f_m + f_c + self.forget_bias)
-        m = f * torch.tanh(mapped) + torch.sigmoid(i_xm + i_m + i_c) * torch.tanh(g_xm + g_c)
-        o = torch.tanh(o_x + o_h + o_c + self.new_m_gate(m))
-        h = o * torch.tanh(self.mix(torch.cat([c, m], dim=1)))
+        m = f * zoo.tanh(mapped) + torch.sigmoid(i_xm + i_m + i_c) * zoo.tanh(g_xm + g_c)
+        o = zoo.tanh(o_x + o_h + o_c + self.new_m_gate(m))
+        h = o * zoo.tanh(self.mix(c, m))
         return zoo.Step(h, (h, c, *z), memory=m)
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `openstl_predrnnpp`."""
-    return {"openstl_predrnnpp": OpenSTLPredRNNpp}

@@ -12,9 +12,13 @@ y is the layer's own input one step ago, and zero at the first step:
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from pydantic import Field
 from torch import Tensor, nn
 
 import zoo
@@ -93,12 +97,15 @@ class PrecipLSTM(zoo.RecurrentCell):
     """
 
     def __init__(
-        self, in_channels: int, channels: int, kernel_size: int = 3, window: int = 30
+        self,
+        in_channels: int,
+        channels: int,
+        kernel_size: zoo.KernelSize = 3,
+        window: Annotated[int, Field(ge=1, le=64)] = 30,
     ) -> None:
         super().__init__(in_channels, channels)
 
-        def conv(inputs: int, outputs: int) -> nn.Conv2d:
-            return nn.Conv2d(inputs, outputs, kernel_size, padding="same")
+        conv = partial(zoo.convolution, kernel_size=kernel_size)
 
         self.attention = LocalAttention(in_channels, window)
         self.attention_mix = conv(in_channels, in_channels)
@@ -107,7 +114,7 @@ class PrecipLSTM(zoo.RecurrentCell):
         self.spatial_gates = conv(in_channels + channels, 3 * channels)
         self.temporal_gates = conv(in_channels + channels, 3 * channels)
         self.output_gate = conv(4 * channels, channels)
-        self.mix = nn.Conv2d(4 * channels, channels, 1)
+        self.mix = zoo.convolution(4 * channels, channels, 1)
 
     def init_state(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return zeros for h, c, s, t and y."""
@@ -118,23 +125,17 @@ class PrecipLSTM(zoo.RecurrentCell):
         h, c, s, t, y = state
         m = memory
         a = x + self.attention_mix(self.attention(x))
-        i, f, g, o = self.gates(torch.cat([a, h], dim=1)).chunk(4, dim=1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        i, f, g, o = zoo.activate(self.gates(a, h), "ifg_")
+        c = f * c + i * g
         m = _update(self.memory_gates, a, m)
         s = _update(self.spatial_gates, a, s)
         t = _update(self.temporal_gates, x - y, t)
-        memories = torch.cat([c, s, t, m], dim=1)
-        h = torch.sigmoid(o + self.output_gate(memories)) * torch.tanh(self.mix(memories))
+        memories = c, s, t, m
+        h = zoo.gated(torch.sigmoid(o + self.output_gate(*memories)), self.mix(*memories))
         return zoo.Step(h, (h, c, s, t, x), memory=m)
 
 
-def _update(gates: nn.Conv2d, x: Tensor, memory: Tensor) -> Tensor:
+def _update(gates: nn.Module, x: Tensor, memory: Tensor) -> Tensor:
     """Return the new memory, with i, f, g from x and the memory."""
-    i, f, g = gates(torch.cat([x, memory], dim=1)).chunk(3, dim=1)
-    return torch.sigmoid(f) * memory + torch.sigmoid(i) * torch.tanh(g)
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `preciplstm`."""
-    return {"preciplstm": PrecipLSTM}
+    i, f, g = zoo.activate(gates(x, memory), "ifg")
+    return f * memory + i * g

@@ -15,7 +15,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import zoo
 
@@ -36,7 +36,7 @@ class PredRNN(zoo.RecurrentCell):
         self,
         in_channels: int,
         channels: int,
-        kernel_size: int = 3,
+        kernel_size: zoo.KernelSize = 3,
         bias: bool = True,
         forget_bias: float = 0.0,
         norm: bool = False,
@@ -54,7 +54,7 @@ class PredRNN(zoo.RecurrentCell):
             self.gates = conv(in_channels + channels, 4 * channels)
             self.memory_gates = conv(in_channels + channels, 3 * channels)
         self.output_gate = conv(2 * channels, channels)
-        self.mix = nn.Conv2d(2 * channels, channels, 1, bias=bias)
+        self.mix = zoo.convolution(2 * channels, channels, 1, bias=bias)
 
     def init_state(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return zeros for h and c."""
@@ -71,26 +71,18 @@ class PredRNN(zoo.RecurrentCell):
         h, c = state
         m = memory
         gates, memory_gates = self._gates(x, h, m)
-        i, f, g, o = gates.chunk(4, dim=1)
-        delta_c = torch.sigmoid(i) * torch.tanh(g)
-        c = torch.sigmoid(f + self.forget_bias) * c + delta_c
-        i, f, g = memory_gates.chunk(3, dim=1)
-        delta_m = torch.sigmoid(i) * torch.tanh(g)
-        m = torch.sigmoid(f + self.forget_bias) * m + delta_m
-        both = torch.cat([c, m], dim=1)
-        h = torch.sigmoid(o + self.output_gate(both)) * torch.tanh(self.mix(both))
+        i, f, g, o = zoo.activate(gates, "ifg_", self.forget_bias)
+        delta_c = i * g
+        c = f * c + delta_c
+        i, f, g = zoo.activate(memory_gates, "ifg", self.forget_bias)
+        delta_m = i * g
+        m = f * m + delta_m
+        h = zoo.gated(torch.sigmoid(o + self.output_gate(c, m)), self.mix(c, m))
         return zoo.Step(h, (h, c), memory=m), delta_c, delta_m
 
     def _gates(self, x: Tensor, h: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
         """Return [i, f, g, o] and [iₘ, fₘ, gₘ]."""
         if not self.norm:
-            gates = self.gates(torch.cat([x, h], dim=1))
-            return gates, self.memory_gates(torch.cat([x, m], dim=1))
+            return self.gates(x, h), self.memory_gates(x, m)
         x_gates, x_memory = self.x_gates(x).split([4 * self.channels, 3 * self.channels], dim=1)
         return x_gates + self.h_gates(h), x_memory + self.m_gates(m)
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `predrnn`."""
-    return {"predrnn": PredRNN}

@@ -35,9 +35,9 @@ class GradientHighway(nn.Module):
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         """Return z′."""
-        p, s = self.gates(torch.cat([x, z], dim=1)).chunk(2, dim=1)
+        p, s = self.gates(x, z).chunk(2, dim=1)
         s = torch.sigmoid(s)
-        return s * torch.tanh(p) + (1 - s) * z
+        return s * zoo.tanh(p) + (1 - s) * z
 
 
 class PredRNNpp(zoo.RecurrentCell):
@@ -58,7 +58,7 @@ class PredRNNpp(zoo.RecurrentCell):
         in_channels: int,
         channels: int,
         place: zoo.Place,
-        kernel_size: int = 3,
+        kernel_size: zoo.KernelSize = 3,
         bias: bool = True,
         forget_bias: float = 0.0,
         norm: bool = False,
@@ -72,7 +72,7 @@ class PredRNNpp(zoo.RecurrentCell):
         self.memory_gates = conv(in_channels + 2 * channels, 3 * channels)
         self.memory_mix = nn.Conv2d(channels, channels, 1, bias=bias)
         self.output_gate = conv(in_channels + 2 * channels, channels)
-        self.mix = nn.Conv2d(2 * channels, channels, 1, bias=bias)
+        self.mix = zoo.convolution(2 * channels, channels, 1, bias=bias)
 
     def init_state(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return zeros for h and c, and for z in layer 1."""
@@ -86,17 +86,10 @@ class PredRNNpp(zoo.RecurrentCell):
         if self.highway is not None:
             x = self.highway(x, z[0])
             z = [x]
-        i, f, g = self.gates(torch.cat([x, h, c], dim=1)).chunk(3, dim=1)
-        c = torch.sigmoid(f + self.forget_bias) * c + torch.sigmoid(i) * torch.tanh(g)
-        i, f, g = self.memory_gates(torch.cat([x, c, m], dim=1)).chunk(3, dim=1)
-        f = torch.sigmoid(f + self.forget_bias)
-        m = f * torch.tanh(self.memory_mix(m)) + torch.sigmoid(i) * torch.tanh(g)
-        o = torch.tanh(self.output_gate(torch.cat([x, c, m], dim=1)))
-        h = o * torch.tanh(self.mix(torch.cat([c, m], dim=1)))
+        i, f, g = zoo.activate(self.gates(x, h, c), "ifg", self.forget_bias)
+        c = f * c + i * g
+        i, f, g = zoo.activate(self.memory_gates(x, c, m), "ifg", self.forget_bias)
+        m = zoo.gated(f, self.memory_mix(m)) + i * g
+        o = zoo.tanh(self.output_gate(x, c, m))
+        h = zoo.gated(o, self.mix(c, m))
         return zoo.Step(h, (h, c, *z), memory=m)
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `predrnnpp`."""
-    return {"predrnnpp": PredRNNpp}

@@ -11,9 +11,10 @@ the training loss with weight 0.01.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 from zoo_predrnn import PredRNN
 
@@ -31,8 +32,8 @@ class PredRNNV2(PredRNN):
         self,
         in_channels: int,
         channels: int,
-        kernel_size: int = 3,
-        decouple_weight: float = 0.01,
+        kernel_size: zoo.KernelSize = 3,
+        decouple_weight: Annotated[float, Field(ge=0, le=1000)] = 0.01,
         bias: bool = True,
         forget_bias: float = 0.0,
         norm: bool = False,
@@ -58,9 +59,3 @@ class PredRNNV2(PredRNN):
     def _decouple(self, a: Tensor, b: Tensor) -> Tensor:
         cosine = F.cosine_similarity(a.flatten(2), b.flatten(2), dim=2)  # over H·W: (B, C)
         return self.decouple_weight * cosine.abs().sum(dim=1)
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `predrnnv2`."""
-    return {"predrnnv2": PredRNNV2}

@@ -12,9 +12,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from pydantic import Field
 from torch import Tensor, nn
 
 import zoo
@@ -34,17 +38,16 @@ class TrajGRU(zoo.RecurrentCell):
         self,
         in_channels: int,
         channels: int,
-        kernel_size: int = 3,
-        links: int = 10,
-        slope: float = 0.2,
+        kernel_size: zoo.KernelSize = 3,
+        links: Annotated[int, Field(ge=1, le=64)] = 10,
+        slope: Annotated[float, Field(ge=0, le=1)] = 0.2,
         align_corners: bool = False,
     ) -> None:
         super().__init__(in_channels, channels)
         self.slope = slope
         self.align_corners = align_corners
 
-        def conv(inputs: int, outputs: int) -> nn.Conv2d:
-            return nn.Conv2d(inputs, outputs, kernel_size, padding="same")
+        conv = partial(zoo.convolution, kernel_size=kernel_size)
 
         self.gates = conv(in_channels, 3 * channels)
         self.flow_hidden = conv(in_channels + channels, channels)
@@ -58,7 +61,7 @@ class TrajGRU(zoo.RecurrentCell):
     def forward(self, x: Tensor, state: Tensor) -> zoo.Step:
         """Take one step of the equations above."""
         h = state
-        flow = self.flow(self._activate(self.flow_hidden(torch.cat([x, h], dim=1))))
+        flow = self.flow(self._activate(self.flow_hidden(x, h)))
         flow = rearrange(flow, "b (l uv) h w -> b l uv h w", uv=2)
         warped = zoo.warp(h, -flow, align_corners=self.align_corners)
         warped = rearrange(warped, "b l c h w -> b (l c) h w")
@@ -72,9 +75,3 @@ class TrajGRU(zoo.RecurrentCell):
 
     def _activate(self, x: Tensor) -> Tensor:
         return F.leaky_relu(x, self.slope)
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Register the cell `trajgru`."""
-    return {"trajgru": TrajGRU}

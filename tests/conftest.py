@@ -88,7 +88,7 @@ import torch
 import zoo
 
 class Mean(zoo.RecurrentCell):
-    def __init__(self, in_channels, channels, rate=0.5):
+    def __init__(self, in_channels, channels, rate: float = 0.5):
         super().__init__(in_channels, channels)
         self.mix = torch.nn.Conv2d(in_channels, channels, 1)
         self.rate = rate
@@ -115,13 +115,22 @@ def install_plugin(
     """Install distributions of one plugin module each until the test ends.
 
     ``install_plugin("zoo-mean", source, entry="mean")`` is what pip would leave behind, and
-    returns the path of the module.
+    returns the path of the module. With ``group="zoo.cells", attribute="Mean"``, the entry point
+    names this object of the module.
     """
     site = tmp_path_factory.mktemp("site")
     monkeypatch.syspath_prepend(site)
     modules: list[str] = []
 
-    def install(distribution: str, source: str, *, entry: str = "it", version: str = "1.0") -> Path:
+    def install(
+        distribution: str,
+        source: str,
+        *,
+        entry: str = "it",
+        version: str = "1.0",
+        group: str = "zoo",
+        attribute: str = "",
+    ) -> Path:
         module = distribution.replace("-", "_")
         path = site / f"{module}.py"
         path.write_text(textwrap.dedent(source), encoding="utf-8")
@@ -130,7 +139,8 @@ def install_plugin(
         (info / "METADATA").write_text(
             f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
         )
-        (info / "entry_points.txt").write_text(f"[zoo]\n{entry} = {module}\n")
+        value = f"{module}:{attribute}" if attribute else module
+        (info / "entry_points.txt").write_text(f"[{group}]\n{entry} = {value}\n")
         modules.append(module)
         plugins.forget()
         return path

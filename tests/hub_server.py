@@ -223,6 +223,9 @@ class HubServer:
             Of what came in a chunk not full (10 MiB: constants.DOWNLOAD_CHUNK_SIZE) the client
             keeps nothing: patch that to see it ask for the rest of a smaller file.
         slow: seconds to wait before each 64 KiB of a file.
+        replies: what to answer to requests for these paths.
+        alter: a function of a path and its reply, which returns the reply to send instead.
+        endless: a part of a path whose replies never end; they state no length.
     And to see what was done: `log`, a list of Request; `sent`, the bytes of files sent.
     """
 
@@ -234,7 +237,10 @@ class HubServer:
         self.fail_lfs: float = 0
         self.fail_status = 500
         self.cut_after: int | None = None
+        self.replies: dict[str, Reply] = {}
         self.slow = 0.0
+        self.alter: Callable[[str, Reply], Reply] = lambda path, reply: reply
+        self.endless: str | None = None
         self.log: list[Request] = []
         self.sent = 0
         self.lock = threading.RLock()
@@ -280,6 +286,7 @@ class HubServer:
             "HUGGINGFACE_CO_URL_TEMPLATE": self.url + "/{repo_id}/resolve/{revision}/{filename}",
             "HF_HOME": str(home),
             "HF_HUB_CACHE": str(Path(home) / "hub"),
+            "HF_ASSETS_CACHE": str(Path(home) / "assets"),
             "HF_TOKEN_PATH": str(Path(home) / "token"),
             "HF_HUB_DISABLE_XET": True,
             "HF_HUB_OFFLINE": False,
@@ -401,6 +408,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise RefusedError(401, "Invalid credentials in Authorization header")
         url = urlsplit(self.path)
         self.query = parse_qs(url.query)
+        if url.path in self.hub.replies:
+            return self.hub.replies[url.path]
         for methods, pattern, function, write in _ROUTES:
             match = pattern.fullmatch(url.path)
             if match and self.command in methods.split():
@@ -423,13 +432,19 @@ class _Handler(BaseHTTPRequestHandler):
         raise RefusedError(401, "Invalid username or password.", "RepoNotFound")
 
     def send(self, reply: Reply) -> None:
+        reply = self.hub.alter(self.path, reply)
+        endless = self.hub.endless is not None and self.hub.endless in self.path
         self.send_response(reply.status)
         for key, value in {"Content-Type": "application/json", **reply.headers}.items():
             self.send_header(key, value)
-        self.send_header("Content-Length", str(len(reply.body)))
+        if not endless or self.command == "HEAD":
+            self.send_header("Content-Length", str(len(reply.body)))
         self.end_headers()
         if self.command == "HEAD":
             return
+        while endless:  # until the client breaks the connection
+            time.sleep(self.hub.slow)
+            self.wfile.write(b" " * CHUNK if not self.hub.slow else b" ")
         body = reply.body
         if not reply.is_file:
             self.wfile.write(body)

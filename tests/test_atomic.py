@@ -116,6 +116,13 @@ def test_failed_sync_leaves_the_old_content(tmp_path, monkeypatch, write):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_pipe_is_not_replaced_by_a_folder(tmp_path):
+    os.mkfifo(tmp_path / "it")
+    with pytest.raises(ZooError, match="it is a file"), atomic_folder(tmp_path / "it"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["it"]
+
+
 @pytest.mark.parametrize("write", [atomic_path, atomic_folder])
 def test_next_write_removes_stale_leftovers_of_the_same_target_only(tmp_path, write):
     """Stale is a day old: a younger temporary path may belong to a running process."""

@@ -57,6 +57,13 @@ def test_new_card_has_every_section(folder):
     assert "arXiv 2304.07724" in text
 
 
+def test_card_links_the_papers_of_its_parts(folder):
+    write_card(folder, "mit")
+    text = (folder / "README.md").read_text()
+    links = re.findall(r"\]\(https://arxiv\.org/abs/([\d.]+)\)", text)
+    assert links == ["2304.07724", "2206.03010"]  # the cell, the topology
+
+
 def test_hub_client_reads_the_metadata_back(folder):
     """The client of the Hub reads them back, every metric of both protocols among them."""
     write_card(folder, "mit")

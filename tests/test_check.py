@@ -3,7 +3,10 @@
 import json
 import os
 import sys
+import zipfile
+from pathlib import Path
 
+import hatchling.build
 import pytest
 from conftest import CELL
 
@@ -19,7 +22,7 @@ import zoo
 class Paint(zoo.Head):
     starts_from_frame = False
 
-    def __init__(self, in_channels, channels, patch=1, slope=1.0):
+    def __init__(self, in_channels, channels, patch=1, slope: float = 1.0):
         super().__init__(in_channels, channels, patch)
         self.conv = nn.Conv2d(in_channels, channels * patch**2, 1)
         self.slope = slope
@@ -157,6 +160,17 @@ def test_new_project_has_all_files_under_the_new_name(cli, here):
     text = "".join((here / file).read_text() for file in files)
     assert "mycell" not in text.lower()
     assert "class RainCell(zoo.RecurrentCell)" in text
+
+
+def test_new_project_is_installed_editable_without_further_packages(cli, here, monkeypatch):
+    """As by pip install -e --no-build-isolation with hatchling alone."""
+    cli.succeed("new", "zoo-rain-cell")
+    monkeypatch.chdir("zoo-rain-cell")
+    monkeypatch.setitem(sys.modules, "editables", None)
+    wheel = here / hatchling.build.build_editable(str(here))
+    with zipfile.ZipFile(wheel) as archive:
+        (path,) = (name for name in archive.namelist() if name.endswith(".pth"))
+        assert Path(archive.read(path).decode().strip()) == here / "zoo-rain-cell"
 
 
 def test_new_project_in_another_folder(cli, here):

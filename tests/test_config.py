@@ -117,6 +117,13 @@ def test_config_is_frozen():
         ({"cell": "c", "data": {"low": float("nan")}}, "data.low"),
         ({"cell": "c", "data": {"high": float("inf")}}, "data.high"),
         ({"cell": "c", "data": {"size": [4]}}, "data.size"),
+        ({"cell": "c", "data": {"standardization": {"std": [0.0]}}}, "data.standardization.std"),
+        ({"cell": "c", "data": {"standardization": {"mean": [1.0, 2.0]}}}, "2 means"),
+        ({"cell": "c", "data": {"standardization": {}, "high": 9.0}}, "standardization"),
+        (
+            {"cell": "c", "data": {"standardization": {"mean": [1.0, 2.0], "std": [1.0, 1.0]}}},
+            "2 channels",
+        ),
         ({"cell": "c", "plugin": {"distribution": "x"}}, "plugin.version"),
         (
             {"cell": "c", "plugin": {"distribution": "x; rm -rf ~", "version": "1"}},
@@ -191,8 +198,71 @@ def test_suggestions_for_published_names():
     assert did_you_mean("xyz", ["ms-predrnn", "convlstm"]) == ""
 
 
+def test_long_name_gets_no_suggestion():
+    """Comparing takes quadratic time."""
+    assert did_you_mean("k" * 10**7, ["convlstm", "k" * 100]) == ""
+
+
+def test_error_lists_a_few_of_many_unknown_keys():
+    with raises("'key0'") as caught:
+        Config.parse({"cell": "c"} | {f"key{n}": n for n in range(10_000)}, source="it")
+    assert str(caught.value).count("unknown key") < 10
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"root": "/"},
+        {"split": "train"},
+        {"frames": 3},
+        {"name": "kth"},
+        {"a": "x" * 501},
+        {"a": [0] * 1001},
+        {"a" * 501: 1},
+        {"a": 2**64},
+        {"a": [[[[[[[[[[0]]]]]]]]]]},
+        {"a": float("inf")},
+    ],
+    ids=lambda options: str(options)[:30],
+)
+def test_options_of_data_are_bounded(options):
+    with raises("options"):
+        Data.parse({"name": "mmnist", "options": options}, source="it")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"folder": "/data"}, "folder"),
+        ({"folder": "~/data"}, "folder"),
+        ({"folder": "a/../.."}, "folder"),
+        ({"folder": "a\\..\\.."}, "folder"),
+        ({"folder": "C:/data"}, "folder"),
+        ({"files": ["a", "/b"]}, "files"),
+        ({"files": {"a": {"b": ".."}}}, "files"),
+    ],
+)
+def test_options_of_data_cannot_name_places(options, named):
+    data = Data(options=options)
+    with raises(named):
+        data.trusted_options()
+    assert data.trusted_options({named: "mine"}) == {named: "mine"}
+
+
+def test_other_options_of_data_are_read():
+    options = {"folder": "kth-64", "path": "a/b..c.nc", "unit": "1/h", "variable": "/rain", "n": 3}
+    assert Data(options=options).trusted_options() == options
+    assert Data(options=options).trusted_options({"n": 4}) == {**options, "n": 4}
+
+
 def test_create_with_data():
     model = zoo.create("convlstm", hidden=2, layers=2, data=Data(unit="K", low=200, high=300))
     assert model.config.data == Data(unit="K", low=200, high=300)
     assert not model.config.data.is_picture
     assert Data().is_picture
+
+
+def test_limits_of_standardized_data_are_four_deviations_from_the_mean():
+    data = Data(standardization={"mean": (1.0, 10.0), "std": (1.0, 2.0)})
+    assert not data.is_picture
+    assert data.limits == (-3, 18)

@@ -232,10 +232,22 @@ class AlwaysHasALoss(Sound):
         return super().forward(x, state)._replace(loss=x.mean(dim=(1, 2, 3)))
 
 
+class HasAnOptionWithoutType(Sound):
+    def __init__(self, in_channels, channels, rate=0.5):
+        super().__init__(in_channels, channels)
+
+
+class HasAnOptionOfUnknownType(Sound):
+    def __init__(self, in_channels, channels, rate: "Share" = 0.5):  # noqa: F821
+        super().__init__(in_channels, channels)
+
+
 @pytest.mark.parametrize("topology", [stack(3), mirror(3)], ids=["stack", "mirror"])
 @pytest.mark.parametrize(
     ("cell", "law"),
     [
+        (HasAnOptionWithoutType, "options_have_types"),
+        (HasAnOptionOfUnknownType, "options_have_types"),
         (KeepsItsOwnState, "steps_equal_the_rollout"),
         (ChangesItsState, "steps_equal_the_rollout"),
         (Forgets, "the_first_frame_is_remembered"),
@@ -277,6 +289,11 @@ class SoundHead(zoo.Head):
 
     def forward(self, features, frame):
         return frame + 0.1 * self.to_pixels(self.conv(features))
+
+
+class HasAnOptionWithoutTypeToo(SoundHead):
+    def __init__(self, in_channels, channels, patch=1, start=1):
+        super().__init__(in_channels, channels, patch)
 
 
 class CountsSteps(SoundHead):
@@ -335,6 +352,7 @@ class RedrawsTheFrame(SoundHead):
 @pytest.mark.parametrize(
     ("head", "law"),
     [
+        (HasAnOptionWithoutTypeToo, "options_have_types"),
         (CountsSteps, "steps_equal_the_rollout"),
         (CountsSteps, "stream_equals_the_rollout"),
         (MixesSamples, "a_batch_equals_its_samples"),

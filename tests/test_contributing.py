@@ -15,6 +15,14 @@ from zoo.plugins import forget
 ROOT = Path(__file__).parents[1]
 BLOCKS = snippets.read_blocks(ROOT / "CONTRIBUTING.md")
 README = snippets.read_blocks(ROOT / "README.md")
+#: By name of a plugin in the text, the group and the line of its entry point.
+ENTRIES = {
+    name: (group, f"{name} = {value}")
+    for name, value, group in re.findall(
+        r'`(\w+) = "(\S+)"`\sunder\s`\[project\.entry-points\."(zoo\.\w+)"\]`',
+        (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"),
+    )
+}
 #: Replacements in recipes, to train for two steps instead of thousands.
 SHORTER = {"steps = 4000": "steps = 2", "warmup_steps = 200": "warmup_steps = 0"}
 
@@ -40,7 +48,7 @@ def test_commands_take_a_plugin_to_published_weights(folder):
         elif language == "sh" and "zoo-rain" in source:
             shell(source)
         elif language == "python" and (file := re.match(r"# (zoo_(\w+))\.py\n", source)):
-            plugin(folder / "site", file[1], file[2], source)
+            plugin(folder / "site", file[1], *ENTRIES[file[2]], source)
         elif language == "python":
             names: dict[str, object] = {}
             exec(source, names)
@@ -63,7 +71,7 @@ def test_four_commands_of_the_readme(folder, monkeypatch):
     zoo(new)  # what it writes is checked in test_wheel.py
     (folder / "site").mkdir()
     source = (folder / "zoo-mycell" / "zoo_mycell.py").read_text()
-    plugin(folder / "site", "zoo_mycell", "mycell", source)
+    plugin(folder / "site", "zoo_mycell", "zoo.cells", "mycell = zoo_mycell:Mycell", source)
     monkeypatch.chdir("zoo-mycell")
     zoo([*train, "--card-sequences", "4"])
     zoo([*last, "--dry-run"])
@@ -103,13 +111,13 @@ def zoo(arguments):
     snippets.run_zoo(arguments)
 
 
-def plugin(site, module, name, source):
+def plugin(site, module, group, entry, source):
     """Install a module with its entry point, as pip would leave it."""
     (site / f"{module}.py").write_text(source)
     info = site / f"{module}-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[zoo]\n{name} = {module}\n")
+    (info / "entry_points.txt").write_text(f"[{group}]\n{entry}\n")
     forget()
 
 

@@ -47,6 +47,16 @@ def test_first_forecast(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_see_inside(folder: Path) -> None:
+    names = snippets.run_page(TUTORIALS / "see-inside.md")
+    assert names["outputs"]["layer0"].shape == (1, 14, *names["outputs"]["layer0"].shape[2:])
+    assert names["fields"][-1].theoretical > (7, 7)
+    assert abs(names["error"]) < 0.1
+    for figure in ("layers", "field", "gates", "attribution"):
+        assert (folder / f"{figure}.png").is_file()
+
+
+@pytest.mark.slow
 def test_own_data(folder: Path) -> None:
     fewer = {"steps = 300": "steps = 2", "hidden = 16": "hidden = 4"}
     names = snippets.run_page(TUTORIALS / "own-data.md", replace=fewer)
@@ -174,7 +184,7 @@ def test_relative_links_lead_to_files() -> None:
 
 def test_reference_has_every_public_name() -> None:
     api = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^\.\. auto\w+:: zoo\.(\w+)$", api, re.MULTILINE)) - {
+    assert set(re.findall(r"^\.\. (?:auto|py:)\w+:: zoo\.(\w+)$", api, re.MULTILINE)) - {
         "errors",
         "testing",
     } == set(zoo.__all__)

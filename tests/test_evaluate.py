@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 import zoo
 from zoo.config import Data, Reflectivity
 from zoo.errors import ConfigError, DataError, ZooError
-from zoo.evaluate import evaluate
+from zoo.evaluate import PRECISIONS, evaluate
 from zoo.protocol import EvalData, protocol
 
 OPTIONS = {"path": "rain.npz", "unit": "mm/h", "quantity": "rain_rate", "time_step": 300.0}
@@ -61,7 +62,7 @@ def load(folder: Path) -> zoo.Forecaster:
 
 def test_report_has_scores_counts_and_protocol(root: Path, models: Path) -> None:
     report = evaluate(load(models / "one"), root=root, windows=(3,))
-    keys = {"data", "protocol", "forecast", "all-steps", "per_frame", "counts"}
+    keys = {"data", "protocol", "precision", "forecast", "all-steps", "per_frame", "counts"}
     assert {*report} == keys
     assert report["data"] == {
         "name": "arrays",
@@ -104,6 +105,31 @@ def test_protocol_id_depends_on_data_and_settings(root: Path, models: Path) -> N
         identity(options={**OPTIONS, "high": 30.0, "low": 0.0}),
     ]
     assert len({usual, *others}) == 6
+
+
+def test_bf16_gives_nearly_the_same_scores(root: Path, models: Path) -> None:
+    model = load(models / "one")
+    full, half = (evaluate(model, root=root, precision=name) for name in ("fp32", "bf16"))
+    assert (full["precision"], half["precision"]) == ("fp32", "bf16")
+    assert full["protocol"] == half["protocol"]
+    assert full["forecast"]["persistence"] == half["forecast"]["persistence"]
+    mse = full["forecast"]["model"]["mse"]
+    assert half["forecast"]["model"]["mse"] != mse
+    assert half["forecast"]["model"]["mse"] == pytest.approx(mse, rel=0.02)
+
+
+def test_precision_is_an_option_of_the_command(root: Path, models: Path, cli: Any) -> None:
+    arguments = ("--data-dir", root, "--sequences", 1, "--json")
+    for precision in PRECISIONS:
+        said = cli.succeed(
+            "eval", f"local-dir:{models / 'one'}", *arguments, "--precision", precision
+        )
+        assert json.loads(said)["precision"] == precision
+
+
+def test_unknown_precision_is_an_error(root: Path, models: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'fp16'.*bf16"):
+        evaluate(load(models / "one"), root=root, precision="fp16")
 
 
 def test_protocol_id_is_stable() -> None:
@@ -203,6 +229,19 @@ def test_model_trained_on_another_scale_is_converted(root: Path, models: Path) -
     got = evaluate(other, root=root, thresholds=(), sequences=1)["forecast"]["model"]
     if (truth >= 0).all():
         assert got["mse_unit"] == pytest.approx(float(error.mean()), rel=1e-4)
+
+
+def test_standardized_model_reads_standardized_frames(root: Path, models: Path) -> None:
+    torch.manual_seed(0)
+    scale = {"high": 1.0, "standardization": {"mean": (5.0,), "std": (2.0,)}}
+    data = Data.parse({**load(models / "one").config.data.model_dump(), **scale}, source="")
+    model = zoo.create("convlstm", hidden=4, layers=2, data=data)
+    got = evaluate(model, root=root, thresholds=(), sequences=1)["forecast"]["model"]
+    frames = np.load(root / "arrays/rain.npz")["rain"]
+    past, truth = frames[24:27], torch.from_numpy(frames[27:29])
+    forecast = torch.from_numpy(model.predict(np.where(past < 0, np.nan, past), 2))
+    error = ((forecast - truth) ** 2)[truth >= 0]
+    assert got["mse_unit"] == pytest.approx(float(error.mean()), rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -329,3 +368,71 @@ def test_two_processes_give_the_report_of_one(root: Path, models: Path) -> None:
     report = json.loads(outputs[0][0])
     assert report["per_frame"] == alone["per_frame"]
     assert report["protocol"] == json.loads(json.dumps(alone["protocol"]))
+
+
+def with_options(models: Path, copy: Path, **options: Any) -> Path:
+    """A copy of a model, whose config has other options of the data set."""
+    config = json.loads((models / "one" / "config.json").read_text())
+    config["data"]["options"] |= options
+    shutil.copytree(models / "one", copy)
+    (copy / "config.json").write_text(json.dumps(config))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("folder", "/"),
+        ("folder", ".."),
+        ("folder", "arrays/../../other"),
+        ("folder", "~"),
+        ("folder", "C:\\data"),
+        ("folder", "arrays\0"),
+        ("folder", 0),
+        ("folder", 1.5),
+        ("folder", ["arrays"]),
+        ("path", "/etc/passwd"),
+        ("path", "../rain.npz"),
+        ("dims", ["/etc"]),
+        ("stride", 1.5),
+        ("stride", "many"),
+        ("crop", "all"),
+        ("novelty", 1),
+    ],
+)
+def test_model_cannot_choose_which_files_are_read(
+    root: Path, models: Path, tmp_path: Path, cli: Any, option: str, value: object
+) -> None:
+    """Options of a config are checked, and places are for the user to say."""
+    folder = with_options(models, tmp_path / "model", **{option: value})
+    with pytest.raises(ConfigError, match=option):
+        evaluate(load(folder), root=root)
+    eval_ = ("eval", f"local-dir:{folder}", "--data-dir", root)
+    assert option in cli.fail(*eval_)
+    if option in ("folder", "path"):  # a setting of another option changes nothing
+        assert option in cli.fail(*eval_, "--set", "stride=2")
+
+
+def test_user_can_choose_which_files_are_read(
+    root: Path, models: Path, tmp_path: Path, cli: Any
+) -> None:
+    folder = with_options(models, tmp_path / "model", folder="/nowhere")
+    place = json.dumps(str(root / "arrays"))
+    report = json.loads(
+        cli.succeed("eval", f"local-dir:{folder}", "--set", f"folder={place}", "--json")
+    )
+    usual = evaluate(load(models / "one"), root=root)
+    assert report["protocol"]["id"] == usual["protocol"]["id"]
+
+
+@pytest.mark.parametrize(
+    "option", [{"digits": 10**7}, {"digits": 1e7}, {"size": 10**6}, {"digits": 0}, {"size": "64"}]
+)
+def test_options_of_moving_mnist_are_bounded(noise_root: Path, option: dict[str, Any]) -> None:
+    data = {"name": "mmnist", "input_frames": 2, "horizon": 2, "options": option}
+    model = zoo.create("convlstm", hidden=2, layers=2, data=data)
+    with pytest.raises(ConfigError, match=next(iter(option))):
+        evaluate(model, root=noise_root)
+    long = data | {"options": {"size": 1024}, "horizon": 4096}
+    with pytest.raises(ConfigError, match="1024"):
+        evaluate(zoo.create("convlstm", hidden=2, layers=2, data=long), root=noise_root)

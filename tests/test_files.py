@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from zoo.atomic import atomic_folder, atomic_path
-from zoo.data.files import check_writable, read_frames, write_frames
+from zoo.data.files import check_writable, read_frames, to_pixels, write_frames
 from zoo.errors import ConfigError, DataError, ZooError
 
 
@@ -142,6 +142,13 @@ def test_videos_in_other_containers_are_read(tmp_path, ending):
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     assert read_frames(path, channels=3, size=(8, 12)).shape == (4, 3, 8, 12)
+
+
+def test_bytes_are_pixels():
+    values = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
+    assert np.array_equal(to_pixels(values, 0, 255), values)
+    assert np.array_equal(to_pixels(values.astype(np.float32), 0, 255), values)
+    assert np.array_equal(to_pixels(values, 0, 51), (5 * values.astype(int)).clip(max=255))
 
 
 def test_gray_gif_is_lossless(tmp_path):

@@ -278,3 +278,15 @@ def test_scheduled_sampling_with_all_or_only_the_first_frame_fed(model):
         free = model.rollout(frames, 1, torch.zeros(2, 5, dtype=torch.bool)).frames
         assert torch.equal(teacher, model(frames, 1))
         assert torch.equal(free, model(frames[:, :1], 5))
+
+
+@pytest.mark.parametrize("frames", [torch.zeros(2, 8, 8), np.zeros((2, 8, 8), dtype="uint8")])
+def test_forecast_that_is_not_finite_is_an_error(frames):
+    """As an image, NaN would be a color."""
+    model = zoo.create("convlstm", hidden=2, layers=2)
+    with torch.no_grad():
+        model.network.head.bias.fill_(float("nan"))
+    with pytest.raises(DataError, match="finite"):
+        model.predict(frames, 2)
+    with pytest.raises(DataError, match="finite"):
+        list(model.stream(frames))

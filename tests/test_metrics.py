@@ -74,21 +74,19 @@ def test_scores_are_symmetric_bounded_and_independent_of_batches(
     a, b = frames(*shape, seed=seed), frames(*shape, seed=seed + 1)
     whole, parts, swapped = measure(a, b), measure(a, b, batch=batch), measure(b, a)
     for name in NAMES:
-        close = 1e-5 if name == "ssim" else 1e-12  # SSIM's windows are float32 on a CPU
-        assert parts["per_frame"][name] == pytest.approx(whole["per_frame"][name], rel=close)
-        assert swapped[name] == pytest.approx(whole[name], rel=close)
+        assert parts["per_frame"][name] == pytest.approx(whole["per_frame"][name], rel=1e-12)
+        assert swapped[name] == pytest.approx(whole[name], rel=1e-12)
     assert 0 <= whole["mse"] <= whole["mae"]  # as no error is above 1
     assert -1 <= whole["ssim"] <= 1
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (11, 20), (9, 30), (8, 16)])
 def test_ssim_agrees_with_scikit_image(height: int, width: int) -> None:
-    """The difference is float32 rounding (about 1e-7).
+    """Both omit pixels whose window crosses the border.
 
-    Both omit pixels whose window crosses the border. The mean of torchmetrics 1.7 (not 1.4)
-    includes them, with frames mirrored at the border: for persistence on Moving MNIST, where
-    borders are mostly empty, it is 0.11 higher on average and 0.18 at most. Frames smaller than
-    11×11 have a smaller window, σ in proportion.
+    The mean of torchmetrics 1.7 (not 1.4) includes them, with frames mirrored at the border: for
+    persistence on Moving MNIST, where borders are mostly empty, it is 0.11 higher on average and
+    0.18 at most. Frames smaller than 11×11 have a smaller window, σ in proportion.
     """
     skimage = pytest.importorskip("skimage.metrics")
     truth = frames(2, 3, 1, height, width)
@@ -110,7 +108,7 @@ def test_ssim_agrees_with_scikit_image(height: int, width: int) -> None:
         )
         for t in range(3)
     ]
-    assert measure(forecast, truth)["per_frame"]["ssim"] == pytest.approx(expected, abs=1e-5)
+    assert measure(forecast, truth)["per_frame"]["ssim"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_half_precision_is_measured_in_double() -> None:

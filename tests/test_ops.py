@@ -1,4 +1,4 @@
-"""Operations of cells: warping copies and shifts exactly, and convolution may be normalized."""
+"""Operations of cells: warping and activations are exact, and convolution takes several maps."""
 
 import pytest
 import torch
@@ -99,3 +99,92 @@ def test_normalized_convolution_needs_the_size_of_its_maps():
     torch.testing.assert_close(normalized.mean(dim=(1, 2, 3)), torch.zeros(2), rtol=0, atol=1e-6)
     with pytest.raises(ConfigError, match="size"):
         zoo.convolution(2, 4, 3, norm=True)
+
+
+def gradients(function, *inputs):
+    """The result of a function, and the gradients of its weighted sum."""
+    leaves = [x.detach().clone().requires_grad_() for x in inputs]
+    result = function(*leaves)
+    weights = torch.linspace(-1, 1, result.numel(), dtype=result.dtype).view_as(result)
+    return result, *torch.autograd.grad((result * weights).sum(), leaves)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+@pytest.mark.parametrize(("kernel_size", "bias"), [(3, True), (1, False), (5, True)])
+def test_convolution_of_several_maps_is_that_of_their_concatenation(
+    kernel_size, bias, memory_format
+):
+    conv = zoo.convolution(5, 4, kernel_size, bias=bias).double()
+    maps = [noise((6, 8), torch.float64, memory_format, channels) for channels in (2, 3)]
+    joint = gradients(conv, *maps)
+    apart = gradients(lambda *x: conv(torch.cat(x, dim=1)), *maps)
+    torch.testing.assert_close(joint, apart)
+    grads = []
+    for inputs in (maps, [torch.cat(maps, dim=1)]):
+        conv.zero_grad()
+        conv(*inputs).square().sum().backward()
+        grads.append([p.grad for p in conv.parameters()])
+    torch.testing.assert_close(*grads)
+
+
+def test_convolution_keeps_no_concatenation_for_the_backward_pass():
+    conv = zoo.convolution(5, 4, 3)
+    maps = [noise((6, 8), torch.float32, channels=c).requires_grad_() for c in (2, 3)]
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        conv(*maps)
+    assert {x.data_ptr() for x in kept} == {x.data_ptr() for x in (conv.weight, *maps)}
+
+
+def test_convolution_of_several_maps_obeys_mixed_precision():
+    conv = zoo.convolution(4, 4, 3)
+    maps = [noise((6, 8), torch.float32).requires_grad_() for _ in range(2)]
+    with torch.autocast("cpu", torch.bfloat16):
+        result = conv(*maps)
+    result.float().sum().backward()
+    assert result.dtype == torch.bfloat16
+    assert maps[0].grad.dtype == conv.weight.grad.dtype == torch.float32
+    torch.testing.assert_close(result.float(), conv(*maps), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_activations_are_those_of_their_names(dtype):
+    gates = noise((6, 8), dtype, channels=8) * 8 - 4
+
+    def expected(x):
+        i, f, g, o = x.chunk(4, dim=1)
+        return torch.cat([i.sigmoid(), (f + 1).sigmoid(), g.tanh(), o], dim=1)
+
+    ours = gradients(lambda x: torch.cat(zoo.activate(1 * x, "ifg_", 1.0), dim=1), gates)
+    tolerance = {torch.float32: 1e-6, torch.float64: 1e-12}[dtype]
+    torch.testing.assert_close(ours, gradients(expected, gates), rtol=0, atol=tolerance)
+
+
+def test_activations_need_no_memory_of_their_own():
+    gates = noise((6, 8), torch.float32, channels=8)
+    pointers = {gate.untyped_storage().data_ptr() for gate in zoo.activate(gates, "ifgo")}
+    assert pointers == {gates.untyped_storage().data_ptr()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_tanh_and_gated_agree_with_torch(dtype):
+    x = torch.cat([torch.linspace(-100, 100, 801), torch.linspace(-1e-3, 1e-3, 800)]).to(dtype)
+    gate = torch.linspace(0, 1, 1601).to(dtype)
+    tolerance = {torch.float32: 5e-7, torch.float64: 1e-15, torch.bfloat16: 1e-2}[dtype]
+    for ours, theirs, inputs in (
+        (zoo.tanh, torch.tanh, [x]),
+        (zoo.gated, lambda o, x: o * torch.tanh(x), [gate, x]),
+    ):
+        pair = gradients(ours, *inputs), gradients(theirs, *inputs)
+        torch.testing.assert_close(*pair, rtol=tolerance, atol=tolerance)
+
+
+def test_cells_run_under_function_transforms():
+    model = zoo.create("ms-predrnn", hidden=2, layers=3)
+    weights, frames = dict(model.named_parameters()), noise((8, 8), torch.float32, channels=1)
+
+    def loss(weights, sequence):
+        return torch.func.functional_call(model, weights, (sequence[None, None], 2)).sum()
+
+    per_sample = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, frames)
+    assert per_sample["network.embed.weight"].shape == (2, 2, 1, 1, 1)

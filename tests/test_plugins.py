@@ -11,6 +11,7 @@ import subprocess
 import sys
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from conftest import CELL
@@ -20,7 +21,7 @@ from zoo.cli import find_command
 from zoo.convert import convert
 from zoo.data import find_dataset, open_dataset
 from zoo.errors import PluginError, ZooError
-from zoo.hub import find_pretrained
+from zoo.hub import builtin_folder, find_pretrained
 from zoo.metrics import FrameMetrics
 from zoo.plugins import HOOKS, KINDS, builtin, find, forget, load_plugins, names
 from zoo.registry import architectures, find_cell, find_head, find_topology
@@ -143,6 +144,17 @@ def zoo_pretrained():
 """
 
 HOOK = "import zoo\n@zoo.hookimpl\ndef zoo_cells(): return "
+
+MARK = "import os, pathlib\npathlib.Path(os.environ['MARKS'], __name__).touch()\n"
+
+
+@pytest.fixture
+def imported(tmp_path, monkeypatch):
+    """Return a function that lists the imported modules whose source begins with MARK."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    monkeypatch.setenv("MARKS", str(marks))
+    return lambda: sorted(path.name for path in marks.iterdir())
 
 
 def plugin_rows(cli):
@@ -279,7 +291,7 @@ def test_third_party_weights_by_name(install_plugin, tmp_path):
 
 
 def test_offer_named_by_a_string_is_imported_on_demand(install_plugin, imported):
-    greet = COMMAND.split("@zoo.hookimpl")[0]
+    greet = no_hooks(COMMAND)
     install_plugin("zoo-greet-impl", MARK + greet, entry="implementation")
     lazy = 'import zoo\n@zoo.hookimpl\ndef zoo_commands(): return {"greet": "TARGET"}'
     install_plugin("zoo-greet", lazy.replace("TARGET", "zoo_greet_impl:greet"), entry="greet")
@@ -300,6 +312,66 @@ def test_string_that_names_nothing_is_an_error(install_plugin, target):
     install_plugin("zoo-greet", source)
     with pytest.raises(PluginError, match=r"zoo-greet 1\.0.*'greet'"):
         find_command("greet")
+
+
+# Entry points that name one object
+
+
+def no_hooks(source):
+    """The source of a plugin without its hook."""
+    return source.split("@zoo.hookimpl")[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "name", "attribute"),
+    [
+        ("cells", CELL, "mean", "Mean"),
+        ("topologies", TOPOLOGY, "hourglass", "hourglass"),
+        ("heads", HEAD, "still", "Still"),
+        ("dialects", DIALECT, "mine", "mine"),
+        ("commands", COMMAND, "greet", "greet"),
+        ("datasets", DATASET, "ramps", "Ramps"),
+        ("pretrained", "import zoo\nmine = zoo.Pretrained('local-dir:x', '')", "x-mine", "mine"),
+    ],
+)
+def test_entry_point_names_an_object(install_plugin, imported, kind, source, name, attribute):
+    """It is listed without an import, and imported when it is used."""
+    source = MARK + no_hooks(source)
+    install_plugin("zoo-one", source, entry=name, group=f"zoo.{kind}", attribute=attribute)
+    assert name in names(kind)
+    assert imported() == []
+    value, plugin = find(kind, name, lambda value: True)
+    assert value is getattr(sys.modules["zoo_one"], attribute)
+    assert plugin.distribution == "zoo-one"
+    assert imported() == ["zoo_one"]
+
+
+def test_cell_of_an_entry_point_gets_both_architectures(install_plugin):
+    install_plugin("zoo-mean", no_hooks(CELL), entry="mean", group="zoo.cells", attribute="Mean")
+    assert zoo.list_models("*mean", pretrained=False) == ["mean", "ms-mean"]
+    model = zoo.create("ms-mean", hidden=2, rate=0.25)
+    assert model.config.plugin.model_dump() == {"distribution": "zoo-mean", "version": "1.0"}
+
+
+@pytest.mark.parametrize("attribute", ["Median", ""])
+def test_entry_point_that_names_no_cell_is_an_error(install_plugin, cli, attribute):
+    install_plugin("zoo-mean", CELL, entry="mean", group="zoo.cells", attribute=attribute)
+    with pytest.raises(PluginError, match=r"zoo-mean 1\.0.*'mean'"):
+        zoo.create("mean")
+    zoo.create("convlstm", hidden=2, layers=2)
+    assert "'mean'" in plugin_rows(cli)["zoo-mean", "mean"]["error"]
+
+
+def test_entry_point_in_an_unknown_group_is_left_out(install_plugin):
+    install_plugin("zoo-mean", CELL, entry="mean", group="zoo.cell", attribute="Mean")
+    with pytest.warns(UserWarning, match=r"zoo-mean 1\.0.*'zoo\.cell'.*mean cells\?"):
+        assert "mean" not in architectures()
+
+
+def test_entry_point_with_an_invalid_name_is_left_out(install_plugin):
+    install_plugin("zoo-mean", CELL, entry="ms-mean", group="zoo.cells", attribute="Mean")
+    with pytest.warns(UserWarning, match=r"zoo-mean 1\.0.*'ms-mean'"):
+        assert "ms-mean" not in architectures()
 
 
 # Broken plugins
@@ -413,7 +485,7 @@ def test_plugin_for_other_hooks_is_left_out(install_plugin):
     [("rate", "'rate'|rate"), ("rate=object()", "options"), ("rate=float('nan')", "options")],
 )
 def test_option_that_no_config_can_hold_is_an_error(install_plugin, parameters, expected):
-    install_plugin("zoo-mean", CELL.replace("rate=0.5", parameters))
+    install_plugin("zoo-mean", CELL.replace("rate: float = 0.5", parameters))
     with pytest.raises(ZooError, match=expected):
         zoo.create("mean", hidden=2)
 
@@ -586,17 +658,6 @@ def test_own_plugins_are_named_for_what_they_provide():
 
 # Plugins are imported on demand
 
-MARK = "import os, pathlib\npathlib.Path(os.environ['MARKS'], __name__).touch()\n"
-
-
-@pytest.fixture
-def imported(tmp_path, monkeypatch):
-    """Return a function that lists the imported modules whose source begins with MARK."""
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    monkeypatch.setenv("MARKS", str(marks))
-    return lambda: sorted(path.name for path in marks.iterdir())
-
 
 def test_plugin_is_imported_for_its_own_name_only(install_plugin, imported):
     install_plugin("zoo-mean", MARK + CELL, entry="mean")
@@ -676,6 +737,30 @@ def test_command_that_needs_no_plugin_and_no_torch(install_plugin, imported, tmp
     assert imported() == []
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list"],
+        ["list", "--pretrained"],
+        ["plugins"],
+        ["info", "mslstm-mmnist"],
+        ["search", "--hub", str(builtin_folder())],
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_command_that_lists_names_imports_no_torch(arguments):
+    modules = loaded_modules(f"from zoo.cli import zoo\nzoo({arguments})")
+    assert "zoo.cli.common" in modules
+    assert "torch" not in modules
+
+
+@pytest.mark.slow
+def test_forecasts_and_scores_need_few_libraries():
+    heavy = {"accelerate", "matplotlib", "pandas", "scipy", "timm", "torchvision", "xarray"}
+    code = "import zoo.evaluate, zoo.inspect.pictures\nzoo.load('mslstm-mmnist')"
+    assert not heavy & loaded_modules(code)
+
+
 # Weights whose plugin is missing
 
 
@@ -752,3 +837,145 @@ def test_zoo_plugins_that_names_no_plugin_is_an_error(mean, monkeypatch):
     forget()
     with pytest.raises(PluginError, match=r"'zoo-meen'.*zoo-mean"):
         zoo.create("mean")
+
+
+# Weights whose plugin is another
+
+ANOTHER = [
+    ("mean", "mean", {}, CELL, "plugin"),
+    ("hourglass", "hourglass-convlstm", {"layers": 4}, TOPOLOGY, "topology_plugin"),
+    ("still", "convlstm", {"head": "still"}, HEAD, "head_plugin"),
+]
+
+
+def saved(folder, architecture, options):
+    return zoo.save(zoo.create(architecture, **{"hidden": 2, "layers": 2} | options), folder)
+
+
+def uninstall(module):
+    shutil.rmtree(module.parent / f"{module.stem}-1.0.dist-info")
+    forget()
+
+
+@pytest.mark.parametrize(("part", "architecture", "options", "source", "field"), ANOTHER)
+def test_part_of_another_distribution_is_refused_unless_allowed(
+    install_plugin, tmp_path, part, architecture, options, source, field
+):
+    one = install_plugin("zoo-one", source)
+    folder = saved(tmp_path / "model", architecture, options)
+    uninstall(one)
+    install_plugin("zoo-other", source, version="2.0")
+    with pytest.raises(PluginError, match=rf"'{part}' .*zoo-one 1\.0.*zoo-other 2\.0") as caught:
+        zoo.load(f"local-dir:{folder}")
+    assert "\n" not in str(caught.value)
+    with pytest.warns(UserWarning, match=r"zoo-one 1\.0.*zoo-other 2\.0") as warned:
+        model = zoo.load(f"local-dir:{folder}", any_plugin=True)
+    assert len(warned) == 1
+    assert getattr(model.config, field).distribution == "zoo-other"
+
+
+@pytest.mark.parametrize(("part", "architecture", "options", "source", "field"), ANOTHER)
+def test_another_version_of_the_distribution_is_a_warning(
+    install_plugin, tmp_path, part, architecture, options, source, field
+):
+    one = install_plugin("zoo-one", source)
+    folder = saved(tmp_path / "model", architecture, options)
+    uninstall(one)
+    install_plugin("zoo-one", source, version="1.1")
+    with pytest.warns(UserWarning, match=rf"'{part}' .*zoo-one 1\.0.*zoo-one 1\.1") as warned:
+        model = zoo.load(f"local-dir:{folder}")
+    assert len(warned) == 1
+    assert getattr(model.config, field).version == "1.1"
+
+
+def test_name_of_a_distribution_may_be_spelled_in_several_ways(mean, tmp_path):
+    folder = saved(tmp_path / "model", "mean", {})
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace("zoo-mean", "Zoo_Mean"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        zoo.load(f"local-dir:{folder}")
+
+
+def test_config_without_plugins_loads(mean, tmp_path):
+    folder = saved(tmp_path / "model", "mean", {})
+    config = json.loads((folder / "config.json").read_text())
+    kept = {key: value for key, value in config.items() if not key.endswith("plugin")}
+    (folder / "config.json").write_text(json.dumps(kept))
+    assert zoo.load(f"local-dir:{folder}").config.plugin.distribution == "zoo-mean"
+
+
+def test_commands_refuse_the_cell_of_another_distribution(install_plugin, tmp_path, cli):
+    one = install_plugin("zoo-one", CELL)
+    folder = saved(tmp_path / "model", "mean", {})
+    uninstall(one)
+    install_plugin("zoo-other", CELL)
+    model = f"local-dir:{folder}"
+    np.save(tmp_path / "in.npy", np.zeros((3, 8, 8), dtype="float32"))
+    predict = ("predict", model, tmp_path / "in.npy", "-o", tmp_path / "out.npy")
+    for command in (predict, ("demo", model), ("eval", model), ("cost", model)):
+        assert re.search(r"zoo-one 1\.0.*zoo-other 1\.0", cli.fail(*command))
+    assert not (tmp_path / "out.npy").exists()
+    result = cli(*predict, "--any-plugin")
+    assert result.exit_code == 0
+    assert "zoo-one" in result.stderr
+    assert (tmp_path / "out.npy").exists()
+
+
+# Plugins that exit, and hooks that return anything
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "raise SystemExit(7)",
+        "import sys\nsys.exit()",
+        "raise BaseException('odd')",
+        "raise RecursionError",
+        "syntax error",
+        HOOK.replace("return ", "raise SystemExit(7)"),
+        HOOK + "None",
+        HOOK + "['mean']",
+        HOOK + "{'Mean': None}",
+        HOOK + "{'mean': None}",
+        HOOK + "{'mean': 'no_such:thing'}",
+        "class E(Exception):\n    def __str__(self): raise self\n\nraise E",
+        "class Odd:\n    def __repr__(self): raise SystemExit(7)\n\n" + HOOK + "{'mean': Odd()}",
+        HOOK + "{'mean': ''}",
+        HOOK + "{'mean': '\\n\\x1b[31m'}",
+        HOOK + "{'convlstm': None, 'stack': 3}",
+        "class Odd:\n    def __getattr__(self, name): raise SystemExit(7)\n\n"
+        "import sys\nsys.modules[__name__] = Odd()",
+    ],
+)
+def test_commands_survive_a_plugin_that_does_anything(install_plugin, cli, source):
+    install_plugin("zoo-broken", source)
+    listed = json.loads(cli.succeed("list", "--json"))
+    assert {"convlstm", "ms-convlstm"} <= {row["name"] for row in listed}
+    assert json.loads(cli.succeed("info", "convlstm", "--json"))["name"] == "convlstm"
+    assert plugin_rows(cli)["zoo-broken", "it"]["error"]
+    assert cli("plugins").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("METADATA", None),
+        ("METADATA", ""),
+        ("METADATA", "Metadata-Version: 2.1\nName: zoo-mean\n"),
+        ("METADATA", "Metadata-Version: 2.1\nVersion: 1.0\n"),
+        ("entry_points.txt", "[zoo]\nit\n"),
+        ("entry_points.txt", "[zoo]\nit = \n"),
+        ("entry_points.txt", "[zoo]\nit = ../x:y:z [\n"),
+        ("entry_points.txt", "[zoo]\n\x1b[2J = zoo_mean\n"),
+    ],
+)
+def test_damaged_distribution_does_not_affect_others(mean, install_plugin, cli, file, text):
+    path = mean.parent / "zoo_mean-1.0.dist-info" / file
+    path.unlink() if text is None else path.write_text(text)
+    install_plugin("zoo-other", CELL.replace('"mean"', '"other"'), entry="other")
+    listed = json.loads(cli.succeed("list", "--json"))
+    assert {"convlstm", "other", "ms-other"} <= {row["name"] for row in listed}
+    assert json.loads(cli.succeed("info", "other", "--json"))["name"] == "other"
+    assert ("zoo-other", "other") in plugin_rows(cli)
+    assert cli("plugins").exit_code == 0

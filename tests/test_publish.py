@@ -78,6 +78,35 @@ def test_published_model_is_pulled_byte_for_byte(hub, folder):
     assert torch.equal(zoo.load("hf-hub:me/convlstm-mine")(frames, 2), ours(frames, 2))
 
 
+def test_model_is_pushed_and_loaded_by_its_methods(hub, folder):
+    frames = torch.rand(1, 3, 1, 16, 16)
+    model = zoo.load(f"local-dir:{folder}")
+    with torch.no_grad():
+        model.network.head.bias.add_(0.5)
+    expected = model(frames, 2)
+    address = model.push_to_hub("me/convlstm-mine", folder)
+    assert address == f"{hub.url}/me/convlstm-mine"
+    for ref in ("me/convlstm-mine", "hf-hub:me/convlstm-mine", folder, str(folder)):
+        assert torch.equal(zoo.Forecaster.from_pretrained(ref)(frames, 2), expected)
+
+
+def test_saved_model_is_loaded_from_its_folder(hub, tmp_path):
+    model = zoo.create("convlstm", hidden=4, layers=2).eval()
+    assert model.save_pretrained(tmp_path / "mine") == tmp_path / "mine"
+    frames = torch.rand(1, 3, 1, 8, 8)
+    loaded = zoo.Forecaster.from_pretrained(tmp_path / "mine", dtype=torch.float64)
+    assert torch.allclose(loaded(frames.double(), 2).float(), model(frames, 2), atol=1e-6)
+    assert zoo.Forecaster.from_pretrained("convlstm-mmnist").config.cell == "convlstm"
+    assert hub.log == []
+
+
+def test_model_without_a_card_is_not_pushed(hub, tmp_path):
+    model = zoo.create("convlstm", hidden=4, layers=2)
+    with pytest.raises(HubError, match="a card: zoo card"):
+        model.push_to_hub("me/it", tmp_path / "mine")
+    assert hub.repos == {}
+
+
 def test_publishing_again_changes_nothing(hub, folder):
     publish(folder, "me/it")
     commits, uploads = len(hub.commits("me/it")), hub.count("PUT")

@@ -1,10 +1,12 @@
 """The README does what it says: its snippets run, and its table is that of the cards.
 
-`python tests/test_readme.py` updates the table.
+`python tests/test_readme.py` updates the table, and `cards/results.csv`.
 """
 
+import csv
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,12 +16,14 @@ import snippets
 from zoo.data import data_root
 from zoo.errors import ZooError
 from zoo.hub.card import models_tables
+from zoo.hub.results import results_table
 from zoo.model_folder import read_metrics
 from zoo.plugins import forget
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 CARDS = ROOT / "cards"
+RESULTS = CARDS / "results.csv"
 TEXT = README.read_text(encoding="utf-8")
 BLOCKS = snippets.read_blocks(README)
 NEEDS_DATA = {"train", "eval"}
@@ -76,6 +80,32 @@ def test_table_is_that_of_the_cards() -> None:
     assert written() == TEXT, "out of date: python tests/test_readme.py"
 
 
+def test_results_are_those_of_the_cards() -> None:
+    expected = results_table(CARDS)
+    assert RESULTS.read_text(encoding="utf-8") == expected, "python tests/test_readme.py"
+
+
+def test_scores_of_different_protocols_have_columns_of_their_own(tmp_path: Path) -> None:
+    metrics = read_metrics(CARDS / "convlstm-mmnist")
+    for name, protocol in (("a", "1" * 12), ("b", "2" * 12), ("c", None), ("d", "1" * 12)):
+        shutil.copytree(CARDS / "convlstm-mmnist", tmp_path / name)
+        if protocol:
+            metrics["protocol"] = {"id": protocol}
+        else:
+            metrics.pop("protocol", None)
+        (tmp_path / name / "metrics.json").write_text(json.dumps(metrics))
+    rows = {row["name"]: row for row in csv.DictReader(results_table(tmp_path).splitlines())}
+    assert [*rows] == ["a", "b", "c", "d", "persistence"]
+    columns = [column for column in rows["a"] if column.startswith("mse forecast, mmnist ")]
+    assert len(columns) == 3
+    filled = {name: [c for c in columns if row[c]] for name, row in rows.items()}
+    assert filled["a"] == filled["d"] == ["mse forecast, mmnist 111111111111"]
+    assert filled["b"] == ["mse forecast, mmnist 222222222222"]
+    assert len(filled["c"]) == 1
+    assert filled["persistence"] == columns
+    assert float(rows["a"][columns[0]]) == pytest.approx(metrics["forecast"]["model"]["mse"], 1e-5)
+
+
 def test_table_rejects_scores_of_different_data(tmp_path: Path) -> None:
     metrics = read_metrics(CARDS / "convlstm-mmnist")
     for name, sequences in (("a", 10_000), ("b", 10_000), ("c", 100)):
@@ -100,3 +130,4 @@ def written() -> str:
 
 if __name__ == "__main__":
     README.write_text(written(), encoding="utf-8")
+    RESULTS.write_text(results_table(CARDS), encoding="utf-8")

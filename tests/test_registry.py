@@ -1,13 +1,22 @@
 """Names of architectures, and models created by name."""
 
 import re
+from typing import Any
 
 import pytest
 import torch
 
 import zoo
 from zoo.errors import ConfigError, PluginError, ZooError
-from zoo.registry import ALIASES, architectures, build, parse_architecture
+from zoo.plugins import names
+from zoo.registry import (
+    ALIASES,
+    architectures,
+    build,
+    find_cell,
+    find_head,
+    parse_architecture,
+)
 
 CELLS = ["convlstm", "mklstm", "predrnn"]
 
@@ -23,10 +32,10 @@ def small(name, **options):
 
 
 def test_each_cell_has_two_architectures():
-    names = architectures()
-    assert set(CELLS) <= set(names)
-    assert sorted(names) == sorted({n for c in names if "-" not in c for n in (c, f"ms-{c}")})
-    for name in names:
+    found = architectures()
+    assert set(CELLS) <= set(found)
+    assert sorted(found) == sorted({n for c in found if "-" not in c for n in (c, f"ms-{c}")})
+    for name in found:
         assert small(name).config.architecture == name
 
 
@@ -53,14 +62,14 @@ def test_aliases_hide_no_architecture():
 
 
 def test_list_models_by_pattern():
-    names = zoo.list_models(pretrained=False)
-    assert names == sorted(architectures())
-    assert zoo.list_models("ms-*", pretrained=False) == [n for n in names if n[:3] == "ms-"]
+    found = zoo.list_models(pretrained=False)
+    assert found == sorted(architectures())
+    assert zoo.list_models("ms-*", pretrained=False) == [n for n in found if n[:3] == "ms-"]
     assert zoo.list_models("convlstm", pretrained=False) == ["convlstm"]
     assert zoo.list_models("mslstm", pretrained=False) == ["ms-mklstm"]
     assert zoo.list_models("?ms-*", pretrained=False) == ["mklstm", "ms-convlstm"]
     assert zoo.list_models("nothing*") == []
-    assert set(zoo.list_models()) == set(names) | set(zoo.list_models(pretrained=True))
+    assert set(zoo.list_models()) == set(found) | set(zoo.list_models(pretrained=True))
 
 
 @pytest.mark.parametrize(
@@ -84,13 +93,23 @@ def test_unknown_name_is_an_error(name, suggestion):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"kernel_sise": 3}, ["'kernel_sise'", "kernel_size?"]),
+        ({"kernel_sise": 3}, ["'kernel_sise'", "kernel_size"]),
         ({"hiden": 3}, ["'hiden'", "hidden"]),
         ({"qqqq": 3}, ["'qqqq'", "kernel_size"]),
         ({"cell": "predrnn"}, ["'cell'"]),
         ({"hidden": 0}, ["hidden"]),
-        ({"kernel_size": "three"}, ["convlstm", "{'kernel_size': 'three'}"]),
-        ({"kernel_size": -1}, ["convlstm", "{'kernel_size': -1}"]),
+        ({"kernel_size": "three"}, ["convlstm", "kernel_size", "'three'"]),
+        ({"kernel_size": -1}, ["convlstm", "kernel_size", "-1"]),
+        ({"kernel_size": True}, ["kernel_size", "True"]),
+        ({"kernel_size": 3.0}, ["kernel_size", "3.0"]),
+        ({"bias": 3}, ["bias", "3"]),
+        ({"kernel_size": 10**5000}, ["options"]),
+        ({"hidden": 10**5000}, ["hidden"]),
+        ({"forget_bias": None}, ["forget_bias", "None"]),
+        ({"forget_bias": float("inf")}, ["forget_bias"]),
+        ({"hidden": 4096, "layers": 64}, ["4096", "64"]),
+        ({"hidden": 512, "layers": 64, "kernel_size": 63}, ["'kernel_size': 63"]),
+        ({"patch": 256, "topology": "mirror"}, ["256", "2"]),
         ({"topology": "spiral"}, ["'spiral'", "stack, mirror"]),
         ({"down": "drop"}, ["down='drop'", "max, average, conv"]),
         ({"up": "lift"}, ["up='lift'", "bilinear, nearest"]),
@@ -102,6 +121,40 @@ def test_unknown_name_is_an_error(name, suggestion):
 def test_invalid_options_are_an_error(options, expected):
     with raises(*expected, error=ZooError):
         small("convlstm", **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("preciplstm", {"window": 4096}),
+        ("modernn", {"iterations": 4096}),
+        ("modernn", {"detail_sizes": [2]}),
+        ("mklstm", {"kernel_sizes": []}),
+        ("mklstm", {"kernel_sizes": [3] * 17}),
+        ("mklstm", {"kernel_sizes": 3}),
+        ("trajgru", {"align_corners": 3}),
+        ("trajgru", {"slope": "x"}),
+        ("motionrnn", {"alpha": -1}),
+        ("predrnn", {"head": "advect", "head_options": {"reach": None}}),
+        ("predrnn", {"head": "change", "head_options": {"scale": [1]}}),
+    ],
+    ids=str,
+)
+def test_option_of_another_type_or_out_of_range_is_an_error(name, options):
+    (option,) = options.get("head_options", options)
+    with raises(option, "expected"):
+        small(name, **options)
+
+
+@pytest.mark.parametrize("cell", names("cells"))
+def test_every_option_has_a_type(cell):
+    parts = [find_cell(cell)[0], *(find_head(head)[0] for head in names("heads"))]
+    assert not [o for part in parts for o in part.options().values() if o.type is Any]
+
+
+def test_options_arrive_as_their_types():
+    assert small("mklstm", kernel_sizes=(3, 7)).config.options == {"kernel_sizes": [3, 7]}
+    assert build(zoo.Config(cell="trajgru", hidden=2, layers=2, options={"slope": 0})).config
 
 
 def test_options_reach_the_network():

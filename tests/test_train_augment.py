@@ -56,6 +56,24 @@ def test_mirror_and_flip_reverse_an_axis_of_half_of_the_sequences(
     assert ROWS // 4 < reversed_ < 3 * ROWS // 4
 
 
+def test_crop_enlarges_a_part_of_the_frames() -> None:
+    columns = torch.linspace(0, 1, 32).expand(1, 1, 32, 32)  # (T, C, H, W), brighter to the right
+    result = augment_all(columns.repeat(ROWS, 1, 1, 1, 1), recipe(crop=0.5))
+    assert result.shape == (ROWS, 1, 1, 32, 32)
+    slopes = result[..., 20] - result[..., 10]  # of the inner columns, smaller in enlarged parts
+    assert (slopes <= slopes.new_tensor(10 / 31) + 1e-5).all()
+    assert (slopes >= slopes.new_tensor(5 / 31) - 1e-5).all()
+    assert result[..., 0].min() == 0  # parts are everywhere, from the left …
+    assert result[..., 0].max() > 0.3  # … to the right
+    assert slopes.flatten().unique().numel() > 8
+
+
+def test_crop_leaves_the_other_draws_as_they_are(batch: Tensor) -> None:
+    mirrored = augment_all(batch, recipe(mirror=True))
+    both = augment_all(batch, recipe(mirror=True, crop=1e-6))  # too little to cut off a pixel
+    torch.testing.assert_close(both, mirrored)
+
+
 def test_rotate_turns_by_each_multiple_of_90_degrees(batch: Tensor, sequence: Tensor) -> None:
     result = augment_all(batch, recipe(rotate=True))
     turns = [count(result, sequence.rot90(number, (-2, -1))) for number in range(4)]

@@ -11,6 +11,7 @@ import pytest
 from conftest import Cli
 from tiny_runs import RECIPE, assert_same, log, processes, wait_for_step
 
+from zoo.atomic import atomic_path
 from zoo.errors import ConfigError, ZooError
 from zoo.train.engine import train
 from zoo.train.recipe import read_recipe
@@ -215,6 +216,18 @@ def test_foreign_files_next_to_checkpoints_stay(
     assert stray.exists()
     assert not unfinished.exists()
     assert_same(started, finished)
+
+
+def test_resume_removes_what_a_killed_write_left(
+    started: Path, recipe: Path, noise_root: Path
+) -> None:
+    killed = atomic_path(started / "model.safetensors")
+    temporary = killed.__enter__()
+    temporary.write_text("half")
+    (started / ".mine").write_text("")
+    train(recipe, started, resume=True, max_minutes=0, data_root=noise_root)
+    assert not temporary.exists()
+    assert (started / ".mine").exists()
 
 
 def test_damaged_log_is_read_up_to_the_damage(

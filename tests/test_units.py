@@ -36,6 +36,29 @@ def model() -> zoo.Forecaster:
     return zoo.create("convlstm", hidden=4, layers=2, data=RAIN)
 
 
+@pytest.mark.parametrize("shape", [(2, 4, 4), (3, 2, 4, 4), (1, 3, 2, 4, 4)])
+def test_standardized_values_round_trip_by_channel(shape: tuple[int, ...]) -> None:
+    data = Data(unit="K", standardization={"mean": (280.0, 0.0), "std": (20.0, 4.0)})
+    x = torch.full(shape, 300.0)
+    scaled = to_unit_interval(x, data)
+    assert scaled.select(-3, 0).unique().tolist() == [1]
+    assert scaled.select(-3, 1).unique().tolist() == [75]
+    assert torch.equal(to_physical(scaled, data), x)
+
+
+def test_standardized_frames_and_forecasts_are_not_clipped() -> None:
+    torch.manual_seed(0)
+    kelvin = {"unit": "K", "standardization": {"mean": [280.0], "std": [20.0]}}
+    model = zoo.create("convlstm", hidden=4, layers=2, data=kelvin).double()
+    frames = 280 + 60 * torch.randn(1, 3, 1, 8, 8, dtype=torch.float64)
+    forecast = model.predict(frames, 2)
+    expected = model((frames - 280) / 20, 2)[:, -2:] * 20 + 280
+    torch.testing.assert_close(forecast, expected)
+    for parameter in model.network.head.parameters():
+        parameter.data.neg_()
+    assert ((forecast > 280).all(), (model.predict(frames, 2) < 280).all()) == (True, True)
+
+
 @given(rate=st.floats(0.01, 300), a=st.floats(50, 500), b=st.floats(1.1, 2))
 def test_rain_round_trip(rate: float, a: float, b: float) -> None:
     data = Data.parse({**RAIN, "reflectivity": {"a": a, "b": b, "low": -60, "high": 90}}, source="")

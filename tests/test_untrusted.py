@@ -8,6 +8,7 @@ import struct
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -325,3 +326,130 @@ def test_only_parts_of_a_model_are_published():
     assert not {".py", ".pth", ".ckpt", ".pkl", ".so", ".sh"} & {
         Path(part).suffix for part in PARTS
     }
+
+
+def with_values(**values):
+    return lambda config: json.dumps({**config, **values})
+
+
+def with_options(**options):
+    return lambda config: json.dumps({**config, "options": {**config["options"], **options}})
+
+
+def with_data(**values):
+    return lambda config: json.dumps({**config, "data": {**config["data"], **values}})
+
+
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+DIGITS = 10**4000
+UNKNOWN = {f"key{number}": number for number in range(15_000)}
+HOSTILE = {
+    "empty": lambda _: "",
+    "null": lambda _: "null",
+    "list": lambda _: "[]",
+    "text": lambda _: '"convlstm"',
+    "number": lambda _: "1e999",
+    "not UTF-8": lambda config: json.dumps(config).encode("utf-16"),
+    "byte order mark": lambda config: b"\xef\xbb\xbf" + json.dumps(config).encode(),
+    "460,000 unknown keys": lambda _: json.dumps({f"k{n}": 0 for n in range(460_000)})[: 4 << 20],
+    "15,000 unknown keys": with_values(**UNKNOWN),
+    "15,000 unknown keys of data": with_data(**UNKNOWN),
+    "15,000 options": with_options(**UNKNOWN),
+    "15,000 options of data": with_data(options=UNKNOWN),
+    "long unknown key": with_values(**{"k" * 100_000: 1}),
+    "long option": with_options(**{"k" * 100_000: 1}),
+    "long cell": with_values(cell="c" * 100_000),
+    "long name of data": with_data(name="n" * 100_000),
+    "surrogate": with_values(cell="\ud800"),
+    "surrogate in a key": with_values(**{"\ud800": 1}),
+    "surrogate in an option": with_options(**{"\ud800": "\ud800"}),
+    "control characters": with_values(cell="\n\x1b[2J\0"),
+    "control characters in a key": with_values(**{"\n\x1b[2J\0": 1}),
+    "the same key twice": lambda config: json.dumps(config)[:-1] + ', "cell": "predrnn"}',
+    "the same option twice": lambda config: json.dumps(config).replace(
+        '"kernel_size": 3', '"kernel_size": 3, "kernel_size": 3'
+    ),
+    "NaN": lambda config: json.dumps(config).replace('"low": 0.0', '"low": NaN'),
+    "infinite": lambda config: json.dumps(config).replace('"high": 1.0', '"high": Infinity'),
+    "1e999": lambda config: json.dumps(config).replace('"high": 1.0', '"high": 1e999'),
+    "1e999 in an option": lambda config: json.dumps(config).replace(
+        '"kernel_size": 3', '"kernel_size": 1e999'
+    ),
+    "nested": lambda _: "[" * 900 + "]" * 900,
+    "nested deeper than the stack": lambda _: "[" * 100_000,
+    **{f"{key} of 900 lists": with_values(**{key: nested(900)}) for key in ("cell", "data", "k")},
+    "option of 900 lists": with_options(kernel_size=nested(900)),
+    "option of 20 lists": with_options(kernel_size=nested(20)),
+    "option of data of 20 lists": with_data(options={"size": nested(20)}),
+    "5,000 digits": lambda config: json.dumps(config).replace(
+        '"hidden": 2', f'"hidden": {"9" * 5000}'
+    ),
+    "4,000 digits": with_values(hidden=DIGITS),
+    "option of 4,000 digits": with_options(kernel_size=DIGITS),
+    "option of data of 4,000 digits": with_data(options={"size": DIGITS}),
+    "unit of 4,000 digits": with_data(low=-DIGITS),
+    "format of 4,000 digits": with_values(format=DIGITS),
+    **{
+        f"{key}={value}": with_values(**{key: value})
+        for key, value in [
+            ("hidden", 10**9),
+            ("hidden", [10**9] * 3),
+            ("layers", 10**6),
+            ("patch", 10**4),
+            ("in_channels", 10**9),
+            ("halvings", 10**3),
+            ("size", [10**5, 10**5]),
+            ("head_options", {"scale": 1.0}),
+            ("head", "frame\0"),
+            ("topology", "../stack"),
+        ]
+    },
+    "options of another type": with_options(kernel_size=3.5, bias=None),
+    "option that the cell has not": with_options(window=3),
+    **{
+        f"data option {name}": with_data(name="mmnist", options={name: value})
+        for name, value in [("root", "/"), ("split", "train"), ("frames", 10**9), ("name", "kth")]
+    },
+    "horizon": with_data(horizon=10**9),
+    "10,000 layers": with_values(hidden=[2] * 10_000),
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_config_is_an_error_of_one_line(folder, tmp_path, cli, change):
+    """No model is made of it, and it stops neither a list of models nor its description."""
+    hub = tmp_path / "hub"
+    sound = zoo.save(zoo.create("convlstm", hidden=2, layers=2), hub / "sound")
+    folder = folder.rename(hub / "hostile")
+    text = change(json.loads((folder / "config.json").read_text()))
+    (folder / "config.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    np.save(tmp_path / "in.npy", np.zeros((2, 8, 8), dtype="float32"))
+    with no_hang(seconds=20):
+        assert load(folder) is None
+        info = cli("info", f"local-dir:{folder}")
+        assert info.exit_code in (0, 2)
+        assert info.exception is None or isinstance(info.exception, SystemExit)
+        cli.fail("predict", f"local-dir:{folder}", tmp_path / "in.npy", "-o", tmp_path / "o.npy")
+        listed = cli("list", "--hub", hub, "--json")
+    assert listed.exit_code == 0
+    assert sound.name in {row["name"] for row in json.loads(listed.stdout)}
+    assert listed.stderr.count("\n") <= 1
+
+
+@pytest.mark.parametrize(
+    "values", [{"layers": 33, "halvings": 16}, {"layers": 3, "halvings": 1, "patch": 256}], ids=str
+)
+def test_small_model_cannot_take_any_amount_of_memory(tmp_path, values):
+    """Its weights are few, but small frames would be padded to 65,536 pixels a side."""
+    from zoo import network
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "LARGEST_MULTIPLE", 10**6)
+        folder = zoo.save(zoo.create("ms-convlstm", hidden=1, **values), tmp_path / "model")
+    assert load(folder) is None

@@ -166,6 +166,44 @@ def test_floating_point_weights_load_and_others_are_rejected(tmp_path, dtype):
             load_weights(module, path)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+def test_weights_that_are_not_finite_are_rejected(tmp_path, value):
+    """Neither as stored, nor in the precision of the module: 1e300 is infinite in float32."""
+    damaged = make().double()
+    with torch.no_grad():
+        damaged[1].bias[0] = value
+    save_weights(damaged, tmp_path / "a.safetensors")
+    module = make(seed=1)
+    with raises("1.bias"):
+        load_weights(module, tmp_path / "a.safetensors")
+    assert same(module, make(seed=1))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{" * 5000,
+        b"[" * 5000,
+        b'{"__metadata__":' * 5000,
+        b'{"w":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}',
+        b'{"w":{"dtype":"F32","shape":[18446744073709551615,4],"data_offsets":[0,4]}}',
+        b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+        b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}}',
+        b'{"__metadata__":{"sha256":3},"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+        b'{"__metadata__":{"sha256":"x"},"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+        b'{"\\n\\u001b[2J":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+        b" " * 1_000_000,
+        b"{}" + b" " * 50_000_000,
+    ],
+    ids=lambda header: header[:40],
+)
+def test_hostile_header_is_rejected(tmp_path, header):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    with raises("model.safetensors"):
+        load_weights(make(), path)
+
+
 def test_failed_save_leaves_the_old_file(path, tmp_path, monkeypatch):
     target = tmp_path / "model.safetensors"
     target.write_bytes(path.read_bytes())

@@ -15,11 +15,14 @@ from zoo.plugins import DISTRIBUTION, Pretrained, hookimpl
 if TYPE_CHECKING:
     from zoo.cell import Place, RecurrentCell, Step
     from zoo.config import Config, Data
+    from zoo.exporting.export import export
     from zoo.forecast import Forecaster
     from zoo.head import Head
     from zoo.hub import list_models, load, pull, save
+    from zoo.hub.publish import publish
     from zoo.losses import Loss
-    from zoo.ops import convolution, warp
+    from zoo.ops import activate, convolution, gated, tanh, warp
+    from zoo.options import KernelSize
     from zoo.registry import create
     from zoo.scores import Metric
     from zoo.topology import Topology
@@ -29,6 +32,7 @@ __all__ = [
     "Data",
     "Forecaster",
     "Head",
+    "KernelSize",
     "Loss",
     "Metric",
     "Place",
@@ -37,13 +41,18 @@ __all__ = [
     "Step",
     "Topology",
     "ZooError",
+    "activate",
     "convolution",
     "create",
+    "export",
+    "gated",
     "hookimpl",
     "list_models",
     "load",
+    "publish",
     "pull",
     "save",
+    "tanh",
     "warp",
 ]
 
@@ -54,18 +63,24 @@ _HOMES = {
     "Data": "zoo.config",
     "Forecaster": "zoo.forecast",
     "Head": "zoo.head",
+    "KernelSize": "zoo.options",
     "Loss": "zoo.losses",
     "Metric": "zoo.scores",
     "Place": "zoo.cell",
     "RecurrentCell": "zoo.cell",
     "Step": "zoo.cell",
     "Topology": "zoo.topology",
+    "activate": "zoo.ops",
     "convolution": "zoo.ops",
     "create": "zoo.registry",
+    "export": "zoo.exporting.export",
+    "gated": "zoo.ops",
     "list_models": "zoo.hub",
     "load": "zoo.hub",
+    "publish": "zoo.hub.publish",
     "pull": "zoo.hub",
     "save": "zoo.hub",
+    "tanh": "zoo.ops",
     "warp": "zoo.ops",
 }
 

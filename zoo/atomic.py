@@ -13,7 +13,7 @@ from typing import Any
 
 from zoo.errors import ConfigError, ZooError
 
-__all__ = ["atomic_folder", "atomic_path", "make_folder", "write_json"]
+__all__ = ["atomic_folder", "atomic_path", "make_folder", "remove_leftovers", "write_json"]
 
 #: Seconds after which a temporary file or folder is certainly left over from a killed process.
 STALE = 24 * 60 * 60
@@ -42,7 +42,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             _sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
-    _remove_leftovers(target)
+    remove_leftovers(target)
 
 
 @contextmanager
@@ -56,12 +56,12 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         path: The folder to write.
 
     Raises:
-        ZooError: If `path` is a file or cannot be written. An OSError raised by the block counts
-            as that, so the block should only write.
+        ZooError: If `path` is not a folder or cannot be written. An OSError raised by the block
+            counts as that, so the block should only write.
     """
     target, temporary = _temporary_for(path)
     replaced = temporary.with_name(f"{temporary.name}-old")
-    if os.path.isfile(target):
+    if os.path.exists(target) and not os.path.isdir(target):
         raise ConfigError(f"{path} is a file; expected a folder or a new name")
     try:
         with _writing(path):
@@ -81,7 +81,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _remove_leftovers(target)
+    remove_leftovers(target)
 
 
 def make_folder(path: str | Path) -> Path:
@@ -93,6 +93,25 @@ def make_folder(path: str | Path) -> Path:
     with _writing(path):
         Path(path).mkdir(parents=True, exist_ok=True)
     return Path(path)
+
+
+def remove_leftovers(target: Path, age: float = STALE) -> None:
+    """Remove what killed processes left behind when they wrote the same target.
+
+    Args:
+        target: The file or folder that they wrote, without links in its path.
+        age: Seconds since their last write; 0 if no other process can be writing.
+    """
+    for path in target.parent.glob(f".{_prefix(target)}*"):
+        try:
+            if time.time() - path.lstat().st_mtime < age:
+                continue  # another process may be writing it
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        except OSError:  # it is gone, or not ours
+            continue
 
 
 def _temporary_for(path: str | Path) -> tuple[Path, Path]:
@@ -129,20 +148,6 @@ def _sync_tree(folder: Path) -> None:
             if not path.is_symlink():
                 _sync(path)
     _sync(folder)
-
-
-def _remove_leftovers(target: Path) -> None:
-    """Remove what killed processes left behind when they wrote the same target."""
-    for path in target.parent.glob(f".{_prefix(target)}*"):
-        try:
-            if time.time() - path.lstat().st_mtime < STALE:
-                continue  # another process may be writing it
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-        except OSError:  # it is gone, or not ours
-            continue
 
 
 @contextmanager

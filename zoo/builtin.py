@@ -6,7 +6,8 @@ finding one object imports only its module.
 
 from __future__ import annotations
 
-from zoo.plugins import hookimpl
+from zoo.openstl import checkpoints
+from zoo.plugins import Pretrained, hookimpl
 
 
 @hookimpl
@@ -71,17 +72,27 @@ def zoo_dialects() -> dict[str, str]:
 
 
 @hookimpl
+def zoo_pretrained() -> dict[str, Pretrained]:
+    """Offer checkpoints of other projects. The zoo's own models are not here but in cards/."""
+    return checkpoints()
+
+
+@hookimpl
 def zoo_commands() -> dict[str, str]:
     """Offer the commands of the command line."""
     return {
+        "bench": "zoo.cli.bench:bench",
         "card": "zoo.cli.card:card",
         "check": "zoo.cli.check:check",
+        "compare": "zoo.cli.compare:compare",
         "convert": "zoo.cli.convert:convert",
         "cost": "zoo.cli.cost:cost",
         "data": "zoo.cli.data:data",
         "demo": "zoo.cli.demo:demo",
         "eval": "zoo.cli.eval:eval_",
+        "export": "zoo.cli.export:export",
         "info": "zoo.cli.info:info",
+        "inspect": "zoo.cli.inspect:inspect_",
         "list": "zoo.cli.list:list_",
         "new": "zoo.cli.new:new",
         "plugins": "zoo.cli.plugins:plugins",
@@ -91,4 +102,5 @@ def zoo_commands() -> dict[str, str]:
         "runs": "zoo.cli.runs:runs",
         "search": "zoo.cli.search:search",
         "train": "zoo.cli.train:train",
+        "verify": "zoo.cli.verify:verify",
     }

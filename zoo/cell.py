@@ -13,6 +13,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from zoo.options import Option, declared_options, requested
+
 __all__ = ["Place", "RecurrentCell", "State", "Step"]
 
 #: The state that a cell carries from step to step: any pytree of tensors with a batch axis first.
@@ -75,8 +77,8 @@ class RecurrentCell(nn.Module):
 
     ``__init__`` takes ``in_channels`` and ``channels``. It may also name ``place`` (a
     :class:`Place`) and ``size``: the (height, width) of the layer's grid if the network accepts
-    frames of one size only, else None. All other arguments are options: they need defaults that
-    JSON can represent, and become arguments of :func:`zoo.create`.
+    frames of one size only, else None. All other arguments are options (:mod:`zoo.options`): they
+    need a default and a type that JSON can represent, and become arguments of :func:`zoo.create`.
 
     A cell moves nothing between devices, draws no random numbers and has no data-dependent
     control flow, so that it runs under torch.compile and torch.export.
@@ -123,13 +125,9 @@ class RecurrentCell(nn.Module):
         return None
 
     @classmethod
-    def options(cls) -> dict[str, Any]:
-        """Return the cell's own options with their defaults, read from its ``__init__``."""
-        return {
-            name: parameter.default
-            for name, parameter in inspect.signature(cls).parameters.items()
-            if name not in ("in_channels", "channels", "place", "size")
-        }
+    def options(cls) -> dict[str, Option]:
+        """Return the cell's own options, read from its ``__init__``."""
+        return declared_options(cls, ("in_channels", "channels", "place", "size"))
 
     @classmethod
     def build(
@@ -141,7 +139,4 @@ class RecurrentCell(nn.Module):
         **options: Any,
     ) -> RecurrentCell:
         """Construct one layer, passing its place and size only if its ``__init__`` names them."""
-        named = inspect.signature(cls).parameters
-        offered = {"place": place, "size": size}
-        options |= {name: value for name, value in offered.items() if name in named}
-        return cls(in_channels, channels, **options)
+        return cls(in_channels, channels, **requested(cls, place=place, size=size), **options)

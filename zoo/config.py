@@ -6,7 +6,8 @@ This module needs neither torch nor plugins.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -20,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import to_jsonable_python
 
-from zoo.errors import ConfigError, did_you_mean
+from zoo.errors import ConfigError, abbreviate, did_you_mean
 
 __all__ = [
     "TIME_INPUTS",
@@ -28,6 +29,7 @@ __all__ = [
     "Data",
     "PluginSource",
     "Reflectivity",
+    "Standardization",
     "Validated",
 ]
 
@@ -37,6 +39,19 @@ Self = TypeVar("Self", bound="Validated")
 LARGEST_COUNT = 4096
 LONGEST = 500  # characters of a string
 LONGEST_LIST = 32
+DEEPEST = 8  # lists and tables within each other, in options
+LONGEST_DATA_LIST = 1000
+LARGEST_DATA_NUMBER = 2**63
+
+#: Arguments of a data set that are not options.
+RESERVED = {"name", "root", "split", "frames"}
+
+#: Options of data sets whose values may look like paths: the name of an array in a file.
+NO_PLACES = {"variable"}
+
+#: The largest number of problems that an error message lists.
+MOST_PROBLEMS = 5
+
 Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT, strict=True)]
 
 
@@ -60,23 +75,51 @@ class Validated(BaseModel):
             raise ConfigError(f"{source}: {_explain(cls, error)}") from None
 
 
-def _check_sizes(value: JsonValue) -> JsonValue:
-    """Bound numbers, such as sizes and iterations, and lengths in options."""
-    longest = LONGEST if isinstance(value, str) else LONGEST_LIST
-    if isinstance(value, str | list | dict) and len(value) > longest:
-        raise ValueError(f"{type(value).__name__} has length {len(value)}; at most {longest}")
+def _check_sizes(value: JsonValue, longest: int, largest: int, depth: int = 0) -> None:
+    """Bound numbers, such as sizes and iterations, and lengths and depth, in options."""
+    if depth > DEEPEST:
+        raise ValueError(f"more than {DEEPEST} lists and tables within each other")
+    most = LONGEST if isinstance(value, str) else longest
+    if isinstance(value, str | list | dict) and len(value) > most:
+        raise ValueError(f"{type(value).__name__} has length {len(value)}; at most {most}")
     if isinstance(value, list | dict):
         for item in value.values() if isinstance(value, dict) else value:
-            _check_sizes(item)
-    if isinstance(value, int) and abs(value) > LARGEST_COUNT:
-        raise ValueError(f"{value} is out of range; at most ±{LARGEST_COUNT} allowed")
-    return value
+            _check_sizes(item, longest, largest, depth + 1)
+    if isinstance(value, dict):
+        for key in value:
+            _check_sizes(key, longest, largest)
+    if isinstance(value, int) and abs(value) > largest:
+        raise ValueError(f"an integer is out of range; at most ±{largest} allowed")
+
+
+def _check_options(options: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Bound the options of a cell or head."""
+    _check_sizes(options, LONGEST_LIST, LARGEST_COUNT)
+    return options
+
+
+def _check_data_options(options: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Bound the options of a data set; it checks them itself when it is opened."""
+    _check_sizes(options, LONGEST_DATA_LIST, LARGEST_DATA_NUMBER)
+    if reserved := options.keys() & RESERVED:
+        raise ValueError(f"{min(reserved)} is not an option of a data set")
+    return options
 
 
 # Converted to JSON types, so that saving and loading does not change a config.
-Options = Annotated[
-    dict[str, JsonValue], BeforeValidator(to_jsonable_python), AfterValidator(_check_sizes)
-]
+JsonOptions = Annotated[dict[str, JsonValue], BeforeValidator(to_jsonable_python)]
+Options = Annotated[JsonOptions, AfterValidator(_check_options)]
+DataOptions = Annotated[JsonOptions, AfterValidator(_check_data_options)]
+
+
+def _find_place(value: JsonValue) -> str | None:
+    """A text in an option that leads out of the folder of the data sets; None if there is none."""
+    if isinstance(value, str):
+        absolute = value.startswith(("/", "\\", "~")) or re.match("[A-Za-z]:", value)
+        outside = absolute or ".." in re.split(r"[/\\]", value) or "\0" in value
+        return value if outside else None
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next(filter(None, map(_find_place, items)), None)
 
 
 class Reflectivity(Validated):
@@ -105,6 +148,26 @@ class Reflectivity(Validated):
         return self
 
 
+class Standardization(Validated):
+    """Scaling to mean 0 and standard deviation 1, for each channel or for all. Nothing is clipped.
+
+    Attributes:
+        mean: the means, in the unit of the data.
+        std: the standard deviations.
+    """
+
+    mean: Annotated[tuple[float, ...], Field(min_length=1, max_length=LARGEST_COUNT)] = (0.0,)
+    std: Annotated[
+        tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1, max_length=LARGEST_COUNT)
+    ] = (1.0,)
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Standardization:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"there are {len(self.mean)} means and {len(self.std)} deviations")
+        return self
+
+
 class Data(Validated):
     """The data of a model: the meaning of its numbers, and what it was trained on.
 
@@ -116,6 +179,8 @@ class Data(Validated):
         low: the value that the model sees as 0.
         high: the value that the model sees as 1.
         reflectivity: for rain rates in mm/h, the scaling to use instead of low and high.
+        standardization: the scaling to use instead of low and high, if the model reads values with
+            mean 0 and standard deviation 1.
         missing: whether values can be missing (NaN); the model sees them as 0.
         grid_step: the grid spacing in meters.
         time_step: the time from one frame to the next in seconds.
@@ -131,14 +196,14 @@ class Data(Validated):
     low: float = 0.0
     high: float = 1.0
     reflectivity: Reflectivity | None = None
+    standardization: Standardization | None = None
     missing: bool = False
     grid_step: Annotated[float, Field(gt=0)] | None = None
     time_step: Annotated[float, Field(gt=0)] | None = None
     size: tuple[Count, Count] | None = None
     input_frames: Count | None = None
     horizon: Count | None = None
-    # Converted to JSON types, so that saving and loading does not change a config.
-    options: Annotated[dict[str, JsonValue], BeforeValidator(to_jsonable_python)] = {}
+    options: DataOptions = {}
 
     @model_validator(mode="after")
     def _check_range(self) -> Data:
@@ -146,16 +211,47 @@ class Data(Validated):
             raise ValueError(f"low ({self.low}) must be below high ({self.high})")
         if self.reflectivity and (self.unit, self.low, self.high) != ("mm/h", 0.0, 1.0):
             raise ValueError('reflectivity requires unit = "mm/h", and replaces low and high')
+        if self.standardization and (self.low, self.high, self.reflectivity) != (0.0, 1.0, None):
+            raise ValueError("standardization replaces low, high and reflectivity")
         return self
+
+    def trusted_options(self, changes: Mapping[str, JsonValue] | None = None) -> dict[str, Any]:
+        """Return the options of the data set, some of them changed, for reading it again.
+
+        A config may come from anyone: which files are read is for the user to say.
+
+        Args:
+            changes: The options that the user has set.
+
+        Raises:
+            ConfigError: If another option names a place outside the folder of the data sets.
+        """
+        changes = changes or {}
+        for name in self.options.keys() - changes.keys() - NO_PLACES:
+            if place := _find_place(self.options[name]):
+                raise ConfigError(
+                    f"the data of the model have {name} = {place!r}, and a model cannot choose "
+                    "which files of this machine are read; choose them yourself: --set "
+                    f"{name}=PLACE, options={{...}}"
+                )
+        return {**self.options, **changes}
 
     @property
     def is_picture(self) -> bool:
         """Whether the values are intensities from 0 to 1."""
-        return (self.unit, self.low, self.high) == ("1", 0.0, 1.0)
+        plain = (self.unit, self.low, self.high) == ("1", 0.0, 1.0)
+        return plain and self.standardization is None
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The smallest and the largest value that the model can represent, in the data's unit."""
+        """The smallest and the largest value that the model can represent, in the data's unit.
+
+        Standardized data have no limits; these are four standard deviations from the mean, for
+        pictures.
+        """
+        if (s := self.standardization) is not None:
+            pairs = list(zip(s.mean, s.std, strict=True))
+            return min(m - 4 * d for m, d in pairs), max(m + 4 * d for m, d in pairs)
         if (z := self.reflectivity) is None:
             return self.low, self.high
         return 0.0, (10 ** (z.high / 10) / z.a) ** (1 / z.b)
@@ -254,6 +350,15 @@ class Config(Validated):
             raise ValueError("static maps belong to one size of frames; set size")
         return self
 
+    @model_validator(mode="after")
+    def _check_channels(self) -> Config:
+        s = self.data.standardization
+        if s and len(s.mean) not in (1, self.in_channels):
+            raise ValueError(
+                f"standardization is of {len(s.mean)} channels; in_channels is {self.in_channels}"
+            )
+        return self
+
     @property
     def forecast_channels(self) -> int:
         """The number of channels that are forecast."""
@@ -286,16 +391,19 @@ class Config(Validated):
 def _explain(cls: type[BaseModel], error: ValidationError) -> str:
     problems: dict[str, list[str]] = {}
     for item in error.errors():
+        if len(problems) > MOST_PROBLEMS:
+            problems["…"] = ["…"]
+            break
         # For a union, pydantic reports one error per type and appends the type to the
         # location; "tuple[int, ...]" is not the name of a key.
-        names = [str(part) for part in item["loc"] if re.fullmatch(r"\w+", str(part))]
+        names = [str(part)[:80] for part in item["loc"] if re.fullmatch(r"\w+", str(part))]
         key = ".".join(names) or "the config"
         if item["type"] == "extra_forbidden":
             problem = f"unknown key {key!r}{did_you_mean(key, _keys(cls))}"
         elif item["type"] == "missing":
             problem = f"{key} is missing"
         else:
-            got = f" (got {str(item['input'])[:80]!r})" if key not in problems else ""
+            got = f" (got {abbreviate(item['input'])})" if key not in problems else ""
             problem = f"{'' if key in problems else key + ': '}{item['msg']}{got}"
         problems.setdefault(key, []).append(problem)
     return "; ".join(", or ".join(alternatives) for alternatives in problems.values())

@@ -27,9 +27,14 @@ __all__ = [
     "NotFoundError",
     "PluginError",
     "ZooError",
+    "abbreviate",
     "did_you_mean",
     "shorten",
 ]
+
+
+#: The longest name that suggestions are made for, as comparing takes quadratic time.
+LONGEST_NAME = 200
 
 
 class ZooError(Exception):
@@ -66,12 +71,24 @@ class PluginError(ZooError):
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """A suggestion for a mistyped name: " (did you mean a, b?)", or "" without a close match."""
+    if len(name) > LONGEST_NAME:
+        return ""
     close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
     return f" (did you mean {', '.join(close)}?)" if close else ""
 
 
+def abbreviate(value: object) -> str:
+    """The first 80 characters of the representation of any value."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or a deep list
+        return f"a {type(value).__name__} that is too large to print"
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
 def shorten(names: Iterable[str]) -> str:
-    """The first three names, and how many more there are."""
+    """The first three names, shortened and on one line, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    shown = (name[:LONGEST_NAME] for name in names[:3])
+    return ", ".join(name if name.isprintable() else ascii(name) for name in shown) + more

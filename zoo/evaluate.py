@@ -18,7 +18,7 @@ from zoo.data import open_dataset
 from zoo.data.dataset import data_of, times_of
 from zoo.errors import ConfigError, DataError, ZooError
 from zoo.forecast import Forecaster
-from zoo.inputs import sequence_inputs
+from zoo.known_inputs import sequence_inputs
 from zoo.memory import trim
 from zoo.metrics import FrameMetrics
 from zoo.progress import progress_bar
@@ -26,13 +26,23 @@ from zoo.protocol import EvalData, protocol
 from zoo.scores import create_metric
 from zoo.scores.ensemble import DEFINITIONS as ENSEMBLE_DEFINITIONS
 from zoo.scores.ensemble import EnsembleMetrics
-from zoo.units import check_data, to_physical, to_unit_interval
+from zoo.units import check_data, clip, to_physical, to_unit_interval
 
-__all__ = ["default_thresholds", "evaluate", "forecast_all", "open_data", "process_rank"]
+__all__ = [
+    "PRECISIONS",
+    "default_thresholds",
+    "evaluate",
+    "forecast_all",
+    "open_data",
+    "process_rank",
+]
 
 Accumulator = TypeVar("Accumulator", FrameMetrics, EnsembleMetrics)
 
 LARGE = 2**20  # values in a batch from which on freed memory is returned to the system
+
+#: Data types that models may compute in, by name.
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 #: Default thresholds of the skill scores by unit; for rain those of the MS-RNN papers.
 THRESHOLDS = {"mm/h": (0.5, 2.0, 5.0), "dBZ": (20.0, 30.0, 40.0)}
@@ -55,6 +65,7 @@ def evaluate(
     lpips: bool = False,
     further_metrics: Sequence[str] = (),
     members: int = 10,
+    precision: str = "fp32",
 ) -> dict[str, Any]:
     """Measure models on a part of a data set, each on its own device.
 
@@ -79,6 +90,8 @@ def evaluate(
         further_metrics: Names of metrics that plugins offer.
         members: Number of members of the ensembles of models that read noise. Their mean is
             measured as other forecasts are; the scores of ensembles are added for all forecasts.
+        precision: "fp32", or "bf16" for models in automatic mixed precision. Metrics are always
+            computed in float64.
 
     Returns:
         What ``zoo eval --json`` prints. "forecast" holds scores over the forecast frames,
@@ -87,8 +100,9 @@ def evaluate(
         (hits, false alarms, misses, correct negatives) by threshold; each by model ("model" if
         there is only one) and baseline, with the metrics of :class:`zoo.metrics.FrameMetrics`.
         If a model reads noise, "ensemble" holds ranks, reliability and spectra
-        (:meth:`zoo.scores.ensemble.EnsembleMetrics.distributions`). "data" and "protocol" say on
-        which data and how they were measured. Scores with the same protocol id may be compared.
+        (:meth:`zoo.scores.ensemble.EnsembleMetrics.distributions`). "data", "protocol" and
+        "precision" say on which data and how they were measured. Scores with the same protocol id
+        may be compared.
 
     Raises:
         ConfigError: If an option or a baseline is unknown.
@@ -96,6 +110,8 @@ def evaluate(
     """
     further = {name: create_metric(name) for name in further_metrics}
     named = {"model": models} if isinstance(models, Forecaster) else dict(models)
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision={precision!r} is not one of {', '.join(PRECISIONS)}")
     for name in baselines:
         check_baseline(name)
     first = next(iter(named.values()))
@@ -128,9 +144,9 @@ def evaluate(
     if any(model.config.noise for model in named.values()):
         ensembles = {name: EnsembleMetrics(evaluated.data, thresholds) for name in metrics}
     metrics, ensembles = _measure(
-        metrics, ensembles, named, baselines, evaluated, batch_size, members
+        metrics, ensembles, named, baselines, evaluated, batch_size, members, precision
     )
-    return _report(metrics, ensembles, evaluated, checksum)
+    return _report(metrics, ensembles, evaluated, checksum) | {"precision": precision}
 
 
 def open_data(
@@ -151,7 +167,7 @@ def open_data(
         raise ConfigError("the model does not name a data set; choose one, such as --data mmnist")
     given, horizon = input_frames or trained.input_frames or 10, horizon or trained.horizon or 10
     if options is None:
-        options = trained.options if name == trained.name else {}
+        options = trained.trusted_options() if name == trained.name else {}
     # These say how training draws sequences; evaluation reads them in order.
     chosen: dict[str, Any] = {
         key: value for key, value in options.items() if key not in ("sequences", "seed")
@@ -172,11 +188,13 @@ def forecast_all(
     *,
     members: int = 1,
     numbers: Sequence[int] = (0,),
+    precision: str = "fp32",
 ) -> dict[str, Tensor]:
     """Forecast a batch with models and baselines.
 
-    A model reads and returns values clipped to [0, 1], as in :meth:`Forecaster.predict`; if it
-    was trained on another scale of the same unit, they are converted. Baselines read the observed
+    A model reads and returns values clipped to [0, 1], as in :meth:`Forecaster.predict`, unless
+    its data are standardized; if it was trained on another scale of the same unit, they are
+    converted. Baselines read the observed
     values, unclipped.
 
     Args:
@@ -189,6 +207,7 @@ def forecast_all(
         times: Times of the frames, (B, T), if known.
         members: Number of members of the ensembles of models that read noise.
         numbers: Numbers of the sequences, which their noise depends on.
+        precision: The precision of the models, one of ``PRECISIONS``.
 
     Returns:
         By name, (members, B, T − 1, C, H, W) on the scale of the data, with the channels that the
@@ -206,15 +225,15 @@ def forecast_all(
         read = frames.to(next(model.parameters()).device)
         if converts:
             read = to_unit_interval(to_physical(read, data), own)
-        read = read.clamp(0, 1).nan_to_num(nan=0.0)
+        read = clip(read, own).nan_to_num(nan=0.0)
         known = sequence_inputs(model.config, read, input_frames, times)
         count = members if model.config.noise else 1
-        forecast = torch.stack(
-            [
+        with torch.autocast(read.device.type, PRECISIONS[precision], enabled=precision != "fp32"):
+            sampled = [
                 model.sample(read[:, :input_frames], horizon, known, 0, member, numbers)
                 for member in range(count)
             ]
-        ).clamp(0, 1)
+        forecast = clip(torch.stack(sampled).to(read), own)
         if converts:
             forecast = to_unit_interval(to_physical(forecast, own), data)
         forecasts[name] = forecast
@@ -243,6 +262,7 @@ def _measure(
     evaluated: EvalData,
     batch_size: int,
     members: int,
+    precision: str,
 ) -> tuple[dict[str, FrameMetrics], dict[str, EnsembleMetrics]]:
     """Forecast and measure all sequences, shared among the processes."""
     rank, processes = process_rank()
@@ -262,6 +282,7 @@ def _measure(
                 times,
                 members=members,
                 numbers=indices,
+                precision=precision,
             )
             for name, forecast in forecasts.items():
                 truth = frames[:, 1:, : forecast.shape[3]].to(forecast.device)
@@ -335,7 +356,7 @@ def _report(
 
 
 def _scale(data: Data) -> tuple[Any, ...]:
-    return data.limits, data.reflectivity
+    return data.limits, data.reflectivity, data.standardization
 
 
 def _check_fits(name: str, model: Forecaster, data: Data) -> None:

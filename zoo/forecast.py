@@ -6,9 +6,12 @@ prediction; at step t it predicts frame t + 1.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,10 +21,11 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.config import Config
 from zoo.errors import ConfigError, DataError
-from zoo.inputs import draw_noise, known_inputs, predicted_times, with_noise
-from zoo.labeled import is_labeled, stack_members, unlabel
+from zoo.known_inputs import draw_noise, known_inputs, predicted_times, with_noise
+from zoo.labeled import stack_members
 from zoo.network import Network, NetworkState
-from zoo.units import Array, Frames, check_data, duration, scale, seconds, unscale
+from zoo.prediction import check_finite, check_frames, predict
+from zoo.units import Array, Frames, duration, scale, seconds, unscale
 
 __all__ = ["Forecaster", "Rollout"]
 
@@ -46,6 +50,10 @@ class Forecaster(nn.Module):
     :meth:`rollout` and :meth:`step` work on frames scaled to [0, 1], keep gradients and do not
     clip.
 
+    :meth:`from_pretrained`, :meth:`save_pretrained` and :meth:`push_to_hub` are :func:`zoo.load`,
+    :func:`zoo.save` and :func:`zoo.publish`, under the names that are usual on the Hugging Face
+    Hub.
+
     Args:
         network: The network, which takes one step in time.
         config: Its architecture and data.
@@ -55,6 +63,51 @@ class Forecaster(nn.Module):
         super().__init__()
         self.network = network
         self.config = config
+
+    # These use the public functions of the package, as the modules behind them need this one.
+
+    @classmethod
+    def from_pretrained(cls, ref: str | Path, **options: Any) -> Forecaster:
+        """Load a pretrained model.
+
+        Args:
+            ref: A path with "/" of a model folder, "org/name" on the Hugging Face Hub, or what
+                :func:`zoo.load` takes.
+            options: The other arguments of :func:`zoo.load`.
+
+        Raises:
+            ZooError: As :func:`zoo.load`.
+        """
+        import zoo
+
+        ref = os.fspath(ref)
+        if "/" in ref and ":" not in ref:
+            ref = f"local-dir:{ref}" if os.path.isdir(ref) else f"hf-hub:{ref}"
+        return zoo.load(ref, **options)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write config.json and model.safetensors to a folder, and return it.
+
+        Raises:
+            ZooError: If they cannot be written.
+        """
+        import zoo
+
+        return zoo.save(self, folder)
+
+    def push_to_hub(self, repository: str, folder: str | Path) -> str:
+        """Save the model in its folder, publish the folder, and return the address.
+
+        Args:
+            repository: "org/name" on the Hugging Face Hub.
+            folder: A model folder with a complete card, such as ``zoo train --card`` makes.
+
+        Raises:
+            HubError: If the card is incomplete, with what it lacks, or the Hub rejects the model.
+        """
+        import zoo
+
+        return zoo.publish(zoo.save(self, folder), repository)[0]
 
     def forward(self, frames: Tensor, horizon: int, known: Tensor | None = None) -> Tensor:
         """Return the predictions of all steps.
@@ -119,15 +172,15 @@ class Forecaster(nn.Module):
             fed: (B, T_in) of bool, for scheduled sampling. Where False, the network reads its own
                 last prediction instead of the frame. The first frame is always read.
             known: (B, T_in − 1 + horizon, K, H, W), of which B, H and W may be 1: what is known of
-                the frames to be predicted besides `frames`, as :func:`zoo.inputs.known_inputs`
-                computes it.
+                the frames to be predicted besides `frames`, as computed by
+                :func:`zoo.known_inputs.known_inputs`.
             checkpoint_every: Save memory in training by keeping the state only once every N steps
                 and repeating the steps in between in the backward pass.
 
         Raises:
             DataError: If the frames do not fit the model.
         """
-        self._check(frames, horizon)
+        check_frames(self.config, tuple(frames.shape), horizon)
         state = self.network.init_state(frames[:, 0])
         last = frames[:, 0]
         predictions: list[Tensor] = []
@@ -205,7 +258,8 @@ class Forecaster(nn.Module):
         Returns:
             The prediction (B, C_out, H, W) and the new state, whose size is constant.
         """
-        self._check(frame.unsqueeze(1), 1)  # (B, C, H, W) to (B, 1, C, H, W)
+        batch, *shape = frame.shape
+        check_frames(self.config, (batch, 1, *shape), 1)
         checked = self._checked(None if known is None else known.unsqueeze(1), 1)
         inputs = None if checked is None else checked[:, 0]
         state = self.network.init_state(frame) if state is None else state
@@ -256,23 +310,30 @@ class Forecaster(nn.Module):
 
         Raises:
             ConfigError: If members are asked of a model that does not read noise.
-            DataError: If the frames do not fit the model, or have another unit or time step.
+            DataError: If the frames do not fit the model, or have another unit or time step, or
+                the forecast is not finite.
         """
-        data = self.config.data
-        horizon = (data.horizon or 1) if horizon is None else horizon
-        check_data(data, unit=unit, time_step=time_step)
-        step = None if time_step is None else seconds(time_step)
-        values: Any = frames
-        labels = None
-        if is_labeled(frames):
-            values, labels = unlabel(frames, unit=unit, time_step=time_step)
-            check_data(data, unit=labels.unit, time_step=labels.time_step)
-            times = labels.times if times is None else times
-            step = labels.time_step
-        forecasts: list[Any] = []
-        for member in range(self._count(members)):
-            forecast = self._predict(values, horizon, times, step, future, seed, member)
-            forecasts.append(forecast if labels is None else labels.label(forecast, data))
+        like = next(self.parameters())
+
+        def forecast(
+            past: Tensor, horizon: int, *, labeled: object, step: float | None, member: int
+        ) -> Tensor:
+            known = self._known(past, horizon, labeled if times is None else times, step, future)
+            return self.sample(past, horizon, known, seed, member)[:, -horizon:]
+
+        with _evaluating(self):
+            forecasts: list[Any] = [
+                predict(
+                    partial(forecast, member=member),
+                    self.config.data,
+                    frames,
+                    horizon,
+                    like=like,
+                    unit=unit,
+                    time_step=time_step,
+                )
+                for member in range(self._count(members))
+            ]
         return forecasts[0] if members is None else stack_members(forecasts)
 
     def _count(self, members: int | None) -> int:
@@ -287,28 +348,6 @@ class Forecaster(nn.Module):
         if members < 1:
             raise ConfigError(f"members is {members}; expected 1 or more")
         return members
-
-    def _predict(
-        self,
-        frames: Array,
-        horizon: int,
-        times: object,
-        step: float | None,
-        future: Tensor | np.ndarray | None,
-        seed: int,
-        member: int,
-    ) -> Array:
-        """Forecast from a tensor or numpy array in the units of the data."""
-        with _evaluating(self):
-            past = self._scale(frames)
-            known = self._known(past, horizon, times, step, future)
-            filled = past.nan_to_num(nan=0.0)
-            forecast = self.sample(filled, horizon, known, seed, member)[:, -horizon:]
-            if self.config.data.missing:
-                seen = past[:, :, : forecast.shape[2]]
-                unseen = seen.isnan().all(dim=1, keepdim=True)  # (B, 1, C, H, W)
-                forecast = forecast.masked_fill(unseen, float("nan"))
-        return unscale(forecast, self.config.data, like=frames)
 
     def _known(
         self,
@@ -399,6 +438,7 @@ class Forecaster(nn.Module):
                     known = with_noise(known, next(noise)[:, None].to(scaled))  # of one step
                 inputs = None if known is None else known[:, 0]
                 prediction, state = self.step(scaled[:, 0].nan_to_num(nan=0.0), state, inputs)
+            check_finite(prediction)
             following = unscale(prediction[:, None], self.config.data, like=sequence)
             yield following[:, 0] if batched else following[0]
 
@@ -430,20 +470,6 @@ class Forecaster(nn.Module):
                 f"steps, (B, {steps}, {channels}, H, W)"
             )
         return known
-
-    def _check(self, frames: Tensor, horizon: int) -> None:
-        channels = self.config.in_channels
-        if frames.ndim != 5:
-            raise DataError(f"frames are {tuple(frames.shape)}; expected (B, T, C, H, W)")
-        if frames.shape[2] != channels:
-            raise DataError(
-                f"frames have {frames.shape[2]} channels (shape {tuple(frames.shape)}, axes "
-                f"B, T, C, H, W); this model expects {channels}"
-            )
-        if 0 in frames.shape:
-            raise DataError(f"frames are empty: {tuple(frames.shape)}; give at least one frame")
-        if horizon < 1:
-            raise ConfigError(f"horizon is {horizon}; expected 1 or more")
 
     def _scale(self, frames: Tensor | np.ndarray) -> Tensor:
         return scale(frames, self.config.data, like=next(self.parameters()))

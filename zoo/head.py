@@ -6,12 +6,13 @@ independent of time and training.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+
+from zoo.options import Option, declared_options, requested
 
 __all__ = ["FrameHead", "Head"]
 
@@ -25,9 +26,9 @@ class Head(nn.Module):
     divide before the head sees them, and crops the result.
 
     ``__init__`` takes ``in_channels``, ``channels`` and ``patch``. It may also name ``bias``:
-    whether the network's first and last convolutions have a bias. All other arguments are options:
-    they need defaults that JSON can represent, and users set them with ``head_options`` of
-    :func:`zoo.create`.
+    whether the network's first and last convolutions have a bias. All other arguments are options
+    (:mod:`zoo.options`): they need a default and a type that JSON can represent, and users set them
+    with ``head_options`` of :func:`zoo.create`.
 
     Like a cell, a head draws no random numbers and has no data-dependent control flow, so that it
     runs under torch.compile and torch.export.
@@ -56,22 +57,16 @@ class Head(nn.Module):
         return rearrange(x, "b (p q c) h w -> b c (h p) (w q)", p=self.patch, q=self.patch)
 
     @classmethod
-    def options(cls) -> dict[str, Any]:
-        """Return the head's own options with their defaults, read from its ``__init__``."""
-        return {
-            name: parameter.default
-            for name, parameter in inspect.signature(cls).parameters.items()
-            if name not in ("in_channels", "channels", "patch", "bias")
-        }
+    def options(cls) -> dict[str, Option]:
+        """Return the head's own options, read from its ``__init__``."""
+        return declared_options(cls, ("in_channels", "channels", "patch", "bias"))
 
     @classmethod
     def build(
         cls, in_channels: int, channels: int, patch: int, *, bias: bool = True, **options: Any
     ) -> Head:
         """Construct a head, passing `bias` only if its ``__init__`` names it."""
-        if "bias" in inspect.signature(cls).parameters:
-            options["bias"] = bias
-        return cls(in_channels, channels, patch, **options)
+        return cls(in_channels, channels, patch, **requested(cls, bias=bias), **options)
 
 
 class FrameHead(Head):

@@ -1,203 +1,173 @@
-"""Known inputs: what a network reads at every step besides the frames, such as the hour of day.
+"""Files that others wrote: only regular files are read, and only as far as memory allows.
 
-Those of a step belong to the frame that it predicts.
+A small file may announce, or unpack to, any number of bytes. Every reader therefore checks the
+size of what it is about to read with :func:`check_bytes`, before it allocates anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import gzip
+import math
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, cast
 
-import numpy as np
-import torch
-from einops import rearrange
-from torch import Tensor
-
-from zoo.config import Config
-from zoo.errors import ConfigError, DataError
+from zoo.errors import ConfigError, DataError, ZooError
 
 __all__ = [
-    "draw_noise",
-    "known_inputs",
-    "predicted_times",
-    "sequence_inputs",
-    "with_noise",
+    "check_bytes",
+    "check_file",
+    "check_frames",
+    "check_store",
+    "check_values",
+    "decoding",
+    "input_limit",
+    "max_pixels",
+    "open_bytes",
+    "read_text",
 ]
 
-SECOND = np.timedelta64(1, "s")
+#: Bytes that may be read at once, unless the environment variable ZOO_INPUT_LIMIT says otherwise.
+LIMIT = 2**30
 
-DAY = 86400.0
-YEAR = 365.2425 * DAY
-#: Thursday, 1 January 1970 is three days after a Monday.
-MONDAY = -3 * DAY
+#: Bytes of bookkeeping for each frame of a recording: its time, its name, its windows.
+FRAME_BYTES = 256
 
-#: Inputs that need the times of the frames: period and start of the cycle in seconds since 1970.
-TIMED = {"hour_of_day": (DAY, 0.0), "day_of_week": (7 * DAY, MONDAY), "day_of_year": (YEAR, 0.0)}
+#: Bytes of a number that is read, with the copies that are made of it as it is converted.
+VALUE_BYTES = 8
+
+#: Bytes that decoding of pictures and videos takes for each pixel: colors, in several copies.
+PIXEL_BYTES = 32
+
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-def known_inputs(
-    config: Config,
-    steps: int,
-    input_frames: int,
-    *,
-    times: np.ndarray | None = None,
-    channels: Tensor | None = None,
-) -> Tensor | None:
-    """Return the known inputs of a rollout, (B, steps, K, H, W), of which B, H and W may be 1.
-
-    Args:
-        config: the model, whose `future_channels` and `inputs` are K channels.
-        steps: the number of steps.
-        input_frames: the number of frames that are read before the forecast begins.
-        times: the times of the frames that the steps predict, (B, steps) of datetime64; None if
-            they are not known.
-        channels: the channels of these frames whose future is known, (B, steps, F, H, W), scaled.
-
-    Returns:
-        The inputs, or None if the model has none.
+def input_limit() -> int:
+    """Return the number of bytes that may be read at once: ZOO_INPUT_LIMIT, or 1 GiB.
 
     Raises:
-        DataError: if the model needs times, or channels, that are not given.
+        ConfigError: If ZOO_INPUT_LIMIT is not a size.
     """
-    parts = []
-    if config.future_channels:
-        if channels is None:
-            raise DataError(
-                f"this model reads {config.future_channels} channels whose future is known; give "
-                "their values for the forecast frames as `future`"
-            )
-        parts.append(channels)
-    for name in config.inputs:
-        if name in TIMED:
-            if times is None:
-                raise DataError(
-                    f"this model reads the {name.replace('_', ' ')}, but the times of the frames "
-                    "are not known; give frames with the coordinate 'time' (xarray), or `times`"
-                )
-            parts.append(_cycle(times, *TIMED[name]))
-        else:
-            parts.append(_lead(config, steps, input_frames))
-    if not parts:
-        return None
-    shapes = zip(*(part.shape for part in parts), strict=True)
-    batch, _, _, height, width = (max(sizes) for sizes in shapes)
-    like = parts[0]
-    return torch.cat([part.to(like).expand(batch, -1, -1, height, width) for part in parts], dim=2)
+    text = os.environ.get("ZOO_INPUT_LIMIT")
+    if not text:
+        return LIMIT
+    match = re.fullmatch(r"(\d{1,15})\s*([KMGT]?)(i?B)?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise ConfigError(f"ZOO_INPUT_LIMIT is {text!r}; expected a size such as 4GiB")
+    return int(match[1]) * UNITS[match[2].upper()]
 
 
-def sequence_inputs(
-    config: Config, sequences: Tensor, input_frames: int, times: np.ndarray | None
-) -> Tensor | None:
-    """Return the known inputs of a rollout over sequences whose frames are all at hand.
+def max_pixels() -> int:
+    """Return the number of pixels that a frame of a video or a picture may have."""
+    return input_limit() // PIXEL_BYTES
+
+
+def check_bytes(source: str | Path, size: int) -> None:
+    """Raise DataError if reading takes more memory than the limit.
 
     Args:
-        config: the model.
-        sequences: the frames (B, T, C, H, W), scaled.
-        input_frames: the number of frames that are read before the forecast begins.
-        times: their times, (B, T) of datetime64; None if they are not known.
-
-    Returns:
-        The inputs of the T − 1 steps, on the device of the sequences; None if the model has none.
-
-    Raises:
-        DataError: if the model needs times that are not known.
+        source: What is read, for the message.
+        size: Bytes in memory, after decompression and decoding.
     """
-    first = sequences.shape[2] - config.future_channels
-    known = known_inputs(
-        config,
-        sequences.shape[1] - 1,
-        input_frames,
-        times=None if times is None else times[:, 1:],
-        channels=sequences[:, 1:, first:].nan_to_num(nan=0.0),
-    )
-    return None if known is None else known.to(sequences)
+    if size > (limit := input_limit()):
+        raise DataError(
+            f"{source}: takes {_format(size)} of memory, more than the limit of {_format(limit)}; "
+            "read fewer or smaller frames, or raise the limit with the environment variable "
+            "ZOO_INPUT_LIMIT, such as 4GiB"
+        )
 
 
-def draw_noise(
-    config: Config, size: Sequence[int], seed: int, member: int = 0, number: int = 0
-) -> Iterator[Tensor]:
-    """Draw the noise of each step of a rollout, (1, N, H, W), without end.
-
-    It depends on the arguments only: more members, steps or sequences do not change it.
-
-    Args:
-        config: the model, whose `noise` is N.
-        size: height and width of the frames.
-        seed: the seed of an ensemble.
-        member: the number of a member.
-        number: the number of a sequence.
-
-    Raises:
-        ConfigError: if the seed is negative.
-    """
-    if seed < 0:
-        raise ConfigError(f"seed is {seed}; expected 0 or more")
-    generator = np.random.default_rng([seed, member, number])
-    while True:
-        yield torch.from_numpy(generator.standard_normal((1, config.noise, *size), np.float32))
+def check_values(source: str | Path, *shape: int) -> None:
+    """Raise DataError if reading so large an array takes more memory than the limit."""
+    check_bytes(source, math.prod(shape) * VALUE_BYTES)
 
 
-def with_noise(known: Tensor | None, noise: Tensor) -> Tensor:
-    """Append noise (B, steps, N, H, W) to known inputs; of both, B may be 1."""
-    if known is None:
-        return noise
-    batch, height, width = max(len(known), len(noise)), *noise.shape[-2:]
-    parts = known, noise.to(known)
-    return torch.cat([part.expand(batch, -1, -1, height, width) for part in parts], dim=2)
+def check_frames(source: str | Path, count: int) -> None:
+    """Raise DataError for a number of frames whose bookkeeping exceeds the limit."""
+    if count * FRAME_BYTES > input_limit():
+        raise DataError(
+            f"{source}: announces {count:,} frames, more than the limit of "
+            f"{input_limit() // FRAME_BYTES:,}; raise the limit with the environment variable "
+            "ZOO_INPUT_LIMIT, such as 4GiB"
+        )
 
 
-def predicted_times(
-    times: object, step: float | None, input_frames: int, horizon: int
-) -> np.ndarray:
-    """Return the times of the frames that a rollout predicts, (B, steps), of which B may be 1.
+def check_file(path: str | Path) -> None:
+    """Raise DataError unless a path is a regular file, or a link to one.
 
-    Args:
-        times: the times of the input frames, (T,) or (B, T), or that of the first.
-        step: the seconds between frames; None to find them from `times`.
-        input_frames: the number of input frames, T.
-        horizon: the number of forecast frames.
-
-    Raises:
-        DataError: if the times are not valid, not evenly spaced, or too few to find the step.
+    Pipes, sockets and devices could be read forever.
     """
     try:
-        given = np.asarray(times, dtype="datetime64[ms]")
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"times are not valid ({error}); expected dates such as 2015-01-31T12:00"
-        ) from None
-    if np.isnat(given).any():
-        raise DataError("a time is missing (NaT); give every frame a time")
-    if given.ndim and given.shape[-1] != input_frames:
-        raise DataError(
-            f"got {given.shape[-1]} times for {input_frames} frames; give one for each, or that of "
-            "the first alone"
-        )
-    first = np.atleast_1d(given if given.ndim == 0 else given[..., 0])  # (B,)
-    gaps = np.diff(given) / SECOND if given.ndim else np.empty(0)
-    if step is None and gaps.size:
-        step = float(gaps.flat[0])
-    if step is None:
-        raise DataError("the time between two frames is not known; give it as `time_step`")
-    if (abs(gaps - step) > 1e-3 * step).any():
-        raise DataError(
-            f"the times are {gaps.min():g} to {gaps.max():g} s apart; expected {step:g} s"
-        )
-    ticks = np.arange(1, input_frames + horizon) * np.timedelta64(round(step * 1e3), "ms")
-    return first[:, None] + ticks
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:
+        reason = "a broken link" if os.path.islink(path) else "no such file"
+        raise DataError(f"{path}: {reason}; check the path") from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        raise DataError(f"{path}: is {kind}; expected a regular file")
 
 
-def _lead(config: Config, steps: int, input_frames: int) -> Tensor:
-    """Return the lead time of every step in horizons of the training, (1, steps, 1, 1, 1).
+def check_store(folder: Path) -> None:
+    """Raise DataError unless a folder, such as a zarr store, contains only files and folders."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is not a folder; expected a zarr store")
+    folders = [str(folder)]
+    while folders:
+        for entry in os.scandir(folders.pop()):
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.path)
+            elif not entry.is_file():
+                check_file(entry.path)
 
-    While frames are read, it is that of the next frame.
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """Open a regular file, decompressed if its suffix is .gz; read it in bounded parts."""
+    check_file(path)
+    return cast("IO[bytes]", gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """Return the text of a regular file; raise DataError if it exceeds the limit."""
+    check_file(path)
+    with decoding(path):
+        check_bytes(path, path.stat().st_size)
+        return path.read_text(encoding)
+
+
+@contextmanager
+def decoding(
+    path: str | Path, hint: str = "download it again", verb: str = "read"
+) -> Iterator[None]:
+    """Raise whatever a library raises about a file as a DataError of one line.
+
+    Libraries raise exceptions of many classes for bytes that they do not expect. A missing
+    library and a wrong name in a plugin are not errors of the file, and stay what they are.
+
+    Args:
+        path: The file.
+        hint: What to check, or how to fix it.
+        verb: "read" or "written".
     """
-    leads = (torch.arange(steps) + 2 - input_frames).clamp(min=1)
-    return rearrange(leads / (config.data.horizon or 1), "t -> 1 t 1 1 1")
+    try:
+        yield
+    except (ZooError, ImportError, NameError):
+        raise
+    except Exception as error:
+        reason = str(getattr(error, "strerror", None) or error)
+        if "pickle" in reason:  # NumPy suggests an unsafe way to load it
+            reason = "it contains Python objects or is not a NumPy file"
+        lines = reason.strip().splitlines() or [type(error).__name__]
+        raise DataError(f"{path}: could not be {verb} ({lines[0][:200]}); {hint}") from error
 
 
-def _cycle(times: np.ndarray, period: float, start: float) -> Tensor:
-    """Return sine and cosine of the time in a cycle, (B, T, 2, 1, 1)."""
-    seconds = times.astype("datetime64[ms]").astype(np.int64) / 1e3
-    angle = 2 * np.pi * ((seconds - start) % period) / period  # (B, T)
-    waves = np.stack([np.sin(angle), np.cos(angle)], axis=2).astype(np.float32)
-    return rearrange(torch.from_numpy(waves), "b t k -> b t k 1 1")
+def _format(size: int) -> str:
+    """Format bytes: "3.2 GiB"."""
+    for unit in ("KiB", "MiB", "GiB"):
+        size_in_unit = size / {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}[unit]
+        if size_in_unit < 1000:
+            break
+    return f"{size_in_unit:,.3g} {unit}"

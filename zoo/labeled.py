@@ -16,6 +16,8 @@ import numpy as np
 
 from zoo.config import Data
 from zoo.errors import ConfigError, DataError
+from zoo.inputs import decoding
+from zoo.stores import check_hdf5, check_netcdf, check_part, check_zarr
 from zoo.units import ABSENT, duration, is_same_unit, seconds
 
 if TYPE_CHECKING:
@@ -29,7 +31,9 @@ __all__ = [
     "is_labeled",
     "label_frames",
     "open_labeled",
+    "read_first",
     "read_labeled",
+    "read_values",
     "stack_members",
     "unlabel",
     "write_labeled",
@@ -46,8 +50,20 @@ SECOND = np.timedelta64(1, "s")
 
 
 def is_labeled(frames: object) -> TypeGuard[xarray.DataArray]:
-    """Return whether frames are an xarray.DataArray."""
-    return type(frames).__module__.partition(".")[0] == "xarray" and hasattr(frames, "dims")
+    """Return whether frames are an xarray.DataArray.
+
+    Raises:
+        DataError: If they are another object of xarray, such as a Dataset.
+    """
+    kind = type(frames)
+    if kind.__module__.partition(".")[0] != "xarray":
+        return False
+    if not hasattr(frames, "dims") or not hasattr(frames, "coords") or hasattr(frames, "data_vars"):
+        raise DataError(
+            f"got an xarray.{kind.__name__}; expected an xarray.DataArray: select a variable, as "
+            "in dataset['rain']"
+        )
+    return True
 
 
 @dataclass
@@ -186,18 +202,22 @@ def unlabel(
             value, or labels that contradict `unit` or `time_step`.
     """
     dims = tuple(map(str, frames.dims))
-    extra = [d for d in dims[:-2] if d not in ("time", *CHANNELS, *BATCHES)]
-    if "time" not in dims[:-2] or extra or len(dims) > 5:
+    groups = [{"time"}, {*CHANNELS}, {*BATCHES}]  # each at most once, and not of the grid
+    leading, grid = [*dims[:-2]], {*dims[-2:]}
+    extra = [d for d in leading if not any(d in group for group in groups)]
+    wrong = any(len([d for d in leading if d in group]) > 1 or group & grid for group in groups)
+    if "time" not in leading or extra or wrong or len(grid) < 2:
         raise DataError(
             f"the DataArray has the dimensions {dims}; expected 'time', the grid as the last two, "
             f"and optionally one of {', '.join(CHANNELS)} and of {', '.join(BATCHES)}: rename or "
             "transpose it"
         )
     order = [d for d in (*BATCHES, "time", *CHANNELS) if d in dims] + list(dims[-2:])
-    values = np.asarray(frames.transpose(*order).values)
+    values = read_values(frames)
+    _check_present(frames.copy(data=values))
+    values = values.transpose([dims.index(d) for d in order])
     if order[0] != "time" and not set(CHANNELS) & set(order):
         values = values[:, :, None]  # (B, T, H, W) to (B, T, 1, H, W)
-    _check_present(frames)
     units = None if frames.attrs.get("units") is None else str(frames.attrs["units"])
     if unit is not None and units is not None and not is_same_unit(unit, units):
         raise DataError(
@@ -256,14 +276,21 @@ def _check_present(frames: xarray.DataArray) -> None:
 
 
 def open_labeled(file: Path) -> xarray.Dataset:
-    """Open a NetCDF file or zarr store without reading its values."""
+    """Open a NetCDF file or zarr store without reading its values.
+
+    Raises:
+        DataError: If it is missing, corrupt, refers to other files, or takes more memory than the
+            limit.
+    """
     import xarray
 
     engine: Any = LABELED[file.suffix]
     if find_spec(engine) is None:
         raise DataError(f"{file} needs {engine}, which is not installed: pip install {engine}")
-    if not file.exists():
-        raise DataError(f"{file}: no such file or folder; check the path")
+    if engine == "zarr":
+        check_zarr(file)
+    else:
+        check_hdf5(file)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of stores without consolidated metadata
         try:
@@ -279,6 +306,30 @@ def open_labeled(file: Path) -> xarray.Dataset:
             raise DataError(f"{file}: could not be read ({first}); is it complete?") from error
 
 
+def read_values(array: xarray.DataArray) -> np.ndarray:
+    """Return the values of a DataArray, which are read from its file if it has one.
+
+    Raises:
+        DataError: If they take more memory than the limit, or the file is corrupt.
+    """
+    source = array.encoding.get("source", "the DataArray")
+    if not getattr(array.variable, "_in_memory", True):
+        chunks = array.encoding.get("chunksizes") or array.encoding.get("chunks")
+        check_part(source, array.shape, array.dtype.itemsize, chunks)
+    with decoding(source, "is it complete?"):
+        return np.asarray(array.values)
+
+
+def read_first(file: Path, variable: str | None, count: int | None) -> xarray.DataArray:
+    """Open the first `count` frames of a variable, by default all; see :func:`read_labeled`."""
+    array = read_labeled(file, variable)
+    if "time" in array.dims:
+        array = array.isel(time=slice(count))
+    if file.suffix != ".zarr":
+        check_netcdf(file, str(array.name), [slice(n) for n in array.shape])
+    return array
+
+
 def read_labeled(file: Path, variable: str | None = None) -> xarray.DataArray:
     """Open a variable of a NetCDF file or zarr store, by name if there are several."""
     dataset = open_labeled(file)
@@ -289,16 +340,18 @@ def read_labeled(file: Path, variable: str | None = None) -> xarray.DataArray:
         listed = ", ".join(names) or "no variable with three dimensions"
         problem = "several variables" if variable is None else f"no variable {variable!r}"
         raise ConfigError(f"{file} has {problem}; set the option variable: {listed}")
-    return dataset[variable]
+    array = dataset[variable]
+    array.encoding["source"] = str(file)
+    return array
 
 
 def write_labeled(file: Path, array: xarray.DataArray) -> None:
     """Write a DataArray as NetCDF or zarr, atomically."""
     from zoo.atomic import atomic_folder, atomic_path
 
-    if file.suffix == ".zarr":
-        with atomic_folder(file) as temporary:
+    atomic = atomic_folder if file.suffix == ".zarr" else atomic_path
+    with atomic(file) as temporary, decoding(file, "drop coordinates and attributes", "written"):
+        if file.suffix == ".zarr":
             array.to_dataset().to_zarr(temporary, mode="w")
-        return
-    with atomic_path(file) as temporary:
-        array.to_dataset().to_netcdf(temporary, engine="h5netcdf")
+        else:
+            array.to_dataset().to_netcdf(temporary, engine="h5netcdf")

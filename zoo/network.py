@@ -18,6 +18,10 @@ from zoo.topology import Topology, resampler
 
 __all__ = ["Network", "NetworkState"]
 
+#: The largest number of pixels to whose multiples frames are padded. A small model with coarse
+#: scales would otherwise take any amount of memory for a small frame.
+LARGEST_MULTIPLE = 256
+
 
 class NetworkState(NamedTuple):
     """The state of a network between two steps. Its size is constant.
@@ -86,6 +90,12 @@ class Network(nn.Module):
         depth = len(topology.scales)
         channels = [hidden] * depth if isinstance(hidden, int) else list(hidden)
         _check_channels(cell, topology, channels)
+        if patch * topology.factor > LARGEST_MULTIPLE:
+            raise ConfigError(
+                f"frames would be padded to multiples of {patch * topology.factor}, the patch "
+                f"({patch}) times the coarsest scale ({topology.factor}); at most "
+                f"{LARGEST_MULTIPLE} is allowed"
+            )
         self.topology = topology
         self.patch = patch
         self.size = size
@@ -203,12 +213,13 @@ class Network(nn.Module):
         return sum(inputs[1:], start=inputs[0])
 
     @property
-    def _multiple(self) -> int:
+    def multiple(self) -> int:
+        """Height and width of the frames are padded to a multiple of this."""
         return self.patch * self.topology.factor
 
     def _grid(self, size: tuple[int, int], scale: int) -> tuple[int, int]:
         """Return the size of a layer's grid for frames of a size, which may need padding."""
-        height, width = (-(-n // self._multiple) * self.topology.factor // scale for n in size)
+        height, width = (-(-n // self.multiple) * self.topology.factor // scale for n in size)
         return height, width
 
     def _resampler(self, source: int, target: int) -> nn.Module:
@@ -217,7 +228,7 @@ class Network(nn.Module):
     def _pad(self, frame: Tensor) -> Tensor:
         """Repeat the border so that patches and scales divide the size."""
         height, width = frame.shape[-2:]
-        bottom, right = -height % self._multiple, -width % self._multiple
+        bottom, right = -height % self.multiple, -width % self.multiple
         return F.pad(frame, (0, right, 0, bottom), mode="replicate") if bottom or right else frame
 
     def _with_static(self, padded: Tensor) -> Tensor:

@@ -1,13 +1,20 @@
 """Hook specifications, and the discovery and isolation of plugins.
 
-A plugin is a module with an entry point in the group ``zoo``. It implements any of the hooks
-below with ``@zoo.hookimpl``. What the zoo itself provides comes through the same hooks: cells and
-heads from plugins with entry points of their own, everything else from :mod:`zoo.builtin`.
+A plugin is an entry point of a distribution, of one of two forms:
 
-Plugins are imported on demand: to find a name, first those whose entry point has that name, then
-the others. Names resolve the same way regardless of import order. A plugin that fails to import
-or breaks the form of a hook is left out with a warning (:attr:`Plugin.error`); all others keep
-working. Output of a plugin's module goes to standard error.
+* in the group of a kind, such as ``zoo.cells``, ``name = "module:attribute"`` names one object.
+  It is imported when it is used, and not to list names.
+* in the group ``zoo``, ``name = "module"`` names a module that implements any of the hooks below
+  with ``@zoo.hookimpl``: for several objects, or names that are computed.
+
+What the zoo itself provides comes the same ways: each cell and head from an entry point,
+everything else from the hooks of :mod:`zoo.builtin`.
+
+Modules with hooks are imported on demand: to find a name, first those whose entry point has that
+name, then the others; to list names, all. Names resolve the same way regardless of import order.
+A plugin that fails to import or breaks the form of a hook is left out with a warning
+(:attr:`Plugin.error`); all others keep working. Output of a plugin's module goes to standard
+error.
 
 Environment: ``ZOO_PLUGINS=a,b`` loads only the plugins of these entry points or distributions,
 besides the built-in one; ``ZOO_STRICT=1`` turns a failing plugin into an error.
@@ -20,10 +27,10 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points, version
+from importlib.metadata import EntryPoint, distributions, entry_points, version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
@@ -52,6 +59,7 @@ __all__ = [
     "forget",
     "hookimpl",
     "installed",
+    "is_same_distribution",
     "load_plugins",
     "names",
     "strict",
@@ -69,19 +77,45 @@ hookimpl = pluggy.HookimplMarker("zoo")
 
 
 class Pretrained(NamedTuple):
-    """Published weights.
+    """Published weights: a model folder at `ref`, or a checkpoint of another project at `url`.
+
+    A checkpoint is downloaded and converted when the model is pulled; no code in it is executed.
 
     Attributes:
-        ref: where they are, as :func:`zoo.pull` takes it: ``hf-hub:org/name@revision``.
-        sha256: checksum of model.safetensors, in hexadecimal; a different file is rejected.
+        ref: where the folder is, as :func:`zoo.pull` takes it: ``hf-hub:org/name@revision``.
+        sha256: checksum of model.safetensors at `ref`, or of the file at `url`, in hexadecimal; a
+            different file is rejected. If it is left out for a checkpoint, that of the first
+            download is kept, and a different one is rejected later.
+        url: address of the checkpoint.
+        dialect: the dialect that converts it.
+        options: options of the conversion, as for :func:`zoo.create`. Sizes that contradict the
+            tensors are an error.
+        architecture: its architecture, if it is not the first part of the name.
+        data: the data set it was trained on.
+        origin: the project that published the checkpoint.
+        license: the Hub's identifier of its license, such as "apache-2.0".
+        scores: scores by metric, as published there.
+        notes: paragraphs for the card.
     """
 
-    ref: str
-    sha256: str
+    ref: str = ""
+    sha256: str = ""
+    url: str = ""
+    dialect: str = ""
+    options: Mapping[str, Any] = {}
+    architecture: str = ""
+    data: str = ""
+    origin: str = ""
+    license: str = ""
+    scores: Mapping[str, float] = {}
+    notes: tuple[str, ...] = ()
 
 
 class Hooks:
     """The hooks, all optional: functions without arguments that return a dict by name.
+
+    An entry point in the group ``zoo.cells`` does what a dict of one item from ``zoo_cells``
+    does, and so for every hook.
 
     Names consist of lower-case letters, digits and '_'; those of commands and pretrained models
     may contain '-'. A value is the object itself, or a string ``"module:attribute"`` that names
@@ -159,7 +193,7 @@ class Plugin:
         entry: its entry point.
         provides: what it provides, by kind and name.
         error: why it was left out, or "".
-        loaded: whether it has been imported.
+        loaded: whether `provides` or `error` is known.
         warned: whether a warning of its error has been shown.
     """
 
@@ -176,13 +210,13 @@ class Plugin:
 
     @property
     def distribution(self) -> str:
-        """The name of the distribution."""
-        return self.entry.dist.name if self.entry.dist else DISTRIBUTION
+        """The name of the distribution; "unknown" if its metadata are damaged."""
+        return (self.entry.dist.name or "unknown") if self.entry.dist else DISTRIBUTION
 
     @property
     def version(self) -> str:
-        """The version of the distribution."""
-        return self.entry.dist.version if self.entry.dist else version(DISTRIBUTION)
+        """The version of the distribution; "" if its metadata are damaged."""
+        return (self.entry.dist.version or "") if self.entry.dist else version(DISTRIBUTION)
 
     @property
     def is_builtin(self) -> bool:
@@ -200,7 +234,7 @@ class Plugin:
 
 
 def load_plugins() -> tuple[Plugin, ...]:
-    """Import all installed plugins, including those that fail."""
+    """Return all installed plugins with what they provide, including those that fail."""
     return tuple(map(_load, installed()))
 
 
@@ -242,7 +276,8 @@ def find(
     if isinstance(value, str):
         value = _resolve(plugin, kind, name, value)
     if not valid(value):
-        raise PluginError(f"{plugin.source}: {kind} {name!r} is {value!r}; expected {expected}")
+        actual = value if isinstance(value, type) else f"a {type(value).__name__}"
+        raise PluginError(f"{plugin.source}: {kind} {name!r} is {actual}; expected {expected}")
     return value, plugin
 
 
@@ -288,7 +323,7 @@ def forget() -> None:
 @functools.cache
 def installed() -> tuple[Plugin, ...]:
     """The built-in plugin, and all others or those that ZOO_PLUGINS selects, not yet imported."""
-    entries = sorted(entry_points(group="zoo"), key=lambda entry: (entry.name, entry.value))
+    entries = sorted(_entry_points(), key=lambda entry: (entry.name, entry.value))
     plugins = tuple(map(Plugin, entries))
     requested = (name.strip() for name in os.environ.get("ZOO_PLUGINS", "").split(","))
     selected = {_normalized(name): name for name in requested if name}
@@ -308,6 +343,35 @@ def installed() -> tuple[Plugin, ...]:
             or {_normalized(plugin.name), _normalized(plugin.distribution)} & set(selected)
         ),
     )
+
+
+def _entry_points() -> Iterable[EntryPoint]:
+    """The entry points of all plugins. Distributions with damaged metadata are warned of."""
+
+    def ours(found: Any) -> list[EntryPoint]:
+        groups = [group for group in found.groups if group == "zoo" or group.startswith("zoo.")]
+        return [entry for group in groups for entry in found.select(group=group)]
+
+    try:
+        return ours(entry_points())
+    except Exception:  # one damaged distribution, a plugin or not, makes all of them fail
+        found: dict[str, list[EntryPoint]] = {}
+        for distribution in distributions():  # the first of a name counts, as for imports
+            name = distribution.name or "unknown"
+            try:
+                found.setdefault(name, ours(distribution.entry_points))
+            except Exception as error:
+                warnings.warn(
+                    f"the entry points of the distribution {name} are damaged and left out "
+                    f"({_one_line(error)}); reinstall it",
+                    stacklevel=2,
+                )
+        return [entry for entries in found.values() for entry in entries]
+
+
+def is_same_distribution(one: str, other: str) -> bool:
+    """Return whether two names are of one distribution."""
+    return _normalized(one) == _normalized(other)
 
 
 def _normalized(name: str) -> str:
@@ -347,13 +411,13 @@ def _clash(kind: str, name: str, providers: list[Plugin]) -> str:
 
 
 def _load(plugin: Plugin) -> Plugin:
-    """Import a plugin, once, and call all its hooks."""
+    """Find out what a plugin provides, once. A module with hooks is imported for it."""
     if plugin.loaded:
         return plugin
     plugin.loaded = True
     try:
         with redirect_stdout(sys.stderr):
-            plugin.provides = _call_hooks(plugin)
+            plugin.provides = _provided(plugin)
     except KeyboardInterrupt:
         plugin.loaded = False
         raise
@@ -362,8 +426,21 @@ def _load(plugin: Plugin) -> Plugin:
     return plugin
 
 
-def _call_hooks(plugin: Plugin) -> dict[str, dict[str, Any]]:
+def _provided(plugin: Plugin) -> dict[str, dict[str, Any]]:
     """What a plugin provides, by kind and name."""
+    _, _, kind = plugin.entry.group.partition(".")
+    if not kind:
+        return _call_hooks(plugin)
+    if kind not in KINDS:
+        raise ValueError(
+            f"there is no group {plugin.entry.group!r}{did_you_mean(kind, KINDS)}; "
+            f"name its entry point in: {', '.join(f'zoo.{kind}' for kind in KINDS)}"
+        )
+    return {kind: _checked_names(kind, {plugin.name: plugin.entry.value})}
+
+
+def _call_hooks(plugin: Plugin) -> dict[str, dict[str, Any]]:
+    """What the hooks of a plugin's module return, by kind and name."""
     module = plugin.entry.load()
     if (written_for := getattr(module, "ZOO_HOOKS", HOOKS)) != HOOKS:
         raise RuntimeError(
@@ -394,7 +471,7 @@ def _checked_names(kind: str, offers: object) -> dict[str, Any]:
     for name in offers:
         if not (isinstance(name, str) and re.fullmatch(f"[a-z0-9_{hyphen}]+", name)):
             allowed = f"a-z, 0-9 and '_'{hyphen and ', and hyphens'}"
-            raise ValueError(f"zoo_{kind}() offers {name!r}; names consist of {allowed}")
+            raise ValueError(f"zoo_{kind} has {name!r}; names consist of {allowed}")
     return offers
 
 
@@ -413,4 +490,8 @@ def _resolve(plugin: Plugin, kind: str, name: str, reference: str) -> Any:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except BaseException:  # so may its exceptions
+        text = type(error).__name__
+    return " ".join(text.split())

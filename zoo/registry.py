@@ -6,17 +6,28 @@ of a cell, whose layers form a mirrored pyramid of scales. Every installed cell 
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from zoo.config import Config, PluginSource
 from zoo.errors import ConfigError, PluginError, ZooError, did_you_mean
-from zoo.plugins import Plugin, find, load_plugins, names
+from zoo.options import complete_options, declared_options
+from zoo.plugins import (
+    DISTRIBUTION,
+    Plugin,
+    find,
+    is_same_distribution,
+    load_plugins,
+    names,
+)
 
 # Names are resolved without torch; it is imported when a network is built.
 if TYPE_CHECKING:
+    from torch import nn
+
     from zoo.cell import RecurrentCell
     from zoo.forecast import Forecaster
     from zoo.head import Head
@@ -46,6 +57,9 @@ ALIASES = {
 
 #: The prefix of the architectures whose topology is `mirror`.
 MULTISCALE = "ms"
+
+#: The largest number of parameters of a network: 2 GB in float32.
+LARGEST_NETWORK = 500_000_000
 
 #: The fields of a config that are arguments of :func:`create`; all others are the cell's.
 CREATE_FIELDS = set(Config.model_fields) - {
@@ -152,22 +166,32 @@ def create(name: str, **options: Any) -> Forecaster:
     return build(Config.parse(values, source=name))
 
 
-def build(config: Config) -> Forecaster:
+def build(config: Config, *, any_plugin: bool = False) -> Forecaster:
     """Build the untrained model that a config describes.
 
+    Args:
+        config: the model.
+        any_plugin: whether its cell, topology and head may come from other distributions than
+            the config states. A warning names them.
+
     Raises:
-        ZooError: if its cell, topology or head is not installed, or rejects its options.
+        ZooError: if its cell, topology or head is not installed, comes from another distribution,
+            or rejects its options.
     """
     from zoo.forecast import Forecaster
 
-    cell, cell_plugin = find_cell(config.cell) or _fail_missing("cells", config.cell, config.plugin)
-    topology, topology_plugin = _make_topology(config)
-    head, head_plugin = find_head(config.head) or _fail_missing(
-        "heads", config.head, config.head_plugin
+    cell, cell_plugin = _find_part("cell", config.cell, config.plugin, any_plugin)
+    make_topology, topology_plugin = _find_part(
+        "topology", config.topology, config.topology_plugin, any_plugin
     )
+    head, head_plugin = _find_part("head", config.head, config.head_plugin, any_plugin)
     # A config has all options, as a later version may change their defaults.
-    options = _complete(config.architecture, cell.options(), config.options, CREATE_FIELDS)
-    head_options = _complete(f"the head {config.head!r}", head.options(), config.head_options)
+    options = complete_options(
+        config.architecture, cell.options(), config.options, others=CREATE_FIELDS
+    )
+    head_options = complete_options(
+        f"the head {config.head!r}", head.options(), config.head_options
+    )
     values = config.model_dump(mode="json") | {
         "options": options,
         "plugin": _source(cell_plugin),
@@ -175,39 +199,94 @@ def build(config: Config) -> Forecaster:
         "head_options": head_options,
         "head_plugin": _source(head_plugin),
     }
-    network = _build_network(config, cell, topology, head)
-    return Forecaster(network, Config.parse(values, source=config.architecture))
+    complete = Config.parse(values, source=config.architecture)
+    topology = _make_topology(config, make_topology)
+    with _limited_parameters(config):
+        network = _build_network(config, cell, topology, head, options, head_options)
+    return Forecaster(network, complete)
 
 
-def _complete(
-    owner: str, defaults: dict[str, Any], given: Mapping[str, Any], others: Iterable[str] = ()
-) -> dict[str, Any]:
-    """Options with their defaults.
+def _find_part(
+    noun: str, name: str, saved: PluginSource | None, any_plugin: bool
+) -> tuple[Any, Plugin]:
+    """The cell, topology or head of that name and its plugin, which must be the one saved."""
+    lookup = {"cell": find_cell, "topology": find_topology, "head": find_head}[noun]
+    found = lookup(name)
+    if found is None:
+        _fail_missing(noun, name, saved)
+    if saved is not None:
+        _check_source(f"the {noun} {name!r}", saved, found[1], any_plugin)
+    return found
 
-    Raises:
-        ConfigError: for an unknown option.
+
+def _check_source(part: str, saved: PluginSource, plugin: Plugin, any_plugin: bool) -> None:
+    """Reject a part from another distribution than it was saved with; warn of another version.
+
+    The versions of the zoo's own cells and heads are compatible: its tests compare them with
+    reference outputs.
     """
-    for option in given.keys() - defaults.keys():
-        raise ConfigError(
-            f"{owner} has no option {option!r}{did_you_mean(option, {*defaults, *others})}; "
-            f"its own options are: {', '.join(defaults) or 'none'}"
+    origin = f"{part} comes from {saved.distribution} {saved.version}"
+    installed = f"{plugin.distribution} {plugin.version}"
+    if is_same_distribution(saved.distribution, plugin.distribution):
+        if plugin.distribution != DISTRIBUTION and plugin.version != saved.version:
+            warnings.warn(f"{origin}; installed is {installed}", stacklevel=4)
+    elif any_plugin:
+        warnings.warn(f"{origin}; that of {installed} is used", stacklevel=4)
+    else:
+        raise PluginError(
+            f"{origin}, but the installed one from {installed}; pip uninstall "
+            f"{plugin.distribution} and pip install {_requirement(saved)}, or use the installed "
+            "one: --any-plugin, any_plugin=True"
         )
-    return {**defaults, **given}
 
 
-def _make_topology(config: Config) -> tuple[Topology, Plugin]:
-    make, plugin = find_topology(config.topology) or _fail_missing(
-        "topologies", config.topology, config.topology_plugin
-    )
-    if config.halvings is None:
-        return make(config.layers), plugin
-    if "halvings" in inspect.signature(make).parameters:
-        return make(config.layers, config.halvings), plugin
-    raise ConfigError(f"the topology {config.topology!r} has no option 'halvings'; leave it out")
+def _make_topology(config: Config, make: Callable[..., Topology]) -> Topology:
+    owner = f"the topology {config.topology!r}"
+    given = {} if config.halvings is None else {"halvings": config.halvings}
+    try:
+        complete_options(owner, declared_options(make, ["layers"]), given)
+        return make(config.layers, **given)
+    except ZooError:
+        raise
+    except Exception as error:  # a plugin's topology may fail in any way
+        raise ConfigError(
+            f"{owner} cannot be built with {config.layers} layers and halvings={config.halvings}: "
+            f"{_one_line(error)}"
+        ) from error
+
+
+@contextmanager
+def _limited_parameters(config: Config) -> Iterator[None]:
+    """Stop building a network that is too large, before its weights take memory."""
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    total = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal total
+        total += 0 if parameter is None else parameter.numel()
+        if total > LARGEST_NETWORK:
+            raise ConfigError(
+                f"{config.architecture} would have more than {LARGEST_NETWORK:,} parameters with "
+                f"hidden={config.hidden}, layers={config.layers} and {config.options}; make it "
+                "smaller"
+            )
+
+    # Modules register a weight before they initialize it, which is when it takes memory.
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _build_network(
-    config: Config, cell: type[RecurrentCell], topology: Topology, head: type[Head]
+    config: Config,
+    cell: type[RecurrentCell],
+    topology: Topology,
+    head: type[Head],
+    options: dict[str, Any],
+    head_options: dict[str, Any],
 ) -> Network:
     from zoo.network import Network
     from zoo.topology import DOWN, UP
@@ -215,7 +294,6 @@ def _build_network(
     for option, value, choices in (("down", config.down, DOWN), ("up", config.up, UP)):
         if value not in choices:
             raise ConfigError(f"{option}={value!r} is not one of {', '.join(choices)}")
-    options: dict[str, Any] = dict(config.options)
     try:
         return Network(
             cell,
@@ -230,16 +308,20 @@ def _build_network(
             down=config.down,
             up=config.up,
             head=head,
-            head_options=config.head_options,
+            head_options=head_options,
             **options,
         )
     except ZooError:
         raise
-    except Exception as error:  # a cell may fail in any way on an option of a wrong type
+    except Exception as error:  # a cell may fail in any way on values that its types allow
         raise ConfigError(
             f"{config.architecture} cannot be built with {config.options} and the head "
-            f"{config.head!r} with {config.head_options}: {error}"
+            f"{config.head!r} with {config.head_options}: {_one_line(error)}"
         ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{error}".split()) or type(error).__name__
 
 
 def _source(plugin: Plugin) -> dict[str, str] | None:
@@ -249,19 +331,23 @@ def _source(plugin: Plugin) -> dict[str, str] | None:
     return {"distribution": plugin.distribution, "version": plugin.version}
 
 
-def _fail_missing(kind: str, name: str, source: PluginSource | None) -> NoReturn:
+def _requirement(source: PluginSource) -> str:
+    """What pip installs."""
+    return f"{source.distribution}=={source.version}" if source.version else source.distribution
+
+
+def _fail_missing(noun: str, name: str, source: PluginSource | None) -> NoReturn:
     """Raise the error for a cell, topology or head that is not installed."""
-    noun = {"cells": "cell", "topologies": "topology", "heads": "head"}[kind]
     if source is None:
-        known = {"topologies": topologies, "heads": heads}.get(kind, lambda: names(kind))()
+        known = {"topology": topologies, "head": heads}.get(noun, lambda: names("cells"))()
         near = did_you_mean(name, known)
         raise ConfigError(f"no {noun} is named {name!r}{near}; available: {', '.join(known)}")
-    needed = f"{source.distribution}=={source.version}" if source.version else source.distribution
+    needed = _requirement(source)
     origin = f"the {noun} {name!r} comes from {source.distribution} {source.version}, which"
     candidates = [
         plugin
         for plugin in load_plugins()
-        if plugin.distribution == source.distribution and not plugin.is_builtin
+        if is_same_distribution(plugin.distribution, source.distribution) and not plugin.is_builtin
     ]
     if errors := [plugin.error for plugin in candidates if plugin.error]:
         raise PluginError(f"{origin} fails: {errors[0]}; fix it, or: pip install {needed}")

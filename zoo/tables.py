@@ -99,6 +99,10 @@ def format_score(metric: str, value: float | None) -> str:
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    first, *rest = (f"| {' | '.join(row)} |" for row in (head, *rows))
+    """Return a Markdown table; line breaks and bars in its cells do not end them."""
+
+    def cell(text: str) -> str:
+        return " ".join(text.splitlines()).replace("|", "\\|")
+
+    first, *rest = (f"| {' | '.join(map(cell, row))} |" for row in (head, *rows))
     return "\n".join([first, f"|{'---|' * len(head)}", *rest])

@@ -23,6 +23,7 @@ suites and prints a report.
 from __future__ import annotations
 
 import copy
+import inspect
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,11 +34,12 @@ from torch.utils import _pytree as pytree
 
 from zoo.cell import Place
 from zoo.config import Data
-from zoo.errors import ZooError
+from zoo.errors import ConfigError, ZooError
 from zoo.forecast import Forecaster
 from zoo.hub import load, save
 from zoo.losses import Loss, create_loss
 from zoo.network import NetworkState
+from zoo.options import complete_options
 from zoo.registry import create, find_cell
 from zoo.scores import Metric, create_metric
 
@@ -138,6 +140,17 @@ class _Contract:
         before = torch.get_rng_state()
         assert torch.equal(model(_frames(3), 2), again(_frames(3), 2))
         assert torch.equal(torch.get_rng_state(), before), "a step draws random numbers"
+
+    def test_options_have_types(self, model: Forecaster) -> None:
+        """Every option has a default and a type, and a value of another type is a ConfigError."""
+        for part in (type(model.network.cells[0]), type(model.network.head)):
+            for name, option in part.options().items():
+                label = f"the option {name} of {part.__name__}"
+                assert option.default is not inspect.Parameter.empty, f"{label} has no default"
+                assert option.type is not Any, f"{label} has no type, or one that is not found"
+                complete_options(label, {name: option}, {name: option.default})
+                with pytest.raises(ConfigError):
+                    complete_options(label, {name: option}, {name: {"of": ["another", "type"]}})
 
     def test_no_parameter_is_dead(self, model: Forecaster) -> None:
         """Gradients of the training loss reach every output channel of every parameter."""

@@ -1,25 +1,29 @@
-"""Conversion of frames between the unit of the data and the model's [0, 1]."""
+"""Conversion of frames between the unit of the data and the model's [0, 1].
+
+The functions take torch tensors and numpy arrays alike. Only tensors need torch.
+"""
 
 from __future__ import annotations
 
 import datetime
 import re
-from typing import TYPE_CHECKING, TypeVar
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from zoo.config import Data
+from zoo.config import Data, Standardization
 from zoo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import xarray
+    from torch import Tensor
 
 __all__ = [
     "Array",
     "Frames",
     "check_data",
+    "clip",
     "clips",
     "duration",
     "is_same_unit",
@@ -30,8 +34,8 @@ __all__ = [
     "unscale",
 ]
 
-Frames = TypeVar("Frames", Tensor, np.ndarray, "xarray.DataArray")
-Array = TypeVar("Array", Tensor, np.ndarray)
+Frames = TypeVar("Frames", "Tensor", np.ndarray, "xarray.DataArray")
+Array = TypeVar("Array", "Tensor", np.ndarray)
 
 #: How far intensities may be outside [0, 1].
 TOLERANCE = 0.01
@@ -42,17 +46,27 @@ ABSENT = "fill it (for a DataArray, interpolate_na('time')), or forecast from th
 SECONDS = {"s": 1, "sec": 1, "min": 60, "h": 3600, "d": 86400}
 
 
-def to_unit_interval(x: Tensor, data: Data) -> Tensor:
+def to_unit_interval(x: Array, data: Data) -> Array:
     """Convert values in the unit of the data to the model's scale; any shape, NaN stays NaN.
 
     `data.low` and `data.high` become 0 and 1, and values beyond them stay beyond. Reflectivity,
-    and rain converted to it, is clipped to [0, 1], as published.
+    and rain converted to it, is clipped to [0, 1], as published. Standardized data get mean 0 and
+    standard deviation 1; their shape is (…, C, H, W).
     """
+    if data.standardization is not None:
+        mean, std = _moments(x, data.standardization)
+        return (x - mean) / std
     if (z := data.reflectivity) is None:
         x = (x - data.low) / (data.high - data.low)
-        return x.clamp(0, 1) if clips(data) else x
-    dbz = 10 * (z.a * x.clamp(min=0) ** z.b).log10()  # −∞ without rain
-    return ((dbz - z.low) / (z.high - z.low)).clamp(0, 1)
+        return x.clip(0, 1) if clips(data) else x
+    with np.errstate(divide="ignore"):
+        dbz = 10 * _library(x).log10(z.a * x.clip(0) ** z.b)  # −∞ without rain
+    return ((dbz - z.low) / (z.high - z.low)).clip(0, 1)
+
+
+def clip(x: Array, data: Data) -> Array:
+    """Clip values on the model's scale to [0, 1], unless the data are standardized."""
+    return x.clip(0, 1) if data.standardization is None else x
 
 
 def clips(data: Data) -> bool:
@@ -63,67 +77,72 @@ def clips(data: Data) -> bool:
     return data.reflectivity is not None or is_same_unit(data.unit, "dBZ")
 
 
-def to_physical(x: Tensor, data: Data) -> Tensor:
-    """Convert the model's scale to the unit of the data; any shape, NaN stays NaN."""
+def to_physical(x: Array, data: Data) -> Array:
+    """Convert the model's scale to the unit of the data, as in :func:`to_unit_interval`."""
+    if data.standardization is not None:
+        mean, std = _moments(x, data.standardization)
+        return x * std + mean
     if (z := data.reflectivity) is None:
         return x * (data.high - data.low) + data.low
     dbz = x * (z.high - z.low) + z.low
     rate = (10 ** (dbz / 10) / z.a) ** (1 / z.b)
-    return torch.where(x <= 0, torch.zeros_like(rate), rate)
+    return _library(x).where(x <= 0, 0.0, rate)
 
 
-def scale(frames: Tensor | np.ndarray, data: Data, like: Tensor) -> Tensor:
-    """Convert frames in the unit of the data to (B, T, C, H, W) in [0, 1], clipped.
+def scale(frames: Tensor | np.ndarray, data: Data, like: Array) -> Array:
+    """Convert frames in the unit of the data to (B, T, C, H, W) on the model's scale, clipped.
 
     Args:
         frames: (B, T, C, H, W), (T, C, H, W) or (T, H, W); pictures also as uint8.
         data: What the values mean. NaN is allowed if `data.missing`.
-        like: A tensor with the device and the dtype of the result.
+        like: A tensor or numpy array with the device and the dtype of the result.
 
     Raises:
         DataError: For other shapes and dtypes, infinity, unexpected NaN, frames without any
             value, and intensities outside [0, 1].
     """
-    if not isinstance(frames, (Tensor, np.ndarray)):
+    if not (isinstance(frames, np.ndarray) or _is_tensor(frames)):
         raise DataError(
             f"got frames of type {type(frames).__name__}; expected a torch tensor, a numpy array "
             "or an xarray.DataArray"
         )
+    _check_kind(frames)
     if frames.ndim not in (3, 4, 5):
         raise DataError(
             f"got frames of shape {tuple(frames.shape)}; expected (B, T, C, H, W), or for one "
             "sequence (T, C, H, W) or (T, H, W)"
         )
-    x = _to_tensor(frames).to(device=like.device, dtype=like.dtype)
+    x: Any = _convert(frames, like)
     if x.ndim == 3:
-        x = x.unsqueeze(1)  # (T, H, W) to (T, 1, H, W)
+        x = x[:, None]  # (T, H, W) to (T, 1, H, W)
     if x.ndim == 4:
-        x = x.unsqueeze(0)  # (T, C, H, W) to (1, T, C, H, W)
+        x = x[None]  # (T, C, H, W) to (1, T, C, H, W)
     _check_finite(x, data.missing)
     if _is_uint8(frames, data):
         return x / 255
-    known = x[~x.isnan()]
+    known = x[~_library(x).isnan(x)]
     if data.is_picture and ((known < -TOLERANCE) | (known > 1 + TOLERANCE)).any():
         raise DataError(
             f"got frames from {float(known.min()):g} to {float(known.max()):g}; expected "
             "intensities from 0 to 1, or uint8 from 0 to 255"
         )
-    return to_unit_interval(x, data).clamp(0, 1)
+    return clip(to_unit_interval(x, data), data)
 
 
-def unscale(x: Tensor, data: Data, like: Array) -> Array:
+def unscale(x: Any, data: Data, like: Array) -> Array:
     """Convert clipped (B, T, C, H, W) to the unit of the data, in the form of `like`."""
-    x = x.clamp(0, 1)
-    x = (x * 255).round().to(torch.uint8) if _is_uint8(like, data) else to_physical(x, data)
+    y: Any = clip(x, data)
+    is_uint8 = _is_uint8(like, data)
+    y = (y * 255).round() if is_uint8 else to_physical(y, data)
     if like.ndim < 5:
-        x = x.squeeze(0)  # (1, T, C, H, W) to (T, C, H, W)
+        y = y[0]  # (1, T, C, H, W) to (T, C, H, W)
     if like.ndim == 3:
-        x = x.squeeze(1)  # (T, 1, H, W) to (T, H, W)
+        y = y[:, 0]  # (T, 1, H, W) to (T, H, W)
     if isinstance(like, np.ndarray):
-        return (
-            (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()
-        )  # numpy has no bfloat16
-    return x.to(like.device)
+        if _is_tensor(y):  # numpy has no bfloat16
+            y = (y.float() if str(y.dtype) == "torch.bfloat16" else y).cpu().numpy()
+        return y.astype(np.uint8) if is_uint8 else y
+    return (y.byte() if is_uint8 else y).to(like.device)
 
 
 def check_data(
@@ -210,32 +229,85 @@ def duration(time: float) -> str:
     return f"{time:g} s"
 
 
-def _to_tensor(frames: Tensor | np.ndarray) -> Tensor:
+def _moments(x: Any, standardization: Standardization) -> tuple[Any, Any]:
+    """Return mean and standard deviation, each (C, 1, 1) or (1, 1, 1), for `x` (…, C, H, W)."""
+    mean, std = (
+        _convert(np.array(values)[:, None, None], x)
+        for values in (standardization.mean, standardization.std)
+    )
+    return mean, std
+
+
+def _is_tensor(x: object) -> bool:
+    """Whether `x` is a torch tensor; if torch has not been imported, it is not."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def _library(x: object) -> Any:
+    """Return torch or numpy, whichever `x` belongs to."""
+    return sys.modules["torch"] if _is_tensor(x) else np
+
+
+def _convert(frames: Any, like: Any) -> Any:
+    """Return frames as a tensor or an array, as `like` is, with its device and dtype."""
+    if not isinstance(frames, np.ndarray):
+        return frames.to(device=like.device, dtype=like.dtype)
+    if isinstance(like, np.ndarray):
+        return frames.astype(like.dtype)
+    dtype = frames.dtype.newbyteorder("=")
+    if dtype.kind == "f" and dtype.itemsize > 8:  # torch has no longdouble
+        dtype = np.dtype(np.float64)
+    # torch needs a writable array in native byte order without negative strides.
+    plain = np.array(frames, dtype, order="C")
+    return _library(like).from_numpy(plain).to(device=like.device, dtype=like.dtype)
+
+
+def _check_kind(frames: Tensor | np.ndarray) -> None:
+    """Raise DataError unless frames are a plain array of real numbers."""
+    if isinstance(frames, np.ma.MaskedArray):
+        raise DataError(
+            "got frames as a masked array; expected NaN for missing values: frames.filled(np.nan)"
+        )
     if isinstance(frames, np.ndarray):
-        if frames.dtype.kind in "iufb":
-            # torch needs a writable array in native byte order without negative strides.
-            return torch.from_numpy(np.array(frames, frames.dtype.newbyteorder("="), order="C"))
-    elif not frames.is_complex():
-        return frames
-    raise DataError(f"got frames of dtype {frames.dtype}; expected real numbers")
+        real, kind = frames.dtype.kind in "iufb", ""
+    else:
+        real, layout = not frames.is_complex(), str(frames.layout).removeprefix("torch.")
+        kind = (
+            "nested " * frames.is_nested
+            + "quantized " * frames.is_quantized
+            + f"{layout} " * (layout != "strided")
+            + "meta " * frames.is_meta
+        )
+    if kind:
+        raise DataError(
+            f"got a {kind}tensor; expected a dense tensor of numbers: convert it with to_dense(), "
+            "dequantize() or to_padded_tensor()"
+        )
+    if not real:
+        raise DataError(f"got frames of dtype {frames.dtype}; expected real numbers")
 
 
 def _is_uint8(frames: Tensor | np.ndarray, data: Data) -> bool:
-    return data.is_picture and frames.dtype in (torch.uint8, np.uint8)
+    return data.is_picture and str(frames.dtype) in ("uint8", "torch.uint8")
 
 
-def _check_finite(x: Tensor, missing: bool) -> None:
+def _check_finite(x: Any, missing: bool) -> None:
     """Raise DataError for infinity, unexpected NaN, and frames without any value."""
-    bad = x.isinf() if missing else ~x.isfinite()
+    library = _library(x)
+    bad = library.isinf(x) if missing else ~library.isfinite(x)
     if bad.any():
-        wrong = bad.sum(dim=(0, 2, 3, 4))  # (B, T, C, H, W) to (T,)
+        wrong = bad.any((0, 2, 3, 4))  # (B, T, C, H, W) to (T,)
         raise DataError(
-            f"the frames have {int(wrong.sum())} {'' if missing else 'NaN or '}infinite values, "
-            f"the first in frame {int(wrong.nonzero()[0])}; replace them, for example with "
+            f"the frames have {int(bad.sum())} {'' if missing else 'NaN or '}infinite values, "
+            f"the first in frame {wrong.tolist().index(True)}; replace them, for example with "
             "numpy.nan_to_num"
         )
-    if x.numel() and x.isnan().flatten(1).all(dim=1).any():
+    if 0 in x.shape:
+        return
+    absent = library.isnan(x)
+    if absent.all((1, 2, 3, 4)).any():
         raise DataError("all values of a sequence are missing (NaN); expected at least one")
-    empty = x.isnan().flatten(2).all(dim=2).any(dim=0)  # (B, T, C, H, W) to (T,)
-    if x.numel() and empty.any():
-        raise DataError(f"frame {int(empty.nonzero()[0])} has no values, only NaN; {ABSENT}")
+    empty = absent.all((2, 3, 4)).any(0)  # (B, T, C, H, W) to (T,)
+    if empty.any():
+        raise DataError(f"frame {empty.tolist().index(True)} has no values, only NaN; {ABSENT}")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
 from zoo.atomic import atomic_path
 from zoo.errors import HubError, shorten
+from zoo.model_folder import open_weights
 
 __all__ = ["fit_weights", "load_weights", "save_weights"]
 
@@ -45,7 +44,7 @@ def fit_weights(module: nn.Module, path: Path) -> torch.dtype:
     Raises:
         HubError: If the file is missing or corrupt, or its tensors do not fit the module.
     """
-    with _open(path) as file:
+    with open_weights(path, "pt") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         stored = {name: tuple(tensor.get_shape()) for name, tensor in slices.items()}
         expected = {name: tuple(t.shape) for name, t in module.state_dict().items()}
@@ -63,15 +62,21 @@ def load_weights(module: nn.Module, path: Path) -> None:
     """Load a safetensors file into a module, which must have exactly the same tensors.
 
     Raises:
-        HubError: If the file is missing or corrupt, its tensors do not fit the module, or they
-            have changed since they were saved. The module is then unchanged.
+        HubError: If the file is missing or corrupt, its tensors do not fit the module or are not
+            finite, or they have changed since they were saved. The module is then unchanged.
     """
     fit_weights(module, path)
-    with _open(path) as file:
+    with open_weights(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in module.state_dict()}
         saved = (file.metadata() or {}).get("sha256")
     if saved and saved != _digest(tensors):
         raise HubError(f"{path} is corrupt: its values have changed; pull or copy it again")
+    for name, tensor in module.state_dict().items():
+        if not tensors[name].to(tensor.dtype).isfinite().all():
+            raise HubError(
+                f"{path}: {name} has values that are not finite as {tensor.dtype}; train the model "
+                "again with a smaller learning rate, or load it with another dtype"
+            )
     module.load_state_dict(tensors)
 
 
@@ -84,20 +89,6 @@ def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
             sha.update(str(dtype).encode())
         sha.update(tensors[name].detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[safe_open]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except FileNotFoundError:
-        raise HubError(f"there are no weights at {path}") from None
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise HubError(
-            f"{path} is not a valid safetensors file ({reason}); pull or copy it again"
-        ) from None
 
 
 def _check_shapes(

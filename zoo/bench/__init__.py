@@ -1,1 +1,1 @@
-"""The cost of models, next to published figures."""
+"""The cost of models, next to published figures, and their measured speed."""

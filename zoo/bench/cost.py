@@ -6,13 +6,8 @@ of a forecast costs the same.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
+from zoo.bench.peak import peak
 from zoo.config import Config
 from zoo.errors import ConfigError, ZooError
 from zoo.hub import pull
@@ -252,64 +248,16 @@ def explain(row: Published | None, config: Config, cost: Part) -> str:
 def measure_peak(config: Config, task: Task, device: str = "cpu") -> int:
     """Measure the peak memory of one training step: batch 1, float32, without an optimizer.
 
-    On CUDA it is the memory that torch allocates; on a CPU, the growth of the resident memory of
-    a new process.
-
     Returns:
-        Bytes.
+        Bytes; see :func:`zoo.bench.peak.peak`.
 
     Raises:
         ConfigError: If the device is unknown or out of memory, or if it is a CPU and the system
             is not Linux.
     """
-    if device.startswith("cuda"):
-        return _cuda_peak(config, task, device)
-    if device != "cpu" or not _STATUS.exists():
-        raise ConfigError(
-            f"memory cannot be measured on the device {device!r}; expected cuda, or cpu on Linux: "
-            "leave out --measure"
-        )
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        try:
-            return pool.submit(_resident_peak, config, task).result()
-        except BrokenProcessPool:
-            raise ConfigError(
-                "the training step was killed, probably because it ran out of memory; choose a "
-                "smaller --size, --input or --horizon"
-            ) from None
-
-
-def _cuda_peak(config: Config, task: Task, device: str) -> int:
-    try:
-        torch.empty(0, device=device)
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        _train_step(config, task, device)
-        return torch.cuda.max_memory_allocated(device) - before
-    except (RuntimeError, AssertionError, ValueError) as error:  # whatever torch raises
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"a training step fails on {device!r}: {reason}") from None
-
-
-_STATUS = Path("/proc/self/status")
-
-
-def _resident_peak(config: Config, task: Task) -> int:
-    """Return how much this new process grows in one training step."""
-    # The first step also loads parts of torch, which are not counted.
-    _train_step(find_config("convlstm", {"hidden": 4}), Task((16, 16), 1, 1))
-    before = _resident("VmRSS")
-    try:
-        _train_step(config, task)
-    except RuntimeError as error:
-        raise ConfigError(f"a training step fails: {str(error).splitlines()[0]}") from None
-    return max(0, _resident("VmHWM") - before)
-
-
-def _resident(field: str) -> int:
-    """Return the resident bytes of this process: current (VmRSS) or peak (VmHWM)."""
-    match = re.search(rf"{field}:\s+(\d+) kB", _STATUS.read_text())
-    return int(match[1]) * 1024 if match else 0
+    small = find_config("convlstm", {"hidden": 4})
+    warm_up = (small, Task((16, 16), 1, 1), device)
+    return peak(_train_step, config, task, device, warm_up=warm_up, device=device)
 
 
 def _train_step(config: Config, task: Task, device: str = "cpu") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from typing import Any
 
@@ -73,4 +74,6 @@ def zoo() -> None:
 
 def main() -> None:
     """Run the command line."""
+    # Before torch is imported: waiting threads spin otherwise, which is slow on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     zoo(prog_name="zoo")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from zoo.cli.common import print_path
+
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
@@ -21,4 +23,4 @@ def card(folder: Path, license: str | None, repository: str | None) -> None:
     """
     from zoo.hub.card import write_card
 
-    click.echo(write_card(folder, license, repository))
+    print_path(write_card(folder, license, repository))

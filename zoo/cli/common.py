@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import click
 from zoo.tables import format_score, metric_label, metrics_in
 
 __all__ = [
+    "any_plugin_option",
     "as_json",
     "data_option",
     "device_option",
@@ -23,6 +25,7 @@ __all__ = [
     "plain",
     "print_json",
     "print_metrics",
+    "print_path",
     "print_table",
     "set_option",
 ]
@@ -30,6 +33,12 @@ __all__ = [
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 device_option = click.option(
     "--device", default="cpu", show_default=True, help="Device to run on, such as cuda or mps."
+)
+any_plugin_option = click.option(
+    "--any-plugin",
+    is_flag=True,
+    help="Accept a cell, topology or head of the same name from another plugin than MODEL was "
+    "saved with.",
 )
 hub_option = click.option(
     "--hub",
@@ -62,11 +71,11 @@ class _Setting(click.ParamType):
             return name, text
 
 
-def set_option(help: str, metavar: str = "OPTION=VALUE") -> Callable[[Any], Any]:
+def set_option(
+    help: str, metavar: str = "OPTION=VALUE", *, names: tuple[str, str] = ("--set", "settings")
+) -> Callable[[Any], Any]:
     """Return the option --set, which passes `settings`: pairs of a name and a value."""
-    return click.option(
-        "--set", "settings", multiple=True, type=_Setting(), metavar=metavar, help=help
-    )
+    return click.option(*names, multiple=True, type=_Setting(), metavar=metavar, help=help)
 
 
 def print_json(value: Any) -> None:
@@ -87,6 +96,14 @@ def plain(text: object) -> str:
 def echo(text: object, *, err: bool = False) -> None:
     """Print a line that may contain untrusted text to standard output, or standard error."""
     click.echo(plain(text), err=err)
+
+
+def print_path(path: Path) -> None:
+    """Print a path to standard output: to a terminal without control characters, else exactly."""
+    if sys.stdout.isatty():
+        echo(path)
+    else:
+        click.echo(os.fsencode(path))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

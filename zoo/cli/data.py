@@ -120,11 +120,13 @@ def prepare(
     """
     from zoo.atomic import atomic_folder
     from zoo.data import find_dataset
+    from zoo.data.files import check_parent
     from zoo.errors import ConfigError
     from zoo.progress import progress_bar
 
-    if os.path.exists(output):
+    if os.path.lexists(output):
         raise ConfigError(f"{output} already exists; choose a new name")
+    check_parent(output)
     options = dict(settings)
     split_options = getattr(find_dataset(name), "split_options", ())
     if wrong := [option for option in options if option in split_options]:

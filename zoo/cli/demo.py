@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.common import as_json, device_option, print_json, print_metrics
+from zoo.cli.common import any_plugin_option, as_json, device_option, print_json, print_metrics
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     help="Output folder.",
 )
 @click.option("--save", is_flag=True, help="Save pictures and scores in the folder of MODEL.")
+@any_plugin_option
 @device_option
 @as_json
-def demo(model: str, output: Path, save: bool, device: str, as_json: bool) -> None:
+def demo(
+    model: str, output: Path, save: bool, any_plugin: bool, device: str, as_json: bool
+) -> None:
     """Forecast a clip that resembles the training data of MODEL but is not part of them.
 
     Writes demo.gif and demo.png, which show the forecast next to the truth, and prints its scores
@@ -39,7 +42,7 @@ def demo(model: str, output: Path, save: bool, device: str, as_json: bool) -> No
     from zoo.inspect.pictures import comparison_gif, comparison_strip
     from zoo.model_folder import update_metrics, writable_part
 
-    forecaster = load(model, device=device)
+    forecaster = load(model, device=device, any_plugin=any_plugin)
     data = forecaster.config.data
     clip = demo_clip(data.name)  # (T, C, H, W), uint8
     given = min(data.input_frames or 10, len(clip) - 1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from zoo.cli.common import (
+    any_plugin_option,
     as_json,
     data_option,
     device_option,
@@ -85,6 +87,13 @@ def _parse_numbers(
     help="Members of the ensembles of models that read noise.",
 )
 @click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Precision of the models; bf16 is faster on devices that support it.",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
@@ -93,6 +102,7 @@ def _parse_numbers(
 @click.option("--example", type=click.IntRange(min=0), help="Index of the sequence in the strip.")
 @click.option("--save", is_flag=True, help="Save the scores in the metrics.json of MODEL.")
 @data_option
+@any_plugin_option
 @device_option
 @as_json
 def eval_(
@@ -105,10 +115,12 @@ def eval_(
     lpips: bool,
     further_metrics: tuple[str, ...],
     members: int,
+    precision: str,
     output: Path | None,
     example: int | None,
     save: bool,
     data_dir: Path | None,
+    any_plugin: bool,
     device: str,
     as_json: bool,
     **data_options: Any,
@@ -124,14 +136,17 @@ def eval_(
     and spectra are added. torchrun shares the work among
     processes.
     """
+    from zoo.errors import ConfigError
     from zoo.evaluate import evaluate, process_rank
     from zoo.model_folder import read_metrics, update_metrics
 
-    forecasters, folder = _load(models, device, save)
+    if save and len(models) > 1:
+        raise ConfigError(f"--save takes one model, got {len(models)}; evaluate them one by one")
+    forecasters, folder = load_models(models, device, any_plugin=any_plugin)
     if save:
         read_metrics(folder)  # fail before the work if the scores cannot be added
     first = next(iter(forecasters.values()))
-    options = _dataset_options(dict(settings), data_options["dataset"], first)
+    options = dataset_options(dict(settings), data_options["dataset"], first)
     data_options |= {"options": options, "root": data_dir}
     baselines = ["persistence", "optical flow"] if optical_flow else ["persistence"]
     report = evaluate(
@@ -143,6 +158,7 @@ def eval_(
         lpips=lpips,
         further_metrics=further_metrics,
         members=members,
+        precision=precision,
         **data_options,
     )
     if process_rank()[0]:  # only one process reports
@@ -160,31 +176,31 @@ def eval_(
             click.echo(f"{output}: report.json, report.csv, table.md and pictures", err=True)
 
 
-def _load(models: tuple[str, ...], device: str, save: bool) -> tuple[dict[str, Forecaster], Path]:
-    """The models by name, and the folder of the first."""
+def load_models(
+    models: Sequence[str], device: str, *, any_plugin: bool = False
+) -> tuple[dict[str, Forecaster], Path]:
+    """Load models by name; also return the folder of the first."""
     from zoo.errors import ConfigError
     from zoo.hub import load, pull
 
-    if save and len(models) > 1:
-        raise ConfigError(f"--save takes one model, got {len(models)}; evaluate them one by one")
     folders = [pull(model) for model in models]
     names = list(map(model_name, models, folders))
     if len({*names}) < len(names):
         raise ConfigError(f"the names of the models are not unique: {', '.join(names)}")
     forecasters = {
-        name: load(f"local-dir:{folder}", device=device)
+        name: load(f"local-dir:{folder}", device=device, any_plugin=any_plugin)
         for name, folder in zip(names, folders, strict=True)
     }
     return forecasters, folders[0]
 
 
-def _dataset_options(
+def dataset_options(
     settings: dict[str, Any], dataset: str | None, model: Forecaster
 ) -> dict[str, Any] | None:
-    """The options of the data set: those used in training, changed by `settings`."""
+    """Return the options of the data set: those used in training, changed by `settings`."""
     trained = model.config.data
     if settings and dataset in (None, trained.name):
-        return {**trained.options, **settings}
+        return trained.trusted_options(settings)
     return settings or None
 
 

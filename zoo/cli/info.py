@@ -17,13 +17,15 @@ def info(model: str, as_json: bool) -> None:
 
     For an architecture, show the default options and its pretrained models.
     """
-    from zoo.hub import load, pretrained_models, pull
-    from zoo.model_folder import read_metrics
+    from zoo.hub import find_pretrained, pretrained_models, pull
+    from zoo.model_folder import count_weights, read_config, read_metrics
     from zoo.registry import ALIASES, architectures, create
 
     facts: dict[str, Any] = {"name": ALIASES.get(model, model)}
     if facts["name"] in architectures():
         forecaster = create(model)
+        config = forecaster.config
+        parameters = sum(p.numel() for p in forecaster.parameters())
         facts["pretrained"] = [
             name
             for name, listed in pretrained_models().items()
@@ -31,20 +33,22 @@ def info(model: str, as_json: bool) -> None:
         ]
     else:
         folder = pull(model)
-        forecaster = load(f"local-dir:{folder}")  # the same files, without pulling again
+        config, parameters = read_config(folder), count_weights(folder)
         facts |= {
             "name": model_name(model, folder),
             "folder": str(folder),
         }
         if metrics := read_metrics(folder):
             facts["metrics"] = metrics
-    facts["parameters"] = sum(p.numel() for p in forecaster.parameters())
-    facts["config"] = forecaster.config.model_dump(mode="json")
+        if (found := find_pretrained(model)) and found[0].scores:
+            facts[f"published by {found[0].origin}"] = dict(found[0].scores)
+    facts["parameters"] = parameters
+    facts["config"] = config.model_dump(mode="json")
     if as_json:
         print_json(facts)
         return
-    metrics, config = facts.pop("metrics", {}), facts.pop("config")
-    for key, value in {**facts, **config}.items():
+    metrics, fields = facts.pop("metrics", {}), facts.pop("config")
+    for key, value in {**facts, **fields}.items():
         if value is not None and key != "format":
             echo(f"{key:<15} {_shown(value)}")
     if scores := {key: metrics[key] for key in ("forecast", "all-steps") if metrics.get(key)}:

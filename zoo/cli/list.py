@@ -41,6 +41,7 @@ def list_(pattern: str, pretrained: bool, hub: tuple[str, ...], as_json: bool) -
                 "pretrained": model is not None,
                 "data": (model.data or None) if model else None,
                 "hub": model.hub if model else None,
+                "published": (model.published or None) if model else None,
             }
         )
     if as_json:
@@ -55,8 +56,15 @@ def list_(pattern: str, pretrained: bool, hub: tuple[str, ...], as_json: bool) -
                     str(row["name"]),
                     ", ".join(row["aliases"]),
                     str(row["architecture"]),
-                    f"trained on {row['data'] or '?'}" if row["pretrained"] else "",
+                    _weights(row),
                 ]
                 for row in rows
             ],
         )
+
+
+def _weights(row: dict[str, Any]) -> str:
+    if not row["pretrained"]:
+        return ""
+    trained = f"trained on {row['data'] or '?'}"
+    return f"{trained}; {row['published']}" if row["published"] else trained

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from zoo.cli.common import echo, plain
+
 
 @click.command()
 @click.argument("name")
@@ -21,5 +23,5 @@ def new(name: str, output: Path | None) -> None:
     from zoo.scaffold import new_project
 
     folder, cell = new_project(name, output)
-    click.echo(f"{folder}: a plugin with the cell {cell}, in zoo_{cell}.py. Next:")
-    click.echo(f"  cd {folder} && pip install -e '.[test]'\n  zoo check {cell}")
+    echo(f"{folder}: a plugin with the cell {cell}, in zoo_{cell}.py. Next:")
+    click.echo(f"  cd {plain(folder)} && pip install -e '.[test]'\n  zoo check {cell}")

@@ -54,9 +54,14 @@ def plugins(as_json: bool) -> None:
 
 
 def _provided(row: dict[str, Any]) -> str:
+    from zoo.errors import shorten
     from zoo.plugins import KINDS
 
-    return "; ".join(f"{kind}: {', '.join(row[kind])}" for kind in KINDS if row.get(kind))
+    provided = {kind: row[kind] for kind in KINDS if row.get(kind)}
+    return "; ".join(
+        f"{kind}: {shorten(names) if kind == 'pretrained' else ', '.join(names)}"
+        for kind, names in provided.items()
+    )
 
 
 def _problems(plugin: Plugin) -> Iterator[str]:
@@ -65,11 +70,11 @@ def _problems(plugin: Plugin) -> Iterator[str]:
     from zoo.errors import PluginError
     from zoo.hub import find_pretrained
     from zoo.losses import find_loss
-    from zoo.plugins import find
+    from zoo.plugins import DISTRIBUTION, find
     from zoo.registry import find_cell, find_head, find_topology
     from zoo.scores import find_metric
 
-    if plugin.is_builtin:
+    if plugin.distribution == DISTRIBUTION:
         return
     lookups: dict[str, Any] = {
         "cells": find_cell,

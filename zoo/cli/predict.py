@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.common import as_json, device_option, parse_size, print_json
+from zoo.cli.common import any_plugin_option, as_json, device_option, parse_size, print_json
 
 if TYPE_CHECKING:
     import numpy as np
 
     from zoo.config import Data
+    from zoo.exporting.onnx_model import OnnxForecaster
     from zoo.forecast import Forecaster
 
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Seed of the ensemble.",
 )
+@any_plugin_option
 @device_option
 @as_json
 def predict(
@@ -60,11 +62,14 @@ def predict(
     data: str | None,
     variable: str | None,
     future: Path | None,
+    any_plugin: bool,
     device: str,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Forecast the frames that follow those of INPUT, in the unit of the model's data.
+
+    MODEL may also be an ONNX file that zoo export wrote.
 
     INPUT is an array (.npy, .npz), a video, a folder of pictures, a NetCDF file (.nc) or a zarr
     store (.zarr) with a dimension "time". The suffix of OUTPUT selects its format: .npy, .npz,
@@ -77,18 +82,17 @@ def predict(
     \b
     zoo predict MODEL radar/knmi --data knmi -o future.nc
     """
-    from zoo.hub import load
-
     labeled = _check_formats(input, output, is_folder_of_data=data is not None)
-    forecaster = load(model, device=device)
+    forecaster = _load(model, device, any_plugin)
     options["future"] = None if future is None else _read_array(future)
+    options = _supported(forecaster, options)
     if labeled:
         past = _read_labeled(forecaster.config.data, input, input_frames, data, variable)
         forecast = forecaster.predict(past, **options)
         _write_labeled(output, forecast, forecaster.config.data)
         message = f"{output}: {forecast.sizes['time']} frames that follow"
     else:
-        past = _read_frames(forecaster, input, input_frames, size)
+        past = read_past(forecaster, input, input_frames, size)
         forecast = forecaster.predict(past, **options)
         _write_frames(output, forecast, forecaster.config.data)
         message = f"{output}: {forecast.shape[-4]} frames that follow {past.shape[-4]}"
@@ -98,9 +102,38 @@ def predict(
         click.echo(message, err=True)
 
 
+def _load(model: str, device: str, any_plugin: bool) -> Forecaster | OnnxForecaster:
+    """Load a model by name, or from an ONNX file without importing torch."""
+    if not model.lower().endswith(".onnx"):
+        from zoo.hub import load
+
+        return load(model, device=device, any_plugin=any_plugin)
+    from zoo.errors import ConfigError
+    from zoo.exporting.onnx_model import OnnxForecaster
+
+    if device != "cpu":
+        raise ConfigError(f"{model} runs on the CPU; leave out --device {device}")
+    return OnnxForecaster(Path(model))
+
+
+def _supported(forecaster: Forecaster | OnnxForecaster, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that were given; ONNX files do not have all."""
+    from zoo.errors import ConfigError
+    from zoo.exporting.onnx_model import OnnxForecaster
+
+    given = {name: value for name, value in options.items() if value is not None}
+    if not isinstance(forecaster, OnnxForecaster):
+        return given
+    del given["seed"]
+    for name in ("times", "future", "members"):
+        if name in given:
+            raise ConfigError(f"ONNX files do not support --{name}; predict with the model itself")
+    return given
+
+
 def _check_formats(input: Path, output: Path, *, is_folder_of_data: bool) -> bool:
     """Return whether the input has coordinates; raise ConfigError if the output does not fit."""
-    from zoo.data.files import check_writable
+    from zoo.data.files import WRITABLE, check_writable
     from zoo.errors import ConfigError
     from zoo.labeled import LABELED
 
@@ -111,7 +144,7 @@ def _check_formats(input: Path, output: Path, *, is_folder_of_data: bool) -> boo
             f"{input} and {output}: either both are files with coordinates "
             f"({', '.join(LABELED)}) or neither; write {expected}"
         )
-    check_writable(output.with_suffix(".npy") if output.suffix in LABELED else output)
+    check_writable(output, (*WRITABLE, *LABELED))
     return labeled or is_folder_of_data
 
 
@@ -123,16 +156,23 @@ def _read_labeled(
         from zoo.data.newest import newest_frames
 
         return newest_frames(data, dataset, input, input_frames)
-    from zoo.labeled import read_labeled
+    from zoo.labeled import read_first
 
-    array = read_labeled(input, variable)
-    return array.isel(time=slice(input_frames)) if "time" in array.dims else array
+    return read_first(input, variable, input_frames)
 
 
-def _read_frames(
-    forecaster: Forecaster, input: Path, input_frames: int | None, size: str | None
+def read_past(
+    forecaster: Forecaster | OnnxForecaster, input: Path, input_frames: int | None, size: str | None
 ) -> np.ndarray:
-    """The input as (T, C, H, W) or (B, T, C, H, W)."""
+    """Read the frames of a file as (T, C, H, W) or (B, T, C, H, W).
+
+    Args:
+        forecaster: The model that will read them.
+        input: An array, a video or a folder of pictures.
+        input_frames: Read only the first N frames.
+        size: HEIGHTxWIDTH to resize pictures and videos to, or "original"; by default, videos get
+            the size of the model's training frames.
+    """
     from zoo.data.files import VIDEOS, read_frames
     from zoo.errors import DataError
 
@@ -140,7 +180,8 @@ def _read_frames(
         shape = forecaster.config.data.size  # things are as large as they were in training
     else:
         shape = None if size == "original" else parse_size(size)
-    frames = read_frames(input, channels=forecaster.config.in_channels, size=shape)
+    channels, part = forecaster.config.in_channels, slice(input_frames)
+    frames = read_frames(input, channels=channels, size=shape, part=part)
     length = frames.shape[-4]
     if input_frames is not None and length < input_frames:
         raise DataError(f"{input} has {length} frames; --input-frames asks for {input_frames}")

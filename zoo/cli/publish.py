@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.common import as_json, print_json, print_table
+from zoo.cli.common import as_json, echo, print_json, print_table
 
 
 @click.command()
@@ -35,4 +35,4 @@ def publish(folder: Path, destination: str, hub: str | None, dry_run: bool, as_j
         print_json({"address": address, "files": sizes, "published": not dry_run})
         return
     print_table(["file", "bytes"], [[name, f"{size:,}"] for name, size in sizes.items()])
-    click.echo(f"{'would publish to' if dry_run else 'published:'} {address}")
+    echo(f"{'would publish to' if dry_run else 'published:'} {address}")

@@ -27,14 +27,14 @@ def runs(context: click.Context, folder: Path, as_json: bool) -> None:
     from zoo.train.runs import find_runs
 
     runs, problems = find_runs(folder)
-    for problem in problems:
+    for problem in [*problems, *(problem for run in runs for problem in run.problems)]:
         echo(f"Warning: {problem}", err=True)
     summaries = [run.summary() for run in runs]
     if as_json:
         print_json(summaries)
         return
     if not summaries:
-        click.echo(f"no runs in {folder}; start one with: zoo train RECIPE", err=True)
+        echo(f"no runs in {folder}; start one with: zoo train RECIPE", err=True)
         return
     columns = ["run", "model", "data", "state", "step", "loss", "best", "minutes"]
     print_table(columns, [[_cell(summary, column) for column in columns] for summary in summaries])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from zoo.cli.common import as_json, hub_option, print_json, print_table
+from zoo.cli.common import as_json, echo, hub_option, print_json, print_table
 
 
 @click.command()
@@ -28,7 +28,7 @@ def search(text: str, hub: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         print_json([{**model._asdict(), "ref": _ref(model.hub, model.name)} for model in found])
     elif not found:
-        click.echo(f"no model matches {text!r}", err=True)
+        echo(f"no model matches {text!r}", err=True)
     else:
         print_table(
             ["model", "architecture", "trained on"],

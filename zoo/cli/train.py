@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from zoo.cli.common import as_json, data_option, print_json, set_option
+from zoo.cli.common import as_json, data_option, echo, print_json, set_option
 
 
 @click.command()
@@ -93,9 +93,9 @@ def train(
     elif outcome.finished:
         status = "already trained" if outcome.already else "trained"
         hint = f"card: {run / 'README.md'}" if card else f"evaluate it: zoo eval local-dir:{run}"
-        click.echo(f"{status}: {run}; {hint}", err=True)
+        echo(f"{status}: {run}; {hint}", err=True)
     else:
-        click.echo(
+        echo(
             f"stopped after step {outcome.step} of {outcome.steps}; to continue, repeat the "
             "command with --resume",
             err=True,
@@ -125,7 +125,9 @@ def _write_card(recipe: Path, run: Path, data_dir: Path | None, sequences: int |
 
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     model = load(f"local-dir:{run}", device=str(device))
-    metrics = evaluate(model, sequences=sequences, root=data_dir)  # shared by all processes
+    options = model.config.data.options  # those of the recipe, which is the user's
+    # Shared by all processes.
+    metrics = evaluate(model, options=options, sequences=sequences, root=data_dir)
     if not _is_main_process():
         return
     counted = report(run.name, model.config, default_task(model.config))

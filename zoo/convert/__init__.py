@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 
+from zoo.atomic import make_folder
 from zoo.convert.checkpoint import read_tensors
 from zoo.convert.dialect import Converted
 from zoo.errors import ConfigError, ZooError, did_you_mean
-from zoo.hub import save
-from zoo.model_folder import WEIGHTS
+from zoo.model_folder import WEIGHTS, write_config
 from zoo.plugins import find, names
 from zoo.registry import build
+from zoo.weights import save_weights
 
 __all__ = ["convert"]
 
@@ -75,7 +76,9 @@ def convert(
     with torch.device("meta"):  # no memory and random numbers for weights that are replaced
         model = build(converted.config)
     model.network.load_state_dict(converted.tensors, assign=True)
-    save(model, folder)
+    make_folder(folder)
+    save_weights(model.network, folder / WEIGHTS)
+    write_config(folder, model.config)
     return converted
 
 

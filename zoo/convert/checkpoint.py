@@ -4,19 +4,38 @@ from __future__ import annotations
 
 import re
 import warnings
+import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from zoo.errors import DataError, shorten
+from zoo.inputs import check_file, decoding
 
-__all__ = ["read_tensors"]
+__all__ = ["read_settings", "read_tensors"]
 
 #: Keys of the tensors in the checkpoints of Lightning, accelerate and plain loops.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net_param")
+
+#: Wrappers around wrappers that are removed, at most.
+DEEPEST = 8
+
+#: Functions that make NumPy's numbers and arrays from a pickle.
+_SCALAR, _ARRAY = np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]
+
+#: What pickles may name besides tensors: NumPy's numbers and arrays, in the states of trainers.
+NUMPY: list[Any] = [
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in "?bhilqBHILQefd"),
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+]
 
 #: Prefixes that DDP, torch.compile and Lightning add to every name.
 PREFIXES = ("module.", "_orig_mod.", "model.", "method.")
@@ -25,25 +44,17 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "method.")
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint by name, without the prefixes that wrappers add.
 
-    Only tensors and plain containers are unpickled. Names that start with `__` are not weights
-    and are left out.
+    Only tensors, plain containers, and NumPy's numbers and arrays are unpickled. Names that start
+    with `__` are not weights and are left out.
 
     Raises:
         DataError: If the file is missing or corrupt, contains code, or contains no tensors.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: file not found")
-    try:
-        if path.suffix == ".safetensors":
-            checkpoint: object = load_file(path)
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about the format of the file
-                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a corrupt file can raise anything
-        raise DataError(_explain(path, error)) from None
-    while isinstance(checkpoint, dict):
-        inner = [checkpoint[key] for key in WRAPPERS if isinstance(checkpoint.get(key), dict)]
+    checkpoint = _read(path)
+    for _ in range(DEEPEST):  # a dict may contain itself
+        inner: list[object] = []
+        if isinstance(checkpoint, dict):
+            inner = [checkpoint[key] for key in WRAPPERS if isinstance(checkpoint.get(key), dict)]
         if not inner:
             break
         checkpoint = inner[0]
@@ -57,13 +68,57 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return _unwrap({name: tensor.detach() for name, tensor in tensors.items()})
 
 
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read the settings of training that a checkpoint of Lightning holds; {} if there are none.
+
+    Raises:
+        DataError: As in :func:`read_tensors`.
+    """
+    checkpoint = _read(path)
+    settings = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
+    return dict(settings) if isinstance(settings, dict) else {}
+
+
+def _read(path: Path) -> object:
+    """Read a file of tensors and plain containers."""
+    check_file(path)
+    _check_packed(path)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with warnings.catch_warnings(), torch.serialization.safe_globals(NUMPY):
+            warnings.simplefilter("ignore")  # about the format of the file
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a corrupt file can raise anything
+        raise DataError(_explain(path, error)) from None
+
+
 def _is_weight(value: object) -> bool:
+    """Return whether a value is a plain tensor whose numbers are all in the file."""
     return (
         isinstance(value, Tensor)
         and value.is_floating_point()
         and value.layout == torch.strided
         and value.device.type == "cpu"
+        and not value.is_nested
+        and value.numel() * value.itemsize <= value.untyped_storage().nbytes()
     )
+
+
+def _check_packed(path: Path) -> None:
+    """Raise DataError for a zip archive with compressed entries, which torch never writes.
+
+    They could unpack to any number of bytes.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with decoding(path, "copy it again"), zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > path.stat().st_size:
+        raise DataError(
+            f"{path} is compressed, which a checkpoint never is: its entries have {size:,} bytes; "
+            "copy it again"
+        )
 
 
 def _unwrap(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

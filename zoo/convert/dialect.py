@@ -165,8 +165,7 @@ def make_config(
     for name in options.keys() & inferred.keys():
         if options[name] != inferred[name]:
             raise ConfigError(
-                f"{name}={options[name]} contradicts {inferred[name]}, inferred from the tensors; "
-                f"leave out {name}"
+                f"{name}={options[name]} contradicts {inferred[name]}, inferred from the tensors"
             )
     values = {**inferred, **fixed, **options}
     given = {key: value for key, value in values.items() if key in CREATE_FIELDS}

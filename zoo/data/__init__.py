@@ -6,12 +6,10 @@ import importlib
 import inspect
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_type_hints
-
-from pydantic import PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, to_json
+from typing import TYPE_CHECKING, Any, cast
 
 from zoo.errors import ConfigError, DataError, did_you_mean
+from zoo.options import argument_types, check_option
 from zoo.plugins import find, names
 
 if TYPE_CHECKING:
@@ -29,15 +27,6 @@ __all__ = [
     "find_dataset",
     "open_dataset",
 ]
-
-#: What pydantic expects, in plain words.
-PLAIN = {
-    "a valid array": "a list",
-    "a valid integer": "a whole number",
-    "a valid string": "a text",
-    "a valid number": "a number",
-    "a valid boolean": "true or false",
-}
 
 # What a plugin's data set is made of. They are imported when first used (PEP 562), as they need
 # torch, and the names of the data sets do not.
@@ -104,6 +93,8 @@ def open_dataset(
         DataError: If the name is unknown, or files are missing or corrupt.
     """
     kind = find_dataset(name)
+    if folder is not None and not isinstance(folder, Path):
+        check_option(f"the data set {name}", "folder", folder, str)
     place = (root or data_root()) / (folder or getattr(kind, "folder", "") or name)
     _check_options(name, kind, options)
     opened = kind(place, split=split, frames=frames, **options)  # type: ignore[call-arg]
@@ -126,43 +117,16 @@ def _check_options(name: str, kind: Any, options: dict[str, Any]) -> None:
     functions = [reader, *makers] if reader else makers[:1]
     taken: dict[str, Any] = {}
     for function in reversed(functions):  # a subclass overrides its bases
-        types, parameters = _types(function), inspect.signature(function).parameters
+        types, parameters = argument_types(function), inspect.signature(function).parameters
         taken |= {option: types.get(option, Any) for option in parameters}
     is_open = not reader and bool({"options", "kwargs"} & {*taken})
     for option in ("self", "root", "split", "frames", "options", "args", "kwargs"):
         taken.pop(option, None)
     for option, value in options.items():
         if option in taken:
-            _check_type(name, option, value, taken[option])
+            check_option(f"the data set {name}", option, value, taken[option])
         elif not is_open:
             raise ConfigError(
                 f"the data set {name} has no option {option!r}{did_you_mean(option, taken)}; "
                 f"it has: {', '.join(sorted(taken))}"
             )
-
-
-def _types(function: Any) -> dict[str, Any]:
-    """The annotations of a function; none if a name in them cannot be resolved."""
-    try:
-        return get_type_hints(function)
-    except (NameError, TypeError, AttributeError):
-        return {}
-
-
-def _check_type(name: str, option: str, value: Any, expected: Any) -> None:
-    """Reject a value that does not have the annotated type after a round trip through JSON."""
-    try:
-        TypeAdapter(expected).validate_json(to_json(value), strict=True)
-    except PydanticSerializationError:
-        expected_forms = ["a JSON value"]
-    except ValidationError as error:
-        texts = [item["msg"].removeprefix("Input should be ") for item in error.errors()]
-        expected_forms = [PLAIN.get(text, text) for text in dict.fromkeys(texts)]
-    except PydanticUserError:
-        return  # a plugin's annotation that pydantic does not know
-    else:
-        return
-    raise ConfigError(
-        f"the data set {name}: the option {option} is {value!r}; "
-        f"expected {' or '.join(expected_forms)}"
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import math
 from collections.abc import Callable, Sequence
@@ -12,17 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.decoding import decoding
+from zoo.data.cache import ArrayCache
 from zoo.data.files import natural
 from zoo.data.npz import LazyArray
 from zoo.errors import ConfigError, DataError
-from zoo.labeled import read_labeled
+from zoo.inputs import check_file, decoding
+from zoo.labeled import read_labeled, read_values
+from zoo.stores import check_netcdf, check_part, check_zarr, open_hdf5, read_hdf5, shape_of
 
 __all__ = ["NAME_DIMS", "SUFFIXES", "ArrayFile", "open_arrays"]
 
 SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".nc", ".nc4", ".zarr")
 NAME_DIMS = 'set the option dims, as in "time y x" or "time y x channel"'
-IN_MEMORY = 2**28  # bytes up to which an array of an .npz is decompressed at once
+
+#: Arrays of .npz files that were decompressed as a whole, as those up to 256 MiB are.
+UNPACKED = ArrayCache(2**28)
 
 
 @dataclass
@@ -61,6 +64,7 @@ def open_arrays(file: Path, variable: str | None, dims: Sequence[str] | None) ->
     suffix = file.suffix
     with decoding(file, "is it complete, and of the type that its suffix says?"):
         if suffix == ".npy":
+            check_file(file)
             loaded = np.load(file, mmap_mode="r", allow_pickle=False)
             return [ArrayFile(str(file), None, loaded.shape, loaded.dtype, loaded.__getitem__)]
         if suffix == ".npz":
@@ -89,6 +93,7 @@ def _choose(file: Path, variable: str | None, names: Sequence[str]) -> str:
 
 
 def _open_npz(file: Path, variable: str | None) -> list[ArrayFile]:
+    check_file(file)
     with np.load(file, allow_pickle=False) as archive:
         names = sorted(archive.files, key=natural)
     chosen = names if variable is None and names else [_choose(file, variable, names)]
@@ -97,27 +102,21 @@ def _open_npz(file: Path, variable: str | None) -> list[ArrayFile]:
 
 def _open_packed(file: Path, name: str) -> ArrayFile:
     packed = LazyArray(file, name)
-    small = math.prod(packed.shape) * packed.dtype.itemsize <= IN_MEMORY
+    small = math.prod(packed.shape) * packed.dtype.itemsize <= UNPACKED.limit
 
     def take(part: tuple[slice, ...]) -> np.ndarray:
         if small:
-            return _load_npz(file, name)[part]
+            return UNPACKED.get((file, name), lambda: packed.read(0, packed.shape[0]))[part]
         start, stop, _ = part[0].indices(packed.shape[0])
         return packed.read(start, stop)[(slice(None), *part[1:])]
 
     return ArrayFile(f"{file}:{name}", None, packed.shape, packed.dtype, take)
 
 
-@functools.lru_cache(maxsize=64)
-def _load_npz(file: Path, name: str) -> np.ndarray:
-    with np.load(file, allow_pickle=False) as archive:
-        return np.asarray(archive[name])
-
-
 def _open_hdf5(file: Path, variable: str | None) -> ArrayFile:
     import h5py
 
-    opened = h5py.File(file)
+    opened = open_hdf5(file)
     names: list[str] = []
     opened.visititems(
         lambda name, item: (
@@ -132,7 +131,7 @@ def _open_hdf5(file: Path, variable: str | None) -> ArrayFile:
         labels if all(labels) else None,
         array.shape,
         array.dtype,
-        lambda part: opened[variable][part],
+        lambda part: read_hdf5(file, opened[variable], part),
         unit=_unit(array),
         name=variable,
     )
@@ -140,10 +139,7 @@ def _open_hdf5(file: Path, variable: str | None) -> ArrayFile:
 
 def _find_unnamed(file: Path) -> dict[str, Any]:
     """Return the arrays of a zarr store if it does not name their dimensions, as xarray needs."""
-    import zarr
-
-    store = zarr.open(file, mode="r")
-    arrays = {"": store} if isinstance(store, zarr.Array) else dict(store.arrays())
+    arrays = check_zarr(file)
     # The names are in the metadata of format 3, and in the attributes of format 2.
     named = [
         getattr(array.metadata, "dimension_names", None) or "_ARRAY_DIMENSIONS" in array.attrs
@@ -161,12 +157,18 @@ def _open_zarr(file: Path, arrays: dict[str, Any], variable: str | None) -> Arra
             f"{file}:{variable} has {packed.pop()} but no names of dimensions; write it with "
             "xarray, which applies both"
         )
+    label = f"{file}:{variable}" if variable else str(file)
+
+    def take(part: tuple[slice, ...]) -> np.ndarray:
+        check_part(label, shape_of(array, part), array.dtype.itemsize, array.chunks)
+        return np.asarray(array[part])
+
     return ArrayFile(
-        f"{file}:{variable}" if variable else str(file),
+        label,
         None,
         array.shape,
         array.dtype,
-        array.__getitem__,
+        take,
         unit=_unit(array),
         name=variable or None,
     )
@@ -178,12 +180,18 @@ def _open_labeled(file: Path, variable: str | None) -> ArrayFile:
     times = None
     if "time" in array.coords and np.issubdtype(array["time"].dtype, np.datetime64):
         times = array["time"].values.astype("datetime64[s]")
+
+    def take(part: tuple[slice, ...]) -> np.ndarray:
+        if file.suffix != ".zarr":
+            check_netcdf(file, str(array.name), part)
+        return read_values(array[part])
+
     return ArrayFile(
         f"{file}:{array.name}",
         tuple(map(str, array.dims)),
         array.shape,
         array.dtype,
-        lambda part: array[part].values,
+        take,
         times,
         _unit(array),
         str(array.attrs.get("standard_name", array.name)),

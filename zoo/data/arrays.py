@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from zoo.data.array_files import NAME_DIMS, SUFFIXES, ArrayFile, open_arrays
-from zoo.data.decoding import decoding
 from zoo.data.files import CHANNELS_LAST, check_numbers, natural
 from zoo.data.recordings import Series
 from zoo.data.series import SequenceDataset
 from zoo.errors import ConfigError, DataError
+from zoo.inputs import decoding
 from zoo.labeled import CHANNELS
 from zoo.units import seconds
 

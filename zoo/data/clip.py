@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.codecs import decode_video
-from zoo.data.decoding import decoding
+from zoo.data.codecs import decode_video, open_video
 from zoo.data.recordings import format_size
 from zoo.errors import ConfigError, DataError
+from zoo.inputs import check_bytes, check_file, check_frames, decoding
 
 __all__ = ["Clip"]
 
@@ -47,14 +47,13 @@ class Clip:
         self._frames: Iterator[np.ndarray] | None = None
         self._next, self._process = 0, 0
         with decoding(str(self), HINT), self._open() as container:
-            if not container.streams.video:
-                raise DataError(f"{self}: contains no video stream; choose another file")
             stream = container.streams.video[0]
             rate = stream.average_rate or stream.guessed_rate
             self.shape = size or (int(stream.height), int(stream.width))
             count = stream.frames or sum(p.size > 0 for p in container.demux(stream))
-        if not count:
+        if count <= 0:
             raise DataError(f"{self}: contains no frames; choose another file")
+        check_frames(str(self), count)
         self.rate = float(rate) if rate else 25.0
         self.fps = self.rate if fps is None else float(fps)
         if not 0 < self.fps <= self.rate:
@@ -97,12 +96,12 @@ class Clip:
         return np.stack([frames[i] for i in indices])
 
     def _open(self) -> Any:
-        import av
-
         if self.inside is None:
-            return av.open(str(self.path))
+            return open_video(self.path, str(self))
+        check_file(self.path)
         with zipfile.ZipFile(self.path) as archive:
-            return av.open(io.BytesIO(archive.read(self.inside)))
+            check_bytes(str(self), archive.getinfo(self.inside).file_size)
+            return open_video(io.BytesIO(archive.read(self.inside)), str(self))
 
     def _decode(self) -> Iterator[np.ndarray]:
         """Yield every frame, uint8 (C, H, W)."""

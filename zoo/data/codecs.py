@@ -2,20 +2,71 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.data.decoding import decoding
 from zoo.errors import DataError
+from zoo.inputs import PIXEL_BYTES, check_bytes, check_file, check_values, decoding, max_pixels
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["decode_video", "read_pictures", "read_video", "save_pictures", "save_video"]
+__all__ = [
+    "decode_video",
+    "open_video",
+    "read_pictures",
+    "read_video",
+    "save_pictures",
+    "save_video",
+]
+
+#: Containers that FFmpeg may read. Others, such as playlists, make it read other files.
+CONTAINERS = ("avi", "gif", "matroska", "mov")
+
+#: Formats that Pillow may read. Others run programs: EPS is given to Ghostscript.
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF")
+
+
+def open_video(file: str | Path | IO[bytes], source: str) -> Any:
+    """Open a video as av's container with one video stream, which reads no other file.
+
+    Args:
+        file: The path, or an open file.
+        source: Its name for messages.
+
+    Raises:
+        DataError: If it is not a regular file, has no video, or frames of more pixels than the
+            limit.
+    """
+    import av
+
+    if isinstance(file, (str, Path)):
+        check_file(file)
+        file = f"file:{os.path.abspath(file)}"  # FFmpeg takes concat:a.mp4 for a protocol
+    pixels = str(max_pixels())
+    options = {
+        "format_whitelist": ",".join(CONTAINERS),
+        "protocol_whitelist": "file",
+        "max_pixels": pixels,  # of the first frames, which are decoded to find their format
+    }
+    container = av.open(file, options=options)
+    if not container.streams.video:
+        raise DataError(f"{source}: contains no video stream; choose another file")
+    decoder = container.streams.video[0].codec_context
+    if decoder.width * decoder.height == 0:
+        raise DataError(
+            f"{source}: its frames have no size, or more than {int(pixels):,} pixels; choose "
+            "another file, or set the environment variable ZOO_INPUT_LIMIT, such as 4GiB"
+        )
+    decoder.options = {**decoder.options, "max_pixels": pixels}
+    return container
 
 
 def decode_video(
@@ -33,14 +84,16 @@ def decode_video(
         yield picture[..., None] if channels == 1 else picture  # gray is (H, W)
 
 
-def read_video(file: Path, channels: int, size: tuple[int, int] | None) -> list[np.ndarray]:
-    """Return the frames of a video, each uint8 (H, W, C)."""
-    import av
-
-    with decoding(file, "is it complete, and a video?"), av.open(str(file)) as container:
-        if not container.streams.video:
-            raise DataError(f"{file}: contains no video stream; choose another file")
-        frames = list(decode_video(container, channels, size))
+def read_video(
+    file: Path, channels: int, size: tuple[int, int] | None, part: slice = slice(None)
+) -> list[np.ndarray]:
+    """Return the frames of a video, or a part of them, each uint8 (H, W, C)."""
+    frames: list[np.ndarray] = []
+    with decoding(file, "is it complete, and a video?"), open_video(file, str(file)) as container:
+        decoded = decode_video(container, channels, size)
+        for frame in itertools.islice(decoded, part.start, part.stop, part.step):
+            frames.append(frame)
+            check_values(file, len(frames), frame.size)
     if not frames:
         raise DataError(f"{file}: contains no frames; choose another file")
     return frames
@@ -55,8 +108,14 @@ def read_pictures(
     frames: list[np.ndarray] = []
     first: tuple[int, int] | None = None
     for file in files:
-        with decoding(file, "is it complete, and a picture?"), Image.open(file) as picture:
+        check_file(file)
+        with (
+            decoding(file, "is it complete, and a picture?"),
+            Image.open(file, formats=FORMATS) as picture,
+        ):
             first = first or picture.size
+            check_bytes(file, math.prod(picture.size) * PIXEL_BYTES)
+            check_values(files[0].parent, len(files), *(size or first), channels)
             if picture.size != first:
                 raise DataError(
                     f"{file}: is {picture.height} × {picture.width}, but {files[0].name} is "

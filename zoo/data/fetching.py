@@ -1,21 +1,16 @@
-"""Resumable downloads with progress and checksums."""
+"""Downloads of the files of data sets, with checksums."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from zoo.data.dataset import RemoteFile
 from zoo.errors import DataError
-from zoo.progress import progress_bar
+from zoo.fetching import download
 
 __all__ = ["fetch"]
-
-CHUNK = 2**16  # bytes at a time
-TIMEOUT = 30  # seconds without an answer
 
 
 def fetch(file: RemoteFile, folder: Path) -> Path:
@@ -33,7 +28,7 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
     problems = []
     for url in file.urls:
         try:
-            _download(url, part, file)
+            download(url, part, file.size)
         except (OSError, ValueError) as error:  # URLError and time-outs are OSErrors
             problems.append(f"{url}: {error}")
             continue
@@ -47,31 +42,6 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
         f"{file.name} could not be downloaded ({'; '.join(problems)}); try again, or put it into "
         f"{folder} yourself"
     )
-
-
-def _download(url: str, part: Path, file: RemoteFile) -> None:
-    size = part.stat().st_size if part.is_file() else 0
-    if size > file.size:
-        part.unlink()
-        size = 0
-    if size == file.size:
-        return
-    request = urllib.request.Request(url, headers={"Range": f"bytes={size}-"} if size else {})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-        if size and response.status != 206:  # the server sends all of it again
-            size = 0
-        with (
-            part.open("ab" if size else "wb") as target,
-            progress_bar(f"downloading {file.name}", file.size, size) as bar,
-        ):
-            while chunk := response.read(CHUNK):
-                target.write(chunk)
-                size += len(chunk)
-                bar(size, "")
-                if size > file.size:
-                    raise ValueError(f"more than {file.size:,} bytes")
-    if size < file.size:
-        raise ValueError(f"the connection closed after {size:,} of {file.size:,} bytes")
 
 
 def _checksum(path: Path, file: RemoteFile) -> str:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from einops import rearrange, repeat
 
 from zoo.atomic import atomic_path
 from zoo.data.codecs import read_pictures, read_video, save_pictures, save_video
-from zoo.data.decoding import decoding
+from zoo.data.npz import read_header
 from zoo.errors import ConfigError, DataError
+from zoo.inputs import check_file, check_values, decoding
 
 __all__ = [
     "ARRAYS",
@@ -20,6 +25,7 @@ __all__ = [
     "PICTURES",
     "VIDEOS",
     "check_numbers",
+    "check_parent",
     "check_writable",
     "is_picture",
     "natural",
@@ -31,6 +37,7 @@ __all__ = [
 ARRAYS = (".npy", ".npz")
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".gif")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm")
+STORES = (".zarr",)  # which are folders
 WRITABLE = (".npy", ".npz", ".gif", ".mp4", ".png")
 CHANNELS_LAST = "the channels seem to be last: np.moveaxis(frames, -1, -3)"
 GAP = 2  # pixels between the frames of one picture
@@ -50,7 +57,8 @@ def read_frames(
         path: The file or folder; `file.npz:key` selects one of several arrays.
         channels: Expected channels. Videos and pictures are read as gray (1) or RGB (3).
         size: (height, width) to which videos and pictures are resized, and which arrays must have.
-        part: Which pictures of a folder to read, in the order of the numbers in their names.
+        part: Which frames to read of a video or of a folder of pictures, whose order is that of
+            the numbers in their names.
 
     Returns:
         Arrays with their values and dtype, (T, H, W) as (T, 1, H, W), (T, C, H, W) and
@@ -62,8 +70,8 @@ def read_frames(
     """
     file, key = _split_key(path)
     suffix, is_folder = file.suffix.lower(), os.path.isdir(file)
-    if not os.path.exists(file):  # unlike Path.exists, False for a name that is too long
-        raise DataError(f"{file}: no such file or folder; check the path")
+    if not is_folder:
+        check_file(file)
     if not is_folder and suffix in ARRAYS:
         return _as_frames(_read_array(file, key), path, channels, size)
     if not is_folder and suffix not in VIDEOS:
@@ -79,7 +87,7 @@ def read_frames(
     if is_folder:
         frames = read_pictures(_list_pictures(file)[part], channels, size)
     else:
-        frames = read_video(file, channels, size)
+        frames = read_video(file, channels, size, part)
     return np.ascontiguousarray(rearrange(frames, "t h w c -> t c h w"))
 
 
@@ -148,20 +156,36 @@ def write_frames(
             save_pictures(temporary, pictures, fps, suffix, path)
 
 
-def check_writable(path: str | Path) -> None:
-    """Raise ConfigError if `write_frames` cannot write to `path`: call it before long work."""
+def check_writable(path: str | Path, suffixes: Sequence[str] = WRITABLE) -> None:
+    """Raise ConfigError if `path` cannot be written: call it before long work.
+
+    Args:
+        path: The output.
+        suffixes: Suffixes that it may have; by default those that `write_frames` can write.
+    """
     path = Path(path)
-    if path.suffix.lower() not in WRITABLE:
+    if path.suffix.lower() not in suffixes:
         raise ConfigError(
-            f"{path}: unknown suffix {path.suffix!r}; expected one of {', '.join(WRITABLE)}"
+            f"{path}: unknown suffix {path.suffix!r}; expected one of {', '.join(suffixes)}"
         )
-    folder = path.parent
+    check_parent(path)
+    if not os.path.exists(path):
+        return
+    if path.suffix in STORES:
+        if not os.path.isdir(path):
+            raise ConfigError(f"{path}: is a file, expected a folder; choose another name")
+    elif not os.path.isfile(path):
+        kind = "a folder" if os.path.isdir(path) else "a pipe or a device"
+        raise ConfigError(f"{path}: is {kind}, expected a file; choose another name")
+
+
+def check_parent(path: str | Path) -> None:
+    """Raise ConfigError if nothing can be written to the folder of `path`."""
+    folder = Path(path).parent
     if os.path.isfile(folder):
         raise ConfigError(f"{path}: {folder} is a file, expected a folder; choose another path")
     if not os.path.isdir(folder):
         raise ConfigError(f"{path}: the folder {folder} does not exist; mkdir -p {folder}")
-    if os.path.isdir(path):
-        raise ConfigError(f"{path}: is a folder, expected a file; choose another name")
     if not os.access(folder, os.W_OK):
         raise ConfigError(f"{path}: the folder {folder} is not writable; choose another folder")
 
@@ -173,12 +197,16 @@ def is_picture(file: Path) -> bool:
 
 def to_pixels(frames: np.ndarray, low: float, high: float) -> np.ndarray:
     """Map `low`..`high` to 0..255, uint8, clipped, in any shape; NaN becomes 0."""
+    if frames.dtype == np.uint8 and (low, high) == (0, 255):
+        return frames
     share = np.nan_to_num((frames.astype(np.float32) - low) / (high - low), nan=0.0)
     return np.rint(share.clip(0, 1) * 255).astype(np.uint8)
 
 
 def check_numbers(path: str | Path, dtype: np.dtype) -> None:
     """Raise DataError for an array that does not contain real numbers."""
+    if dtype.hasobject:
+        raise DataError(f"{path}: contains Python objects, expected numbers; convert with astype")
     if dtype.kind not in "biuf":
         raise DataError(f"{path}: got dtype {dtype}, expected numbers; convert with astype")
 
@@ -197,10 +225,11 @@ def _split_key(path: str | Path) -> tuple[Path, str | None]:
 
 def _read_array(file: Path, key: str | None) -> np.ndarray:
     with decoding(file, "expected a numeric array as np.save or np.savez stores it"):
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
+        if not zipfile.is_zipfile(file):
+            with open(file, "rb") as opened:
+                _check_header(file, opened, file.stat().st_size)
+            return np.asarray(np.load(file, allow_pickle=False))
+        with np.load(file, allow_pickle=False) as loaded, zipfile.ZipFile(file) as archive:
             keys = ", ".join(loaded.files) or "none"
             if key is None and len(loaded.files) == 1:
                 key = loaded.files[0]
@@ -210,14 +239,34 @@ def _read_array(file: Path, key: str | None) -> np.ndarray:
                 )
             if key not in loaded.files:
                 raise DataError(f"{file}: contains no array {key!r}; available: {keys}")
+            info = archive.getinfo(key if key in archive.namelist() else f"{key}.npy")
+            with archive.open(info) as opened:
+                _check_header(f"{file}:{key}", opened, info.file_size)
             return np.asarray(loaded[key])
+
+
+def _check_header(source: str | Path, file: IO[bytes], size: int) -> None:
+    """Raise DataError unless an .npy file has numbers, as many as it announces, within the limit.
+
+    Args:
+        source: Its name for messages.
+        file: The file, open at its start.
+        size: Its size in bytes.
+    """
+    shape, dtype, _ = read_header(source, file)
+    check_numbers(source, dtype)
+    check_values(source, *shape)
+    if (needed := file.tell() + math.prod(shape) * dtype.itemsize) > size:
+        raise DataError(
+            f"{source}: has {size:,} bytes, expected {needed:,} for an array of shape {shape}; is "
+            "it complete?"
+        )
 
 
 def _as_frames(
     array: np.ndarray, path: str | Path, channels: int, size: tuple[int, int] | None
 ) -> np.ndarray:
     """Return `array` as (T, C, H, W) or (B, T, C, H, W), checked."""
-    check_numbers(path, array.dtype)
     got = f"got an array of shape {array.shape}"
     if array.ndim not in (3, 4, 5):
         raise DataError(f"{path}: {got}, expected (T, H, W), (T, C, H, W) or (B, T, C, H, W)")

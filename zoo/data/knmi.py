@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from zoo.data.composite import Composite, hdf5_text, identify
-from zoo.data.decoding import decoding
 from zoo.errors import DataError
+from zoo.inputs import decoding
+from zoo.stores import open_hdf5, read_hdf5
 
 __all__ = ["open_knmi"]
 
@@ -60,9 +61,7 @@ def _grid_step(file: Any) -> float:
 
 
 def _read(path: Path, gain: float, offset: float, factor: float, missing: set[int]) -> np.ndarray:
-    import h5py
-
-    with decoding(path), h5py.File(path) as file:
-        values = file["image1/image_data"][()]
+    with open_hdf5(path) as file, decoding(path):
+        values = read_hdf5(path, file["image1/image_data"])
     grid = (values * np.float64(gain) + offset) * factor
     return np.where(np.isin(values, [*missing]), np.nan, grid).astype(np.float32)

@@ -13,19 +13,22 @@ from typing import Any, ClassVar
 import numpy as np
 
 from zoo.data.composite import RAIN, Composite
-from zoo.data.decoding import decoding
 from zoo.data.npz import LazyArray, open_member, read_header
 from zoo.errors import DataError
+from zoo.inputs import decoding
 
 __all__ = ["open_meteonet", "read_dates"]
+
+LARGEST = 2**26  # bytes of dates, over a million
 
 
 def open_meteonet(path: Path) -> list[Composite]:
     """Open the frames of a file, whose product is its region."""
     frames, dates = LazyArray(path, "data"), read_dates(path)
-    if frames.shape[0] != len(dates):
+    if dates.shape != frames.shape[:1]:
         raise DataError(
-            f"{path} has {frames.shape[0]} frames and {len(dates)} dates; download it again"
+            f"{path} has {frames.shape[0]} frames and dates of shape {dates.shape}; download it "
+            "again"
         )
     match = re.match(r"rainfall_([A-Za-z]+)_", path.name)
     region = match[1].upper() if match else "unknown"
@@ -59,13 +62,15 @@ def read_dates(path: Path, name: str = "dates") -> np.ndarray:
     """
     with decoding(f"{path}: {name}", "expected an array of datetimes; download it again"):
         with open_member(path, name) as file:
-            content = io.BytesIO(file.read())
-        shape, dtype = read_header(path, name, content)
+            content = io.BytesIO(file.read(LARGEST))
+        shape, dtype, _ = read_header(f"{path}: {name}", content)
         if not dtype.hasobject:
             array = np.frombuffer(content.read(), dtype).reshape(shape)
             return array.astype("datetime64[s]")
         try:
             values = _DatesUnpickler(content).load().values
+            if not all(isinstance(value, datetime) for value in values):
+                raise pickle.UnpicklingError("it contains something else")
         except pickle.UnpicklingError as error:
             raise DataError(f"{path}: {name} must contain times only ({error})") from None
         times = np.array(values, "datetime64[s]")

@@ -1,19 +1,20 @@
 """Moving MNIST: handwritten digits that move on straight lines and bounce off the frame."""
 
-import gzip
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from einops import rearrange
+from pydantic import Field
 from torch import Tensor
 
 from zoo.config import Data
 from zoo.data.dataset import FrameDataset, RemoteFile
-from zoo.data.decoding import decoding
 from zoo.errors import ConfigError, DataError
+from zoo.inputs import check_bytes, decoding, open_bytes
 
 __all__ = ["TEST_SHA256", "MovingMNIST"]
 
@@ -27,8 +28,10 @@ MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist",
     "https://storage.googleapis.com/cvdf-datasets/mnist",
 )
+HEADER = 16  # bytes
 DIGIT = 28  # pixels, height and width
 SPEEDS = (2, 3, 4, 5, 6)  # pixels a frame
+LARGEST = 2**24  # pixels of a sequence
 MARGIN = 2  # pixels by which a digit may leave the frame before it bounces
 
 
@@ -79,8 +82,8 @@ class MovingMNIST(FrameDataset):
         split: str = "train",
         sequences: int = SEQUENCES,
         frames: int = 20,
-        digits: int = 2,
-        size: int = 64,
+        digits: Annotated[int, Field(le=100)] = 2,
+        size: Annotated[int, Field(le=1024)] = 64,
         seed: int = 0,
     ) -> None:
         if split not in FILES:
@@ -96,6 +99,10 @@ class MovingMNIST(FrameDataset):
         ):
             if value < least:
                 raise ConfigError(f"{name} is {value}; Moving MNIST needs at least {least}")
+        if frames * size**2 > LARGEST:
+            raise ConfigError(
+                f"{frames} frames of {size}×{size} are too many; at most {LARGEST:,} pixels in all"
+            )
         self.split, self.sequences, self.frames = split, sequences, frames
         self.digits, self.size, self.seed = digits, size, seed
         self.root = Path(root)
@@ -205,21 +212,27 @@ def _uniform(*words: int | np.ndarray) -> np.ndarray:
 
 def _read_images(root: Path, name: str) -> np.ndarray:
     """Return the images of an idx file, gzipped or not, as uint8 (count, 28, 28)."""
-    path = next((p for p in (root / f"{name}.gz", root / name) if p.is_file()), None)
+    path = next((p for p in (root / f"{name}.gz", root / name) if p.exists()), None)
     if path is None:
         raise DataError(
             f"no {name}.gz in {root}: run zoo data fetch mmnist, or set ZOO_DATA to the folder "
             "that contains mnist/"
         )
-    with decoding(path):
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    magic, count, *shape = np.frombuffer(content[:16].ljust(16, b"\0"), dtype=">u4").tolist()
-    if magic != 0x803 or shape != [DIGIT, DIGIT] or count < 1:
-        raise DataError(f"{path} is not an idx file of {DIGIT}×{DIGIT} images; download it again")
-    if len(content) != 16 + count * DIGIT**2:
+    with decoding(path), open_bytes(path) as file:
+        header = file.read(HEADER).ljust(HEADER, b"\0")
+        magic, count, *shape = np.frombuffer(header, dtype=">u4").tolist()
+        if magic != 0x803 or shape != [DIGIT, DIGIT] or count < 1:
+            raise DataError(
+                f"{path} is not an idx file of {DIGIT}×{DIGIT} images; download it again"
+            )
+        size = count * DIGIT**2
+        check_bytes(path, size)
+        content = file.read(size + 1)
+    if len(content) != size:
+        found = f"{len(content):,}" if len(content) < size else "more"
         raise DataError(
-            f"{path} has {len(content):,} bytes, expected {16 + count * DIGIT**2:,} for "
-            f"{count:,} images; download it again"
+            f"{path} has {found} bytes after its header, expected {size:,} for {count:,} images; "
+            "download it again"
         )
-    pixels = np.frombuffer(content, dtype=np.uint8, offset=16)
+    pixels = np.frombuffer(content, dtype=np.uint8)
     return rearrange(pixels, "(n h w) -> n h w", h=DIGIT, w=DIGIT)

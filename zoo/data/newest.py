@@ -34,7 +34,7 @@ def newest_frames(
     kind = find_dataset(dataset)
     if not (isinstance(kind, type) and issubclass(kind, SequenceDataset)):
         raise ConfigError(f"{dataset} is not a data set of recordings; it has no newest frames")
-    trained_with = data.options if dataset == data.name else {}
+    trained_with = data.trusted_options({"folder": ""}) if dataset == data.name else {}
     # Read everything, regardless of the split, and do not scale.
     options: dict[str, Any] = {
         key: value

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from zoo.data.composite import RAIN, Composite, hdf5_text, identify
-from zoo.data.decoding import decoding
 from zoo.data.files import natural
 from zoo.errors import DataError
+from zoo.inputs import decoding
+from zoo.stores import open_hdf5, read_hdf5
 
 __all__ = ["open_odim"]
 
@@ -75,10 +76,8 @@ def _parse_time(path: Path, place: str, what: dict[str, Any], name: str) -> date
 
 
 def _read(path: Path, place: str, what: dict[str, Any], factor: float, nothing: float) -> Any:
-    import h5py
-
-    with decoding(path), h5py.File(path) as file:
-        values = file[f"{place}/data"][()]
+    with open_hdf5(path) as file, decoding(path):
+        values = read_hdf5(path, file[f"{place}/data"])
     gain, offset = float(what.get("gain", 1)), float(what.get("offset", 0))
     grid = (values * np.float64(gain) + offset) * factor
     if "undetect" in what:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
+from zoo.config import Data
 from zoo.data.reader import FrameReader
 from zoo.data.recordings import Series
-from zoo.errors import ConfigError, DataError
+from zoo.errors import ConfigError
+from zoo.inputs import check_file, decoding, read_text
 
 __all__ = ["is_prepared", "read_prepared", "write_prepared"]
 
@@ -23,7 +27,7 @@ CHUNK = 16  # frames
 
 def is_prepared(folder: Path) -> bool:
     """Return whether :func:`write_prepared` wrote the folder."""
-    return (folder / FACTS).is_file()
+    return os.path.lexists(folder / FACTS)
 
 
 def write_prepared(
@@ -77,13 +81,16 @@ def read_prepared(
         ConfigError: If an option differs from those the frames were made with.
         DataError: If the folder is corrupt.
     """
-    try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    with decoding(folder, "run zoo data prepare again"):
+        try:
+            facts = _Facts.model_validate_json(read_text(folder / FACTS))
+            Data.model_validate(facts.found)
+        except ValidationError as error:
+            raise ValueError(f"{FACTS}: {error.errors()[0]['msg']}") from None
+        check_file(folder / FRAMES)
         array = np.load(folder / FRAMES, mmap_mode="r", allow_pickle=False)
-        series = _from_records(facts["series"], array)
-        fields, made_with = facts["found"], facts["options"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder} is corrupt ({error}); run zoo data prepare again") from None
+        series = _from_records(facts.series, array)
+    fields, made_with = facts.found, facts.options
     for name, value in options.items():
         if value != made_with.get(name):
             raise ConfigError(
@@ -91,6 +98,32 @@ def read_prepared(
                 "the option or prepare the data again"
             )
     return series, fields, made_with
+
+
+class _Record(BaseModel):
+    """What is known about a recording; see :class:`zoo.data.recordings.Series`."""
+
+    name: str
+    length: NonNegativeInt
+    times: list[str] | None
+    part: Literal["train", "valid", "test"] | None
+    stride: PositiveInt | None
+    breaks: list[PositiveInt]
+    extremes: list[tuple[float, float]] | None
+
+    @model_validator(mode="after")
+    def _check_breaks(self) -> _Record:
+        if self.breaks and max(self.breaks) >= self.length:
+            raise ValueError(f"{self.name} has {self.length} frames and breaks beyond")
+        return self
+
+
+class _Facts(BaseModel):
+    """What is known about prepared frames."""
+
+    series: list[_Record]
+    found: dict[str, Any]
+    options: dict[str, Any]
 
 
 def _to_record(series: Series) -> dict[str, Any]:
@@ -105,23 +138,28 @@ def _to_record(series: Series) -> dict[str, Any]:
     }
 
 
-def _from_records(records: Sequence[Mapping[str, Any]], array: np.ndarray) -> list[Series]:
+def _from_records(records: Sequence[_Record], array: np.ndarray) -> list[Series]:
     series, first = [], 0
     for record in records:
-        times, extremes = record["times"], record["extremes"]
+        times = None if record.times is None else np.array(record.times, "datetime64[s]")
+        extremes = None if record.extremes is None else np.array(record.extremes)
+        for name, values in (("times", times), ("extremes", extremes)):
+            if values is not None and len(values) != record.length:
+                raise ValueError(f"{record.name} has {len(values)} {name}")
+        read = functools.partial(_read_slice, array, first)
         series.append(
             Series(
-                record["name"],
-                record["length"],
-                functools.partial(_read_slice, array, first),
-                None if times is None else np.array(times, "datetime64[s]"),
-                part=record["part"],
-                stride=record["stride"],
-                breaks=record["breaks"],
-                extremes=None if extremes is None else np.array(extremes),
+                record.name,
+                record.length,
+                read,
+                times,
+                part=record.part,
+                stride=record.stride,
+                breaks=record.breaks,
+                extremes=extremes,
             )
         )
-        first += record["length"]
+        first += record.length
     if first != len(array):
         raise ValueError(f"{FRAMES} has {len(array)} frames, expected {first}")
     return series

@@ -17,7 +17,6 @@ import numpy as np
 
 from zoo.config import Data
 from zoo.data.composite import RAIN, Composite
-from zoo.data.decoding import decoding
 from zoo.data.files import natural
 from zoo.data.knmi import open_knmi
 from zoo.data.meteonet import open_meteonet
@@ -27,6 +26,8 @@ from zoo.data.radolan import open_radolan, open_rydl
 from zoo.data.recordings import Series, format_size
 from zoo.data.series import SequenceDataset
 from zoo.errors import DataError
+from zoo.inputs import check_frames, decoding
+from zoo.stores import open_hdf5
 
 __all__ = ["DWD", "FMI", "KNMI", "ODIM", "MeteoNet"]
 
@@ -55,6 +56,7 @@ class _Radar(SequenceDataset):
     ) -> tuple[list[Series], dict[str, Any]]:
         """Return all composites of a product, in order of time, as one recording."""
         composites = [composite for path in self._files() for composite in self.open_file(path)]
+        check_frames(str(self.root), len(composites))
         composites = self._choose(composites, product)
         composites.sort(key=lambda composite: (composite.time, natural(composite.label)))
         first = composites[0]
@@ -79,7 +81,7 @@ class _Radar(SequenceDataset):
     def _files(self) -> list[Path]:
         if self.root.is_file():
             return [self.root]
-        files = {p for pattern in self.patterns for p in self.root.rglob(pattern) if p.is_file()}
+        files = {p for name in self.patterns for p in self.root.rglob(name) if not p.is_dir()}
         if not files:
             raise DataError(
                 f"{self.root} contains no files {' or '.join(self.patterns)}: {self._where_to_get}"
@@ -153,9 +155,7 @@ class ODIM(_Radar):
 
     def open_file(self, path: Path) -> list[Composite]:
         """Open a composite in the format of ODIM or KNMI."""
-        import h5py
-
-        with decoding(path, "is it complete, and HDF5?"), h5py.File(path) as file:
+        with open_hdf5(path) as file, decoding(path, "is it complete, and HDF5?"):
             if "image1" in file:
                 return [open_knmi(path, file)]
             if "dataset1" in file:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gzip
 import re
 from datetime import datetime
 from pathlib import Path
@@ -12,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from zoo.data.composite import RAIN, Composite
-from zoo.data.decoding import decoding
 from zoo.errors import DataError
+from zoo.inputs import check_frames, check_values, decoding, open_bytes
+from zoo.stores import open_hdf5, read_hdf5
 
 __all__ = ["open_radolan", "open_rydl", "read_radolan"]
 
 NO_DATA, CLUTTER = 0x2000, 0x8000  # flags; the lower twelve bits are the value
 HEADER = 1000  # bytes that contain the header
 FIELDS = {**RAIN, "grid_step": 1000.0}
-NOT_HDF5 = "is it complete, and HDF5?"
 
 
 def read_radolan(path: Path) -> tuple[dict[str, Any], np.ndarray]:
@@ -36,16 +35,19 @@ def read_radolan(path: Path) -> tuple[dict[str, Any], np.ndarray]:
     Raises:
         DataError: If the file is corrupt, or not rain in two bytes a cell.
     """
-    with decoding(path):
-        content = gzip.decompress(path.read_bytes()) if _is_packed(path) else path.read_bytes()
-        header = _parse_header(path, content[:HEADER])
-        payload = content[content.index(b"\x03") + 1 :]
+    with decoding(path), open_bytes(path) as file:
+        start = file.read(HEADER)
+        header = _parse_header(path, start)
         height, width = header["shape"]
-        if len(payload) != 2 * height * width:
+        size = 2 * height * width
+        check_values(path, height, width)
+        payload = start[start.index(b"\x03") + 1 :]
+        payload += file.read(max(0, size + 1 - len(payload)))
+        if len(payload) != size:
+            found = f"{len(payload):,}" if len(payload) < size else f"over {size:,}"
             raise DataError(
-                f"{path} has {len(payload):,} bytes after the header, expected "
-                f"{2 * height * width:,} ({height} × {width} cells of two bytes); download it "
-                "again, or use another product"
+                f"{path} has {found} bytes after the header, expected {size:,} ({height} × "
+                f"{width} cells of two bytes); download it again, or use another product"
             )
         values = np.frombuffer(payload, "<u2").reshape(height, width)[::-1]  # south comes first
         rain = (values & 0x0FFF) * np.float32(header["precision"])
@@ -54,7 +56,7 @@ def read_radolan(path: Path) -> tuple[dict[str, Any], np.ndarray]:
 
 def open_radolan(path: Path) -> Composite:
     """Open a RADOLAN composite, gzipped or not, as the mean rain rate of its interval."""
-    with decoding(path), gzip.open(path) if _is_packed(path) else path.open("rb") as file:
+    with decoding(path), open_bytes(path) as file:
         header = _parse_header(path, file.read(HEADER))
     if not header["minutes"]:
         raise DataError(
@@ -69,29 +71,24 @@ def open_radolan(path: Path) -> Composite:
 
 def open_rydl(path: Path) -> list[Composite]:
     """Open the arrays of an archive such as RYDL.hdf5, named by their times."""
-    import h5py
-
-    with decoding(path, NOT_HDF5), h5py.File(path) as file:
+    with open_hdf5(path) as file, decoding(path):
         names = sorted(file)
+    check_frames(path, len(names))
     if wrong := [name for name in names if not re.fullmatch(r"\d{12}", name)]:
         raise DataError(
             f"{path} contains {wrong[0]!r}; expected arrays named YYYYMMDDhhmm, as in RYDL"
         )
-    return [
-        Composite(
-            datetime.strptime(name, "%Y%m%d%H%M"),
-            "RYDL",
-            FIELDS,
-            functools.partial(_read_rydl, path, name),
-            f"{path}:{name}",
-        )
-        for name in names
-    ]
+    composites = []
+    for name in names:
+        label, read = f"{path}:{name}", functools.partial(_read_rydl, path, name)
+        with decoding(label, "expected an array named by its time"):
+            time = datetime.strptime(name, "%Y%m%d%H%M")
+        composites.append(Composite(time, "RYDL", FIELDS, read, label))
+    return composites
 
 
 def _read_rydl(path: Path, name: str) -> np.ndarray:
-    with decoding(path, NOT_HDF5):
-        values = np.asarray(_open_cached(path)[name])
+    values = read_hdf5(path, _open_cached(path)[name])
     # Integers are hundredths of a millimetre; negative values are missing.
     rain = values * np.float32(0.01) if values.dtype.kind in "iu" else values
     return np.where(values < 0, np.nan, rain * 12).astype(np.float32)  # mm in 5 min to mm/h
@@ -99,13 +96,7 @@ def _read_rydl(path: Path, name: str) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4)
 def _open_cached(path: Path) -> Any:
-    import h5py
-
-    return h5py.File(path)
-
-
-def _is_packed(path: Path) -> bool:
-    return path.suffix == ".gz"
+    return open_hdf5(path)
 
 
 def _parse_header(path: Path, content: bytes) -> dict[str, Any]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import functools
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from einops import rearrange
 
+from zoo.data.cache import ArrayCache
+from zoo.data.files import check_numbers
 from zoo.data.recordings import BLOCK, Series, format_size
 from zoo.errors import ConfigError, DataError
+from zoo.inputs import VALUE_BYTES, check_values, decoding
 from zoo.memory import trim
 
 __all__ = ["FrameReader", "check_crop"]
@@ -40,8 +44,9 @@ class FrameReader:
     ) -> None:
         self.series, self.crop, self.pool = series, crop, pool
         self.decibels, self.fix = decibels, fix
-        self.cache = _Cache(CACHE)
+        self.cache = ArrayCache(CACHE)
         self._frame_bytes: dict[int, int] = {}
+        self._lengths: dict[int, int] = {}  # of blocks of frames that are read at once
         self._read_bytes = 0
         self._first: tuple[tuple[int, ...], str] | None = None  # shape and name
 
@@ -65,9 +70,8 @@ class FrameReader:
         fresh = self._fill_cache(number, absent, {*map(int, chosen)}) if absent else {}
         frames = []
         for i in map(int, chosen):
-            frame = fresh[i] if i in fresh else self.cache.get((number, i))
-            if frame is None:  # evicted while the others were read
-                frame = self._crop_and_pool(series, series.read(i, i + 1)[0])
+            make = functools.partial(self._read_one, number, i)  # if it was dropped meanwhile
+            frame = fresh[i] if i in fresh else self.cache.get((number, i), make)
             self._check_shape(series, i, frame)
             frames.append(frame)
         return np.stack(frames)
@@ -110,12 +114,14 @@ class FrameReader:
         # Cache a recording that is best read at once as a whole, if it fits.
         size = self._frame_bytes.get(number, 0) * series.length if series.whole else CACHE
         first, last = (0, series.length) if size < CACHE / 2 else (absent[0], absent[-1] + 1)
-        for start in range(first, last, BLOCK):
-            stop = min(start + BLOCK, last)
-            block = series.read(start, stop)
+        step = self._block_length(number)
+        for start in range(first, last, step):
+            stop = min(start + step, last)
+            block = _read(series, start, stop)
             self._read_bytes += block.nbytes
             for i in range(start, stop):
                 frame = self._crop_and_pool(series, block[i - start])
+                check_values(series.name, len(wanted), frame.size)
                 self._frame_bytes[number] = frame.nbytes
                 self.cache.put((number, i), frame)
                 if i in wanted:
@@ -125,6 +131,21 @@ class FrameReader:
             trim()
         return frames
 
+    def _block_length(self, number: int) -> int:
+        """Return the number of frames of a recording to read at once."""
+        series = self.series[number]
+        if number not in self._lengths:
+            # Of a video, which is best read once, the size is known.
+            known = series.whole and series.size
+            values = math.prod(series.size or ()) if known else _read(series, 0, 1).size
+            self._lengths[number] = max(1, min(BLOCK, CACHE // (VALUE_BYTES * max(1, values))))
+        return self._lengths[number]
+
+    def _read_one(self, number: int, index: int) -> np.ndarray:
+        """Return a frame (C, H, W), cropped and pooled."""
+        series = self.series[number]
+        return self._crop_and_pool(series, _read(series, index, index + 1)[0])
+
     def _crop_and_pool(self, series: Series, frame: np.ndarray) -> np.ndarray:
         """Crop and pool a frame (C, H, W)."""
         if self.crop:
@@ -133,6 +154,19 @@ class FrameReader:
             frame = _pool(frame, self.pool, self.decibels)
         # A copy does not keep the whole block in memory.
         return np.array(frame, np.uint8 if frame.dtype == np.uint8 else np.float32)
+
+
+def _read(series: Series, start: int, stop: int) -> np.ndarray:
+    """Read frames (T, C, H, W) of a recording."""
+    with decoding(series.label(start), "is it complete?"):
+        frames = series.read(start, stop)
+    if frames.ndim != 4 or frames.shape[0] != stop - start or 0 in frames.shape:
+        raise DataError(
+            f"{series.label(start)}: the frames have shape {frames.shape}; expected {stop - start} "
+            "frames (T, C, H, W) with at least one value"
+        )
+    check_numbers(series.label(start), frames.dtype)
+    return frames
 
 
 def _crop(frame: np.ndarray, crop: tuple[int, int, int, int], name: str) -> np.ndarray:
@@ -164,30 +198,6 @@ def _pool(frame: np.ndarray, k: int, decibels: bool) -> np.ndarray:
         with np.errstate(divide="ignore"):
             pooled = 10 * np.log10(pooled)
     return pooled
-
-
-class _Cache:
-    """The most recently used frames, up to a number of bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.bytes = limit, 0
-        self.frames: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
-
-    def __contains__(self, key: tuple[int, int]) -> bool:
-        return key in self.frames
-
-    def get(self, key: tuple[int, int]) -> np.ndarray | None:
-        if key in self.frames:
-            self.frames.move_to_end(key)
-        return self.frames.get(key)
-
-    def put(self, key: tuple[int, int], frame: np.ndarray) -> None:
-        if key not in self.frames:
-            self.frames[key] = frame
-            self.bytes += frame.nbytes
-        while self.bytes > self.limit:
-            _, oldest = self.frames.popitem(last=False)
-            self.bytes -= oldest.nbytes
 
 
 def check_crop(crop: Sequence[int]) -> tuple[int, int, int, int]:

@@ -25,6 +25,7 @@ from zoo.data.scaling import find_range
 from zoo.data.splits import SPLITS, Split
 from zoo.data.windows import Window, cut_windows, find_step, newest_window
 from zoo.errors import ConfigError, DataError, NoWindowError
+from zoo.inputs import check_frames, decoding
 from zoo.labeled import label_frames
 from zoo.units import is_same_unit, to_unit_interval
 
@@ -225,9 +226,14 @@ class SequenceDataset(FrameDataset):
         if is_prepared(self.root):
             self.series, found, self._made_with = read_prepared(self.root, self._made_with)
         else:
-            self.series, found = self.read_series(**options)
+            with decoding(self.root, "check the files and the options"):
+                self.series, found = self.read_series(**options)
         if not self.series:
             raise DataError(f"{self.root} contains no recordings: {self._where_to_get}")
+        length = sum(series.length for series in self.series)
+        if not length:
+            raise DataError(f"{self.root} contains no frames: {self._where_to_get}")
+        check_frames(self.root, length)
         return found
 
     def _thin(self, every: int) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from zoo.config import Data
-from zoo.data.decoding import decoding
 from zoo.data.recordings import Series
 from zoo.data.series import SequenceDataset
 from zoo.data.windows import Window, slide
 from zoo.errors import ConfigError, DataError
+from zoo.inputs import decoding
+from zoo.stores import open_hdf5, read_hdf5
 
 __all__ = ["TaxiBJ"]
 
@@ -92,13 +93,12 @@ class TaxiBJ(SequenceDataset):
 
 def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return frames (T, 2, H, W) and their times."""
-    import h5py
-
-    with decoding(path, "is it complete, and a file of TaxiBJ?"), h5py.File(path) as file:
+    with open_hdf5(path) as file, decoding(path, "is it complete, and a file of TaxiBJ?"):
         if missing := {"data", "date"} - {*file}:
             raise DataError(f"{path} contains no {missing.pop()!r}; expected a file of TaxiBJ")
-        frames = np.asarray(file["data"], np.float32)
-        dates = [d.decode() if isinstance(d, bytes) else str(d) for d in file["date"][()]]
+        frames = np.asarray(read_hdf5(path, file["data"]), np.float32)
+        dates = read_hdf5(path, file["date"])
+        dates = [d.decode() if isinstance(d, bytes) else str(d) for d in dates]
     if frames.ndim != 4 or frames.shape[1] != 2 or len(frames) != len(dates):
         raise DataError(
             f"{path} contains data {frames.shape} and {len(dates)} dates; expected (T, 2, H, W) "

@@ -13,11 +13,11 @@ import numpy as np
 
 from zoo.config import Data
 from zoo.data.clip import Clip
-from zoo.data.decoding import decoding
 from zoo.data.files import VIDEOS, is_picture, natural, read_frames
 from zoo.data.recordings import Series
 from zoo.data.series import SequenceDataset
 from zoo.errors import ConfigError, DataError
+from zoo.inputs import check_file, decoding, read_text
 
 __all__ = ["KTH", "Video"]
 
@@ -61,7 +61,7 @@ class Video(SequenceDataset):
         clips = [
             Clip(path, channels=channels, size=shape, fps=fps)
             for path in files
-            if path.suffix.lower() in VIDEOS and path.is_file()
+            if path.suffix.lower() in VIDEOS and not path.is_dir()
         ]
         rates = {round(clip.fps, 3): clip for clip in clips}
         if len(rates) > 1:
@@ -81,7 +81,7 @@ class Video(SequenceDataset):
             )
             for clip in clips
         ]
-        pictures = [p for p in files if is_picture(p) and p.is_file()]
+        pictures = [p for p in files if is_picture(p) and not p.is_dir()]
         for folder in sorted({p.parent for p in pictures}, key=natural):
             count = sum(p.parent == folder for p in pictures)
             series.append(self._open_pictures(folder, count, channels, shape))
@@ -184,6 +184,7 @@ class KTH(SequenceDataset):
             if path.suffix == ".avi" and (match := name.fullmatch(path.name)):
                 yield match, path, None
             elif path.suffix == ".zip":
+                check_file(path)
                 with decoding(path, "is the zip file complete?"), zipfile.ZipFile(path) as archive:
                     inner = archive.namelist()
                 for inside in sorted(inner, key=natural):
@@ -217,7 +218,7 @@ class KTH(SequenceDataset):
                 f"{self.root} contains no 00sequences.txt, which lists the frames with a person: "
                 f"get it from {self.source}, or read whole clips with the option whole = true"
             )
-        text = path.read_text(encoding="latin-1")
+        text = read_text(path, "latin-1")
         lines = re.findall(r"^\s*(person\d\d_[a-z]+_d\d)\s+frames\s+([-\d, \t]+)", text, re.M)
         if not lines:
             raise DataError(f"{path} is not a list of sequences; get it from {self.source} again")

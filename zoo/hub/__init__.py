@@ -16,8 +16,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.atomic import atomic_path, make_folder
-from zoo.errors import ConfigError, HubError, NotFoundError, did_you_mean
+from zoo.atomic import make_folder
+from zoo.errors import ConfigError, HubError, NotFoundError, PluginError, did_you_mean
+from zoo.hub.checkpoints import published_as, pull_checkpoint
 from zoo.hub.places import (
     Folder,
     Hub,
@@ -27,7 +28,7 @@ from zoo.hub.places import (
     fetch,
     open_hub,
 )
-from zoo.model_folder import WEIGHTS, check_parts, read_config
+from zoo.model_folder import WEIGHTS, check_parts, read_config, write_config
 from zoo.plugins import Plugin, Pretrained, find, names
 from zoo.registry import ALIASES, MULTISCALE, architectures, build
 
@@ -167,6 +168,7 @@ def load(
     hub: str | Sequence[str] | None = None,
     device: str = "cpu",
     dtype: torch.dtype | None = None,
+    any_plugin: bool = False,
 ) -> Forecaster:
     """Load a pretrained model, ready to forecast.
 
@@ -176,10 +178,12 @@ def load(
         hub: as for :func:`pull`.
         device: the device to put it on.
         dtype: the precision; by default float32, or float64 if it was saved so.
+        any_plugin: whether to accept a cell, topology or head of the same name from another
+            distribution than the model was saved with.
 
     Raises:
         ZooError: for an unknown model, an invalid config, weights that do not fit it, a plugin
-            that is not installed, and an unknown device.
+            that is not installed or another than the model was saved with, and an unknown device.
     """
     if not pretrained:
         raise ConfigError(
@@ -193,8 +197,12 @@ def load(
     from zoo.weights import fit_weights, load_weights
 
     with torch.device("meta"):  # a config alone must not allocate memory; weights may
-        stored = fit_weights(build(config).network, folder / WEIGHTS)
-    model = build(config).to(dtype or stored)
+        try:
+            empty = build(config, any_plugin=any_plugin)
+        except ConfigError as error:
+            raise ConfigError(f"{folder / 'config.json'}: {error}") from None
+        stored = fit_weights(empty.network, folder / WEIGHTS)
+    model = build(empty.config).to(dtype or stored)
     load_weights(model.network, folder / WEIGHTS)
     try:
         return model.eval().to(device)
@@ -214,8 +222,7 @@ def save(model: Forecaster, folder: str | Path) -> Path:
 
     folder = make_folder(folder)
     save_weights(model.network, folder / WEIGHTS)
-    with atomic_path(folder / "config.json") as temporary:
-        temporary.write_text(model.config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_config(folder, model.config)
     return folder
 
 
@@ -237,7 +244,7 @@ def find_pretrained(name: str) -> tuple[Pretrained, Plugin] | None:
     """
     if name in known_weights():
         return None
-    expected = "a zoo.Pretrained with a ref and 64 hexadecimal digits of sha256"
+    expected = "a zoo.Pretrained with a ref and 64 hexadecimal digits of sha256, or url and dialect"
     return find("pretrained", name, _is_pretrained, expected)
 
 
@@ -247,29 +254,40 @@ class Plugins(Hub):
     def models(self) -> list[Listed]:
         """The models of all plugins."""
         own = known_weights()
-        return [
-            Listed(name, _architecture(name), "", "plugins")
-            for name in names("pretrained")
-            if name not in own
-        ]
+        return [self._listed(name) for name in names("pretrained") if name not in own]
 
     def pull(self, name: str) -> Path | None:
         """Download a model, and check its weights against the plugin's checksum."""
         if (found := find_pretrained(name)) is None:
             return None
         model, plugin = found
+        if model.url:
+            return pull_checkpoint(name, model.architecture or _architecture(name), model)
         folder = fetch(model.ref)
         check_weights(folder, name, model.sha256, plugin.source)
         return folder
 
+    @staticmethod
+    def _listed(name: str) -> Listed:
+        try:
+            found = find_pretrained(name)
+        except PluginError:  # raised again by whoever asks for the model
+            found = None
+        model = found[0] if found else Pretrained()
+        architecture = model.architecture or _architecture(name)
+        published = published_as(model) if model.url else ""
+        return Listed(name, architecture, model.data, "plugins", published)
+
 
 def _is_pretrained(value: Any) -> bool:
-    return (
-        isinstance(value, Pretrained)
-        and isinstance(value.ref, str)
-        and isinstance(value.sha256, str)
-        and re.fullmatch("[0-9a-f]{64}", value.sha256) is not None
-    )
+    if not isinstance(value, Pretrained) or not all(
+        isinstance(text, str) for text in (value.ref, value.sha256, value.url, value.dialect)
+    ):
+        return False
+    checksum = re.fullmatch("[0-9a-f]{64}", value.sha256) is not None
+    if value.url:
+        return not value.ref and bool(value.dialect) and (checksum or not value.sha256)
+    return checksum
 
 
 def _architecture(name: str) -> str:
@@ -289,7 +307,8 @@ def _find(wanted: str, models: list[Listed], *, any_tag: bool) -> str | None:
                 if f"{alias}-{tag}" in listed:
                     return f"{alias}-{tag}"
     architecture = ALIASES.get(wanted, wanted)
-    first = (model.name for model in models if model.architecture == architecture)
+    # Checkpoints of other projects are large, and only downloaded by their own names.
+    first = (m.name for m in models if m.architecture == architecture and not m.published)
     return next(first, None) if any_tag and architecture else None
 
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+import yaml
+from huggingface_hub import EvalResult, ModelCardData
 
 from zoo.atomic import atomic_path
 from zoo.config import Config
 from zoo.errors import ConfigError, HubError, ZooError
+from zoo.hub.papers import paper_links
 from zoo.hub.places import LIBRARY, NAME
-from zoo.model_folder import read_config, read_metrics, read_text, writable_part
+from zoo.model_folder import parse_toml, read_config, read_metrics, read_text, writable_part
 from zoo.published import TABLES
 from zoo.tables import (
     MAIN_METRICS,
@@ -29,12 +30,17 @@ from zoo.tables import (
     scores_by_lead_time,
 )
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-__all__ = ["UNWRITTEN", "card_results", "models_tables", "read_card", "read_recipe", "write_card"]
+__all__ = [
+    "TASK",
+    "UNWRITTEN",
+    "Card",
+    "card_results",
+    "measured",
+    "models_tables",
+    "read_card",
+    "read_recipe",
+    "write_card",
+]
 
 PROTOCOLS = {"forecast": "forecast", "all-steps": "all steps"}
 
@@ -49,6 +55,12 @@ TASK = "time-series-forecasting"
 
 #: The placeholder that must be replaced before a model is published.
 UNWRITTEN = "Not described yet."
+
+#: The longest metadata of a card in characters; those of the zoo's own cards have some 3,000.
+LONGEST_METADATA = 64 << 10
+
+#: Levels of brackets in the metadata of a card.
+DEEPEST_METADATA = 20
 
 #: A new card. The blocks are generated; the sections between them are for people to write.
 TEMPLATE = f"""
@@ -78,6 +90,13 @@ TEMPLATE = f"""
 """
 
 
+class Card(NamedTuple):
+    """A model card: the metadata that the Hub understands, and the Markdown below them."""
+
+    data: ModelCardData
+    text: str
+
+
 def write_card(folder: Path, license: str | None = None, repository: str | None = None) -> Path:
     """Write or update the card of a model folder, and return its path.
 
@@ -91,7 +110,7 @@ def write_card(folder: Path, license: str | None = None, repository: str | None 
     Raises:
         ZooError: if config.json, recipe.toml or metrics.json is missing or incomplete.
     """
-    config, metrics = read_config(folder), _measured(folder)
+    config, metrics = read_config(folder), measured(folder)
     if repository and not re.fullmatch(f"{NAME.pattern}/{NAME.pattern}", repository):
         raise ConfigError(
             f"{repository!r} is not a repository on the Hugging Face Hub; expected org/name"
@@ -99,6 +118,8 @@ def write_card(folder: Path, license: str | None = None, repository: str | None 
     recipe = read_recipe(folder)
     path = writable_part(folder, "README.md")
     name = folder.resolve().name
+    if not name.isprintable():
+        raise ConfigError(f"{name!r} is not a valid name of a model; rename its folder")
     existing = read_card(folder) if os.path.lexists(path) else None
     text = existing.text if existing else TEMPLATE
     shown = re.search(r'zoo\.load\("(hf-hub:[^"]+)"\)', _block(text, "summary"))
@@ -117,19 +138,22 @@ def write_card(folder: Path, license: str | None = None, repository: str | None 
         "license": license or data.get("license"),
         "library_name": LIBRARY,
         "pipeline_tag": TASK,
-        "tags": _tags(config, data.get("tags") or []),
+        "tags": _tags(config, data.get("tags")),
         "datasets": [metrics["data"]["name"]],
         "eval_results": card_results(metrics),
     }
     data.pop("model-index", None)
-    with atomic_path(path) as temporary:
+    try:
         front_matter = ModelCardData(**data).to_yaml()
+    except Exception as error:  # from the YAML writer, or the client's validation
+        raise HubError(f"{path} has invalid metadata: {_one_line(error)}") from None
+    with atomic_path(path) as temporary:
         content = f"---\n{front_matter}\n---\n\n{text.strip()}\n"
         temporary.write_text(content, encoding="utf-8")
     return path
 
 
-def read_card(folder: Path) -> ModelCard:
+def read_card(folder: Path) -> Card:
     """Read the card of a model folder.
 
     Raises:
@@ -137,14 +161,14 @@ def read_card(folder: Path) -> ModelCard:
     """
     path = folder / "README.md"
     try:
-        return ModelCard(read_text(path))
+        metadata, text = _split(read_text(path))
+        return Card(ModelCardData(**_parse_metadata(metadata)), text)
     except ZooError:
         raise
     except FileNotFoundError:
         raise HubError(f"{folder} has no card (README.md); write one: zoo card {folder}") from None
     except Exception as error:  # from the YAML parser, or the client's validation
-        reason = " ".join(str(error).split())
-        raise HubError(f"{path} has invalid metadata: {reason}") from None
+        raise HubError(f"{path} has invalid metadata: {_one_line(error)}") from None
 
 
 def read_recipe(folder: Path) -> str:
@@ -156,12 +180,12 @@ def read_recipe(folder: Path) -> str:
     path = folder / "recipe.toml"
     try:
         text = read_text(path)
-        if not tomllib.loads(text):
+        if not parse_toml(text.encode()):
             raise HubError(f"{path} is empty; copy the recipe of the model there")
         return text
     except FileNotFoundError:
         raise HubError(f"{folder} has no recipe.toml; copy the recipe of the model there") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise HubError(f"{path} is not valid TOML: {error}") from None
 
 
@@ -192,7 +216,7 @@ def models_tables(folder: Path) -> str:
     """
     by_data: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for path in sorted(folder.glob("*/metrics.json")):
-        metrics = _measured(path.parent)
+        metrics = measured(path.parent)
         by_data.setdefault(metrics["data"]["name"], []).append((path.parent, metrics))
     # The data set with the most models first.
     groups = sorted(by_data.values(), key=lambda group: (-len(group), group[0][0].name))
@@ -224,10 +248,15 @@ def _models_table(models: list[tuple[Path, dict[str, Any]]]) -> str:
     return f"**{_title(expected)}**, {data['sequences']:,} {data['split']} sequences:\n\n{table}"
 
 
-def _measured(folder: Path) -> dict[str, Any]:
+def measured(folder: Path) -> dict[str, Any]:
+    """Read metrics.json of a model that was trained and evaluated.
+
+    Raises:
+        HubError: if it is not valid, or lacks the facts of the training or the scores.
+    """
     metrics = read_metrics(folder)
     for key in ("training", "data", *PROTOCOLS):
-        if key not in metrics:
+        if metrics.get(key) is None:
             raise HubError(
                 f"{folder / 'metrics.json'} has no {key!r}; zoo train and "
                 f"zoo eval local-dir:{folder} --save write it"
@@ -235,9 +264,46 @@ def _measured(folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def _tags(config: Config, before: list[str]) -> list[str]:
+class _Loader(yaml.SafeLoader):
+    """A YAML loader without what makes short texts slow to read: aliases and deep nesting."""
+
+    def fetch_alias(self) -> None:
+        raise yaml.YAMLError("it uses aliases; write out their values")
+
+    def fetch_flow_collection_start(self, token: type) -> None:
+        if self.flow_level >= DEEPEST_METADATA:
+            raise yaml.YAMLError("it is too deeply nested")
+        super().fetch_flow_collection_start(token)
+
+
+def _parse_metadata(text: str) -> dict[str, Any]:
+    if len(text) > LONGEST_METADATA:
+        raise ValueError(f"it exceeds {LONGEST_METADATA:,} characters")
+    metadata = yaml.load(text, _Loader) or {}
+    if not isinstance(metadata, dict):
+        raise ValueError("it has no keys")
+    metadata.pop("eval_results", None)  # the client's name for what the Hub calls model-index
+    return metadata
+
+
+def _split(card: str) -> tuple[str, str]:
+    """Split a card into its metadata, between two lines of dashes, and the text below."""
+    lines = card.lstrip().split("\n")
+    if lines[0].rstrip() == "---":
+        for number, line in enumerate(lines[1:], 1):
+            if line.rstrip() == "---":
+                return "\n".join(lines[1:number]), "\n".join(lines[number + 1 :])
+    return "", card
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _tags(config: Config, before: Any) -> list[str]:
     ours = [LIBRARY, "spatiotemporal-prediction", f"architecture:{config.architecture}"]
-    return [*ours, *(t for t in before if t not in ours and not t.startswith("architecture:"))]
+    others = [tag for tag in before if isinstance(tag, str)] if isinstance(before, list) else []
+    return [*ours, *(t for t in others if t not in ours and not t.startswith("architecture:"))]
 
 
 def _summary(name: str, ref: str, folder: Path, config: Config, metrics: dict[str, Any]) -> str:
@@ -256,9 +322,11 @@ def _summary(name: str, ref: str, folder: Path, config: Config, metrics: dict[st
         f"future = model.predict(past, horizon={horizon}{_more_arguments(config)})  "
         f"# (B, T, {config.in_channels}, H, W) {units}\n```",
         _needs(config),
+        paper_links(config),
     ]
     for suffix, text in PICTURES.items():
-        if picture := next(iter(sorted(path.name for path in folder.glob(f"*{suffix}"))), None):
+        pictures = sorted(path.name for path in folder.glob(f"*{suffix}"))
+        if picture := next((name for name in pictures if name.isprintable()), None):
             parts.append(f"![{text}]({picture})")
     if demo := metrics.get("demo"):
         model, still = demo["model"], demo["persistence"]
@@ -331,7 +399,7 @@ def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -
 
 def _by_lead_time(name: str, metrics: dict[str, Any]) -> str:
     """A table of the main scores of every forecast frame."""
-    per_frame = metrics.get("per_frame", {})
+    per_frame = metrics.get("per_frame") or {}
     columns = [
         (metric, who) for metric in ("mse", "ssim") for who in per_frame if metric in per_frame[who]
     ]
@@ -381,7 +449,7 @@ def _siblings(folder: Path, metrics: dict[str, Any]) -> dict[str, dict[str, Any]
         if path.parent == folder.resolve():
             continue
         try:
-            other = _measured(path.parent)
+            other = measured(path.parent)
         except ZooError:
             continue  # incomplete or invalid
         budget = other["training"]["sequences"] == metrics["training"]["sequences"]
@@ -416,15 +484,26 @@ def _shown(metric: str, value: float | None) -> str:
 
 def _block(text: str, block: str) -> str:
     """The content of a block, or ""."""
-    found = re.search(f"<!-- {block} -->(.*?)<!-- /{block} -->", text, re.DOTALL)
-    return found[1] if found else ""
+    begin, end = _span(text, block)
+    return text[begin:end]
 
 
 def _replace(text: str, block: str, content: str) -> str:
     """The text with a block's content replaced, or with the block appended."""
-    begin, end = f"<!-- {block} -->", f"<!-- /{block} -->"
-    filled = f"{begin}\n{content}\n{end}" if content else f"{begin}\n{end}"
-    found = re.search(f"{begin}.*?{end}", text, re.DOTALL)
-    if found is None:
-        return f"{text.rstrip()}\n\n{filled}\n" if content else text
-    return text[: found.start()] + filled + text[found.end() :]
+    mark = f"<!-- /{block} -->"
+    if mark in content:
+        raise HubError(f"the card's block {block} would contain {mark}, which ends it; remove it")
+    begin, end = _span(text, block)
+    filled = f"\n{content}\n" if content else "\n"
+    if end:
+        return text[:begin] + filled + text[end:]
+    return f"{text.rstrip()}\n\n<!-- {block} -->{filled}{mark}\n" if content else text
+
+
+def _span(text: str, block: str) -> tuple[int, int]:
+    """Where the content of a block begins and ends in a text; (0, 0) without the block."""
+    mark = f"<!-- {block} -->"
+    first = text.find(mark)
+    end = text.find(f"<!-- /{block} -->", first) if first >= 0 else -1
+    # A mark before the last one is text: it begins no block.
+    return (text.rfind(mark, first, end) + len(mark), end) if end >= 0 else (0, 0)

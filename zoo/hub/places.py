@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zoo.atomic import atomic_folder, make_folder
 from zoo.errors import ConfigError, HubError, NotFoundError, ZooError
+from zoo.hub.download import LARGEST_FILE, check_listing, limited
 from zoo.model_folder import (
     PARTS,
+    REQUIRED,
     WEIGHTS,
     check_parts,
     missing_files,
@@ -56,12 +58,21 @@ class UnreachableError(HubError):
 
 
 class Listed(NamedTuple):
-    """A model of a hub: its name, architecture and data set, and the hub ("" if unknown)."""
+    """A model of a hub.
+
+    Attributes:
+        name: its name.
+        architecture: its architecture, "" if unknown.
+        data: its data set, "" if unknown.
+        hub: the hub.
+        published: for a checkpoint of another project, where it and its scores are from.
+    """
 
     name: str
     architecture: str
     data: str
     hub: str
+    published: str = ""
 
 
 class Hub(ABC):
@@ -116,6 +127,8 @@ class Folder(Hub):
         """
         check_name(name)
         target = make_folder(self.path) / name
+        if target.is_symlink():
+            raise HubError(f"{target} is a link; choose another name, or delete it")
         destination, source = target.resolve(), folder.resolve()
         if destination == source:
             raise HubError(f"{folder} is already published: it is the model's folder in this hub")
@@ -234,15 +247,41 @@ def _snapshot(path: str) -> Path:
 
     repository, _, revision = path.partition("@")
     with _translate_errors("download", f"hf-hub:{path}"):
-        folder = Path(
-            snapshot_download(repository, revision=revision or None, allow_patterns=PARTS)
-        )
+        parts = _listed_parts(repository, revision or None)
+        if parts is not None and (absent := [name for name in REQUIRED if name not in parts]):
+            raise _incomplete(path, absent)
+        names = PARTS if parts is None else [glob.escape(name) for name in parts]
+        with limited(LARGEST_FILE if parts is None else max(parts.values())):
+            folder = Path(
+                snapshot_download(repository, revision=revision or None, allow_patterns=names)
+            )
     if missing := missing_files(folder):
-        raise UnreachableError(
-            f"hf-hub:{path} is not a complete model of the zoo: missing {', '.join(missing)}; "
-            "pull it again while online, or choose another"
-        )
+        raise _incomplete(path, missing)
     return folder
+
+
+def _incomplete(path: str, missing: list[str]) -> UnreachableError:
+    return UnreachableError(
+        f"hf-hub:{path} is not a complete model of the zoo: missing {', '.join(missing)}; "
+        "pull it again while online, or choose another"
+    )
+
+
+def _listed_parts(repository: str, revision: str | None) -> dict[str, int] | None:
+    """The sizes of the parts of a model in a repository; None if the server does not answer."""
+    from huggingface_hub import HfApi, constants, errors
+
+    if constants.HF_HUB_OFFLINE:
+        return None
+    try:
+        with limited():
+            info = HfApi().model_info(repository, revision=revision, files_metadata=True)
+    except (errors.HFValidationError, ZooError):
+        raise
+    except Exception:  # snapshot_download then uses the cache, or reports why
+        return None
+    files = {file.rfilename: file.size for file in info.siblings or []}
+    return check_listing(f"hf-hub:{repository}", str(info.sha), files)
 
 
 def search(text: str, author: str | None = None) -> list[Listed]:
@@ -253,7 +292,7 @@ def search(text: str, author: str | None = None) -> list[Listed]:
     """
     from huggingface_hub import HfApi
 
-    with _translate_errors("search", "the Hugging Face Hub"):
+    with _translate_errors("search", "the Hugging Face Hub"), limited():
         found = list(HfApi().list_models(filter=LIBRARY, search=text or None, author=author))
     return sorted(map(_listed, found))
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from zoo.errors import ConfigError, HubError, NotFoundError, ZooError
+from huggingface_hub import EvalResult
+
+from zoo.errors import ConfigError, HubError, NotFoundError, ZooError, shorten
 from zoo.hub import known_weights
-from zoo.hub.card import UNWRITTEN, card_results, read_card, read_recipe, write_card
+from zoo.hub.card import UNWRITTEN, card_results, measured, read_card, read_recipe, write_card
 from zoo.hub.places import NAME, Hub, HuggingFace, check_name, open_hub
 from zoo.model_folder import WEIGHTS, check_parts, parts_of, read_config, read_metrics
 
@@ -62,12 +64,10 @@ def missing_from_card(folder: Path) -> list[str]:
         missing.append(f"a license: {write} --license NAME, such as apache-2.0")
     if not card.data.get("datasets"):
         missing.append(f"the training data: {write}")
-    metrics, results = read_metrics(folder), card.data.get("eval_results")
-    if not results or "forecast" not in metrics:
+    results = card.data.eval_results
+    if not results or not read_metrics(folder).get("forecast"):
         missing.append(f"metrics: zoo eval local-dir:{folder} --save && {write}")
-    elif {(r.metric_name, r.metric_value) for r in results} != {
-        (r.metric_name, r.metric_value) for r in card_results(metrics)
-    }:
+    elif not _agree(results, card_results(measured(folder))):
         missing.append(f"the current values of metrics.json: {write}")
     try:
         read_recipe(folder)
@@ -77,8 +77,16 @@ def missing_from_card(folder: Path) -> list[str]:
         section.splitlines()[0] for section in card.text.split("\n## ")[1:] if UNWRITTEN in section
     ]
     if empty:
-        missing.append(f"a description under {', '.join(empty)}: write it into README.md")
+        missing.append(f"a description under {shorten(empty)}: write it into README.md")
     return missing
+
+
+def _agree(stated: list[EvalResult], measured: list[EvalResult]) -> bool:
+    """Whether the results of a card, whose values may be anything, are those measured."""
+    scores = [(result.metric_name, result.metric_value) for result in stated]
+    return len(stated) == len(measured) and all(
+        (result.metric_name, result.metric_value) in scores for result in measured
+    )
 
 
 def _names_repository(folder: Path, repository: str) -> bool:

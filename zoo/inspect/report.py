@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from zoo.data.dataset import times_of
 from zoo.evaluate import forecast_all
 from zoo.forecast import Forecaster
 from zoo.inspect.ensembles import draw_ensembles
+from zoo.inspect.figures import save_figure
 from zoo.inspect.palettes import palette_for
 from zoo.inspect.pictures import comparison_strip
 from zoo.metrics import skill_scores
@@ -22,7 +23,11 @@ from zoo.protocol import EvalData
 from zoo.tables import format_score, markdown_table, metric_label, metrics_in
 from zoo.units import to_physical
 
-__all__ = ["score_table", "write_report"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+__all__ = ["curves_figure", "example_strip", "score_table", "write_report"]
 
 #: Curves differ without color, too: models have markers, baselines are gray and dashed.
 COLORS = ("#4477AA", "#EE6677", "#228833", "#AA3377", "#CCBB44", "#66CCEE")  # Tol's bright
@@ -76,15 +81,15 @@ def write_report(
     )
     with atomic_path(folder / "table.md") as path:
         path.write_text(text, encoding="utf-8")
-    _draw_curves(folder / "curves.png", report, evaluated.data)
+    save_figure(curves_figure(report, evaluated.data), folder / "curves.png")
     if "ensemble" in report:
         leads, label = _leads(evaluated.horizon, evaluated.data)
         picture = folder / "ensemble.png"
         draw_ensembles(picture, report["ensemble"], leads, label, evaluated.data)
     if "counts" in report:
-        _draw_cumulated(folder / "cumulated.png", report, evaluated.data)
-    index = evaluated.sequences // 2 if example is None else example
-    _draw_example(folder / "strip.png", models, baselines, evaluated, index)
+        save_figure(_cumulated_figure(report, evaluated.data), folder / "cumulated.png")
+    with atomic_path(folder / "strip.png") as temporary:
+        example_strip(models, baselines, evaluated, example).save(temporary, "PNG")
 
 
 def _write_csv(path: Path, report: Mapping[str, Any]) -> None:
@@ -104,14 +109,21 @@ def _write_csv(path: Path, report: Mapping[str, Any]) -> None:
         writer.writerows([report["protocol"]["id"], *row] for row in rows)  # None is written as ""
 
 
-def _draw_example(
-    path: Path,
+def example_strip(
     models: Mapping[str, Forecaster],
     baselines: Sequence[str],
     evaluated: EvalData,
-    index: int,
-) -> None:
-    """Draw the truth and all forecasts of one sequence."""
+    example: int | None = None,
+) -> Image.Image:
+    """Draw the truth and all forecasts of one sequence.
+
+    Args:
+        models: The models by name.
+        baselines: Names of the baselines.
+        evaluated: The data.
+        example: Index of the sequence; by default the one in the middle.
+    """
+    index = evaluated.sequences // 2 if example is None else example
     data, given, horizon = evaluated.data, evaluated.input_frames, evaluated.horizon
     frames = evaluated.dataset[index][None]  # (1, T, C, H, W)
     times = times_of(evaluated.dataset, [index])
@@ -129,7 +141,7 @@ def _draw_example(
         physical = physical[:, :1]  # (T, 1, H, W)
         forecasts = {name: values[:, :1] for name, values in forecasts.items()}
     low, high = data.limits
-    picture = comparison_strip(
+    return comparison_strip(
         physical[:given],
         physical[given:],
         forecasts,
@@ -139,11 +151,9 @@ def _draw_example(
         time_step=data.time_step,
         note=note,
     )
-    with atomic_path(path) as temporary:
-        picture.save(temporary, "PNG")
 
 
-def _draw_curves(path: Path, report: Mapping[str, Any], data: Data) -> None:
+def curves_figure(report: Mapping[str, Any], data: Data) -> Figure:
     """Draw a panel by lead time for every metric of the table."""
     horizon, per_frame = report["data"]["horizon"], report["per_frame"]
     metrics = metrics_in(next(iter(per_frame.values())), SKILL_SCORES)
@@ -153,10 +163,10 @@ def _draw_curves(path: Path, report: Mapping[str, Any], data: Data) -> None:
         }
         for metric in metrics
     }
-    _draw_panels(path, report, data, panels)
+    return _draw_panels(report, data, panels)
 
 
-def _draw_cumulated(path: Path, report: Mapping[str, Any], data: Data) -> None:
+def _cumulated_figure(report: Mapping[str, Any], data: Data) -> Figure:
     """Draw CSI and HSS of the counts of all frames up to each lead time."""
     horizon = report["data"]["horizon"]
     panels: dict[str, dict[str, list[float | None]]] = {}
@@ -169,19 +179,17 @@ def _draw_cumulated(path: Path, report: Mapping[str, Any], data: Data) -> None:
                 ]
                 for name, counts in report["counts"].items()
             }
-    _draw_panels(path, report, data, panels)
+    return _draw_panels(report, data, panels)
 
 
 def _draw_panels(
-    path: Path,
     report: Mapping[str, Any],
     data: Data,
     panels: Mapping[str, Mapping[str, Sequence[float | None]]],
-) -> None:
+) -> Figure:
     """Draw curves by lead time.
 
     Args:
-        path: Output file.
         report: The report.
         data: Its data.
         panels: By title of a panel and name of a forecast, values for all lead times.
@@ -208,8 +216,7 @@ def _draw_panels(
         fontsize=9,
         color="#555555",
     )
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=130)
+    return figure
 
 
 def _leads(horizon: int, data: Data) -> tuple[np.ndarray, str]:

@@ -19,7 +19,9 @@ from torch import nn
 
 from zoo.atomic import atomic_folder, make_folder
 from zoo.errors import ConfigError, ZooError
-from zoo.train.processes import on_main
+from zoo.model_folder import LARGEST, parse_json, read_limited
+from zoo.train.processes import is_about_lost_process, on_main
+from zoo.train.records import read_progress
 from zoo.weights import save_weights
 
 __all__ = ["Checkpoints", "verify"]
@@ -123,8 +125,10 @@ class Checkpoints:
 
         Raises:
             ConfigError: if the checkpoint is from a different recipe.
+            ZooError: if it does not fit the model, or contains more than tensors, which is never
+                run.
         """
-        progress: dict[str, Any] = json.loads((path / "progress.json").read_text())
+        progress = read_progress(path)
         saved = progress.get("recipe", {})
         differing = ", ".join(
             f"{key} was {saved[key]}, is {value}"
@@ -136,9 +140,17 @@ class Checkpoints:
                 f"{path} is from a different recipe ({differing}); move it away, then continue "
                 "with --resume"
             )
-        self.accelerator.load_state(str(path))
-        if self.average is not None:
-            self.average.load_state_dict(load_file(path / AVERAGE))
+        try:
+            self.accelerator.load_state(str(path))
+            if self.average is not None:
+                self.average.load_state_dict(load_file(path / AVERAGE))
+        except Exception as error:  # a file that zoo train did not write can raise anything
+            if is_about_lost_process(error):
+                raise
+            raise ZooError(
+                f"{path} cannot be loaded ({_reason(error)}); move it away, then continue with "
+                "--resume"
+            ) from error
         return progress
 
     def _write(self, step: int, progress: dict[str, Any]) -> None:
@@ -183,7 +195,7 @@ def verify(checkpoint: Path) -> str | None:
         What is wrong, or None if the checkpoint is intact.
     """
     try:
-        expected = json.loads((checkpoint / CHECKSUMS).read_text())
+        expected = parse_json(read_limited(checkpoint / CHECKSUMS, LARGEST).decode("utf-8"))
         actual = _checksums(checkpoint)
     except (OSError, ValueError) as error:
         return str(error)
@@ -203,10 +215,18 @@ def _strip_prefix(models: list[nn.Module], weights: list[dict], folder: str) -> 
 def _checksums(folder: Path) -> dict[str, str]:
     """Compute the SHA-256 of every file in a folder except the list of checksums."""
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(folder)): _sha256(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != CHECKSUMS
     }
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _reason(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from zoo.config import Config, Data
 from zoo.data import find_dataset, open_dataset
 from zoo.data.dataset import data_of, times_of
 from zoo.errors import ConfigError, DataError
-from zoo.inputs import sequence_inputs
+from zoo.known_inputs import sequence_inputs
 from zoo.train.recipe import Recipe
 
 __all__ = ["describe", "is_fresh", "known_of", "open_data", "read_static"]

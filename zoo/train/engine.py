@@ -298,7 +298,7 @@ class _Training:
         finite = math.isfinite(loss) and (math.isfinite(norm) or settings.precision == "fp16")
         bad: list[int] = []
         if finite:
-            self.optimizer.step()
+            self._update()
             if self.average is not None:
                 self.average.update(self.model.network)
         else:
@@ -307,6 +307,17 @@ class _Training:
             bad = [batch[row] for row in rows] or batch
         self.optimizer.zero_grad()
         return _Step(loss, norm, stop > 0, bad)
+
+    def _update(self) -> None:
+        """Take a step of the optimizer, whose state may come from a checkpoint of someone else."""
+        try:
+            self.optimizer.step()
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ZooError(
+                f"the optimizer failed in step {self.outcome.step + 1} ({reason}); if its state "
+                f"comes from a checkpoint, it does not fit: move {self.checkpoints.folder} away"
+            ) from error
 
     def _backward(self, inputs: tuple[Tensor, ...], weights: Tensor) -> Tensor:
         """Accumulate the gradient of the weighted losses, part by part; returns the losses.

@@ -11,15 +11,34 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from zoo.atomic import atomic_path, make_folder
+from zoo.atomic import atomic_path, make_folder, remove_leftovers
 from zoo.errors import ConfigError, ZooError
 from zoo.train.model import resolve
 from zoo.train.recipe import Recipe, differences, read_recipe, write_recipe
+from zoo.train.records import read_starts
 
 __all__ = ["Changes", "affects_result", "claim", "identity", "lock", "save_recipe"]
 
 #: Recipe keys with their values until now and from now on.
 Changes = dict[str, tuple[Any, Any]]
+
+#: What zoo train writes into the folder of a run.
+WRITTEN = (
+    ".lock",
+    "README.md",
+    "checkpoints",
+    "config.json",
+    "log.jsonl",
+    "metrics.json",
+    "model.safetensors",
+    "pictures",
+    "recipe.toml",
+    "run.json",
+    "tracked",
+)
+
+#: Files of a run that no other command writes.
+OWN = ("config.json", "log.jsonl", "model.safetensors", "recipe.toml", "run.json")
 
 #: Keys that do not affect the result.
 FREE = ("memory.*", "watch.*", "data.workers", "train.checkpoint_every", "train.keep")
@@ -34,9 +53,11 @@ def lock(run: Path) -> Iterator[None]:
     """Create the folder of a run and lock it; the lock ends with the process at the latest.
 
     Raises:
+        ConfigError: if writing into the folder would change files elsewhere.
         ZooError: if another process trains in the folder, or it cannot be locked.
     """
     make_folder(run)
+    _check_files(run)
     try:
         lock = FileLock(run / ".lock").acquire(timeout=0)
     except Timeout:
@@ -47,6 +68,8 @@ def lock(run: Path) -> Iterator[None]:
     except OSError as error:
         raise ZooError(f"cannot lock {run} ({error.strerror}); choose a writable folder") from error
     with lock:
+        for name in OWN:
+            remove_leftovers(run.resolve() / name, age=0)  # of a process that was killed
         yield
 
 
@@ -118,6 +141,25 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     return {**model, **{f"train.{name}": train[name] for name in FIXED}}
 
 
+def _check_files(run: Path) -> None:
+    """Refuse links and pipes instead of the files of a run, which anyone may have made.
+
+    Writing through a link would change a file elsewhere, and reading a pipe would wait forever.
+    """
+    for path in (run / name for name in WRITTEN):
+        inside = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
+        for file in (path, *inside):
+            if file.is_symlink() or (file.exists() and not (file.is_file() or file.is_dir())):
+                raise ConfigError(
+                    f"{file} is a link or not a regular file; replace it with the file of the run, "
+                    "or move it away"
+                )
+    # Locking empties the file; all others are replaced, which leaves hard links elsewhere alone.
+    lock = run / ".lock"
+    if lock.exists() and lock.stat().st_nlink > 1:
+        raise ConfigError(f"{lock} is a hard link to another file; move it away")
+
+
 def _may_change(key: str, values: tuple[Any, Any]) -> bool:
     if any(_overlap(key, f"train.{name}") for name in FIXED):
         return False
@@ -140,8 +182,5 @@ def _overlap(key: str, other: str) -> bool:
 
 def _last_start(run: Path) -> str:
     """Describe the process that trains in a folder, as far as run.json says."""
-    try:
-        start = json.loads((run / "run.json").read_text(encoding="utf-8"))["starts"][-1]
-        return f" (process {start['pid']}, since {start['time']})"
-    except (OSError, ValueError, LookupError, TypeError):  # not written yet
-        return ""
+    start = (read_starts(run / "run.json") or [{}])[-1]
+    return f" (process {start.get('pid')}, since {start.get('time')})" if start else ""

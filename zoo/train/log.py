@@ -12,6 +12,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from zoo.atomic import atomic_path
 from zoo.errors import ConfigError, ZooError, did_you_mean
 from zoo.plugins import DISTRIBUTION
+from zoo.train.records import log_lines
 
 __all__ = ["Log", "check_trackers"]
 
@@ -25,12 +26,9 @@ class Log:
     def __init__(self, path: Path, step: int, accelerator: Accelerator) -> None:
         self.path, self.accelerator = path, accelerator
         if accelerator.is_main_process and path.exists():
-            # After a power cut the file may end in arbitrary bytes.
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            kept = [line for line, values in log_lines(path) if values and values["step"] <= step]
             with atomic_path(path) as temporary:
-                temporary.write_text(
-                    "".join(line for line in lines if _is_until(line, step)), encoding="utf-8"
-                )
+                temporary.write_text("".join(kept), encoding="utf-8")
 
     def write(self, step: int, **values: Any) -> None:
         """Append a line.
@@ -50,13 +48,6 @@ class Log:
             ) from error
         numbers = {name: v for name, v in values.items() if isinstance(v, int | float)}
         self.accelerator.log(numbers, step=step)
-
-
-def _is_until(line: str, step: int) -> bool:
-    try:
-        return bool(json.loads(line)["step"] <= step)
-    except (ValueError, KeyError, TypeError):  # cut off when the run was killed
-        return False
 
 
 def check_trackers(names: tuple[str, ...]) -> None:

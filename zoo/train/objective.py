@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from zoo.errors import ConfigError
 from zoo.forecast import Forecaster
-from zoo.inputs import with_noise
+from zoo.known_inputs import with_noise
 from zoo.losses import Loss, create_loss
 from zoo.train.recipe import LossRecipe
 

@@ -22,8 +22,15 @@ from accelerate.utils import (
 
 from zoo.errors import ConfigError, ZooError
 from zoo.train.recipe import Recipe
+from zoo.train.rendezvous import METHOD
 
-__all__ = ["create_accelerator", "on_main", "report_lost_processes", "stop_signals"]
+__all__ = [
+    "create_accelerator",
+    "is_about_lost_process",
+    "on_main",
+    "report_lost_processes",
+    "stop_signals",
+]
 
 T = TypeVar("T")
 
@@ -47,7 +54,7 @@ def create_accelerator(recipe: Recipe, run: Path) -> Accelerator:
         mixed_precision="no" if recipe.train.precision == "fp32" else recipe.train.precision,
         log_with=list(recipe.watch.trackers) or None,
         project_dir=run,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=_timeout())],
+        kwargs_handlers=[InitProcessGroupKwargs(init_method=METHOD, timeout=_timeout())],
     )
     if accelerator.distributed_type in SHARDED:
         raise ConfigError(
@@ -87,12 +94,18 @@ def report_lost_processes() -> Iterator[None]:
     """Turn torch's errors about a lost process into a ZooError."""
     try:
         yield
-    except RuntimeError as error:  # gloo has no error class of its own
-        if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
+    except RuntimeError as error:
+        if not is_about_lost_process(error):
             raise
         raise ZooError(
             "lost another process of the run; restart all of them with --resume"
         ) from error
+
+
+def is_about_lost_process(error: Exception) -> bool:
+    """Return whether torch raised an error because another process is lost."""
+    # gloo has no error class of its own.
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ This module does not import torch, so that recipes can be read and printed quick
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,11 +14,7 @@ from pydantic import AfterValidator, BaseModel, Field, JsonValue, model_validato
 
 from zoo.config import Count, Validated
 from zoo.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from zoo.model_folder import LARGEST_RECIPE, parse_toml, read_limited
 
 __all__ = [
     "AugmentRecipe",
@@ -39,6 +34,8 @@ __all__ = [
     "write_recipe",
 ]
 
+DEEPEST = 8  # levels of lists and tables in options
+LARGEST_NUMBER = 1e18  # in options
 MOST = 10**9  # largest number of steps, sequences and the like
 
 Natural = Annotated[int, Field(ge=0, le=MOST)]
@@ -47,7 +44,21 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]  # the seeds that NumPy accepts
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
-Options = dict[str, JsonValue]
+
+
+def _check_value(value: JsonValue, depth: int = 0) -> JsonValue:
+    """Bound the numbers and the nesting of options."""
+    if depth > DEEPEST:
+        raise ValueError(f"nested more than {DEEPEST} levels deep")
+    if isinstance(value, float | int) and not abs(value) < LARGEST_NUMBER:
+        raise ValueError(f"numbers must be finite and below {LARGEST_NUMBER:g}")
+    if isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_value(item, depth + 1)
+    return value
+
+
+Options = Annotated[dict[str, JsonValue], AfterValidator(_check_value)]
 Terms = dict[str, Options]  # losses by name, each with its weight and its options
 
 #: Metrics of every validation, and whether higher is better.
@@ -328,6 +339,8 @@ class AugmentRecipe(Validated):
         rotate: rotate by a random multiple of 90°; frames must be square.
         brightness: largest shift of the scaled values, which are then clipped to [0, 1].
         contrast: largest relative change of their distance from the mean, clipped likewise.
+        crop: largest share of height and width that is cut off; the rest, at a random position, is
+            enlarged to the size of the frames.
     """
 
     mirror: bool = False
@@ -335,6 +348,7 @@ class AugmentRecipe(Validated):
     rotate: bool = False
     brightness: Share = 0.0
     contrast: Share = 0.0
+    crop: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @property
     def active(self) -> bool:
@@ -474,7 +488,7 @@ def read_recipe(path: Path, settings: Iterable[tuple[str, Any]] = ()) -> Recipe:
         ConfigError: if the file cannot be read or is not a valid recipe.
     """
     try:
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = parse_toml(read_limited(path, LARGEST_RECIPE))
     except FileNotFoundError:
         raise ConfigError(
             f"recipe {path} not found; for examples see cards/*/recipe.toml"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
-from contextlib import suppress
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +17,7 @@ from zoo.atomic import write_json
 from zoo.forecast import Forecaster
 from zoo.plugins import DISTRIBUTION
 from zoo.train.folder import Changes
+from zoo.train.records import read_starts
 
 __all__ = ["add_start"]
 
@@ -35,9 +34,7 @@ def add_start(
         step: the step from which the run continues.
         changes: recipe keys that change from this step on.
     """
-    starts: list[dict[str, Any]] = []
-    with suppress(OSError, ValueError, KeyError, TypeError):  # the first start, or a damaged file
-        starts = list(json.loads(path.read_text())["starts"])
+    starts = read_starts(path)
     start = {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "step": step,

@@ -5,15 +5,20 @@ This module does not import torch, so that runs are listed quickly.
 
 from __future__ import annotations
 
-import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import ConfigError, ZooError
+from zoo.model_folder import read_metrics
 from zoo.train.recipe import Recipe, differences, read_recipe
+from zoo.train.records import is_number, log_lines, read_progress
 
 __all__ = ["Run", "compare", "find_runs", "read_run"]
+
+#: Files by which a run is recognized.
+MARKS = ("run.json", "log.jsonl")
 
 ROWS = 12  # longer curves are thinned to about this length
 
@@ -28,6 +33,7 @@ class Run:
         log: the lines of log.jsonl.
         metrics: metrics.json; empty until the run is finished.
         progress: progress.json of the last checkpoint; empty without one.
+        problems: What is wrong with these files; what cannot be read is empty.
     """
 
     folder: Path
@@ -35,6 +41,7 @@ class Run:
     log: list[dict[str, Any]] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
 
     @property
     def step(self) -> int:
@@ -50,19 +57,21 @@ class Run:
 
     @property
     def state(self) -> str:
-        """Return "finished", the percentage done, or "begun" if that is unknown."""
+        """Return "damaged", "finished", the percentage done, or "begun" if that is unknown."""
+        if self.problems:
+            return "damaged"
         training = self.metrics.get("training")
-        if isinstance(training, dict) and self.step <= training.get("steps", self.step):
+        if training and self.step <= training["steps"]:
             return "finished"
         return f"{self.step / self.steps:.0%}" if self.steps else "begun"
 
     def curve(self, name: str) -> dict[int, float]:
         """Return the logged values of a quantity by step."""
-        return {line["step"]: line[name] for line in self.log if name in line}
+        return {line["step"]: line[name] for line in self.log if is_number(line.get(name))}
 
     def summary(self) -> dict[str, Any]:
         """Return the row of `zoo runs`."""
-        losses, lines = self.curve("loss"), [line for line in self.log if "seconds" in line]
+        losses, seconds = self.curve("loss"), self.curve("seconds")
         return {
             "run": str(self.folder),
             "model": self.recipe.model.get("name"),
@@ -75,37 +84,49 @@ class Run:
             "best": self.progress.get("best"),
             "best_step": self.progress.get("best_step"),
             "skipped": self.progress.get("skipped", 0),
-            "minutes": round(lines[-1]["seconds"] / 60, 1) if lines else 0.0,
+            "minutes": round(list(seconds.values())[-1] / 60, 1) if seconds else 0.0,
+            "problems": self.problems,
         }
 
 
 def read_run(folder: Path) -> Run:
-    """Read the folder of a run.
+    """Read the folder of a run; files other than the recipe may be absent or damaged.
 
     Raises:
         ConfigError: if the folder has no valid recipe.toml.
     """
-    if not (folder / "recipe.toml").is_file():
+    if not os.path.isfile(folder / "recipe.toml"):
         raise ConfigError(f"{folder} is not a run: recipe.toml not found; list runs with: zoo runs")
+    run = Run(folder, read_recipe(folder / "recipe.toml"))
     checkpoints = sorted((folder / "checkpoints").glob("step-*/progress.json"))
-    return Run(
-        folder,
-        read_recipe(folder / "recipe.toml"),
-        _lines(folder / "log.jsonl"),
-        _object(folder / "metrics.json"),
-        _object(checkpoints[-1]) if checkpoints else {},
-    )
+    try:
+        lines = list(log_lines(folder / "log.jsonl"))
+        run.log = [values for _, values in lines if values is not None]
+        # A run that was killed may have left the last line incomplete.
+        if odd := sum(values is None for _, values in lines[:-1]):
+            run.problems.append(f"{folder / 'log.jsonl'} has {odd} invalid lines")
+    except ZooError as error:
+        run.problems.append(str(error))
+    try:
+        run.metrics = read_metrics(folder)
+    except ZooError as error:
+        run.problems.append(str(error))
+    try:
+        run.progress = read_progress(checkpoints[-1].parent) if checkpoints else {}
+    except ZooError as error:
+        run.problems.append(str(error))
+    return run
 
 
 def find_runs(folder: Path) -> tuple[list[Run], list[str]]:
     """Find the runs in a folder and its subfolders.
 
     Returns:
-        The runs, sorted by path, and what is wrong with runs that cannot be read.
+        The runs, sorted by path, and what is wrong with runs that cannot be read at all.
     """
     runs, problems = [], []
-    folders = {path.parent for name in ("run.json", "log.jsonl") for path in folder.rglob(name)}
-    for path in sorted(folders):
+    walk = os.walk(folder) if os.path.isdir(folder) else ()
+    for path in sorted(Path(path) for path, _, files in walk if {*MARKS} & {*files}):
         try:
             runs.append(read_run(path))
         except ZooError as error:
@@ -136,7 +157,7 @@ def compare(runs: list[Run]) -> dict[str, Any]:
     }
     for protocol in ("forecast", "all-steps"):
         for name in names[1:]:
-            scores = [run.metrics.get(protocol, {}).get("model", {}).get(name) for run in runs]
+            scores = [_score(run, protocol, name) for run in runs]
             if any(score is not None for score in scores):
                 results[f"{protocol} {name} (zoo eval)"] = scores
     return {
@@ -145,6 +166,12 @@ def compare(runs: list[Run]) -> dict[str, Any]:
         "curves": {name: _table(group) for name, group in curves.items() if any(group)},
         "results": results,
     }
+
+
+def _score(run: Run, protocol: str, name: str) -> float | None:
+    scores = run.metrics.get(protocol) or {"model": {}}
+    value: float | None = scores["model"].get(name)
+    return value
 
 
 def _table(curves: list[dict[int, float]]) -> dict[int, list[float | None]]:
@@ -164,25 +191,3 @@ def _until(curve: dict[int, float], step: int) -> float | None:
 
 def _last(curve: dict[int, float]) -> float | None:
     return curve[max(curve)] if curve else None
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Read the lines of a log, except incomplete ones."""
-    lines = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                value = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(value, dict) and isinstance(value.get("step"), int):
-                lines.append(value)
-    return lines
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # missing or incomplete
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -14,9 +14,6 @@ from torch import Tensor, nn
 
 import zoo
 
-#: The version of the zoo's hooks that this plugin is written for.
-ZOO_HOOKS = 1
-
 
 class MyCell(zoo.RecurrentCell):
     """A convolutional minimal gated unit.
@@ -45,20 +42,3 @@ class MyCell(zoo.RecurrentCell):
         f = torch.sigmoid(self.gate(torch.cat([x, h], dim=1)))
         h = (1 - f) * h + f * torch.tanh(self.new(torch.cat([x, f * h], dim=1)))
         return zoo.Step(output=h, state=h)
-
-
-@zoo.hookimpl
-def zoo_cells() -> dict[str, type[zoo.RecurrentCell]]:
-    """Offer the cell, which becomes the architectures `mycell` and `ms-mycell`."""
-    return {"mycell": MyCell}
-
-
-# To make published weights loadable by name, `zoo.load("ms-mycell-mmnist")`, add:
-#
-# @zoo.hookimpl
-# def zoo_pretrained():
-#     return {
-#         "ms-mycell-mmnist": zoo.Pretrained(
-#             "hf-hub:me/ms-mycell-mmnist", sha256="the output of: sha256sum model.safetensors"
-#         )
-#     }

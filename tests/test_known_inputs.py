@@ -15,7 +15,7 @@ import zoo
 from zoo.errors import ConfigError, DataError
 from zoo.evaluate import evaluate
 from zoo.hub.card import _more_arguments
-from zoo.inputs import known_inputs, predicted_times
+from zoo.known_inputs import known_inputs, predicted_times
 from zoo.losses import create_loss
 from zoo.train.engine import train
 from zoo.train.objective import Objective

@@ -1,0 +1,194 @@
+"""Plain implementations of four cells, to compare the zoo's with: as numbers and in speed.
+
+They are the papers' equations, as one would first write them: one convolution per operand, no
+options, and nothing to save time or memory. Each takes its weights from a cell of the zoo.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.cell import RecurrentCell, State, Step
+from zoo.errors import ConfigError
+from zoo.forecast import Forecaster
+
+__all__ = ["REFERENCES", "plain"]
+
+
+class Operands(nn.Module):
+    """W ∗ [a, b, …], computed as the sum of one convolution per operand, each with a bias.
+
+    Args:
+        joint: The convolution with W.
+        channels: The channels of each operand.
+    """
+
+    def __init__(self, joint: nn.Conv2d, *channels: int) -> None:
+        super().__init__()
+        outputs, _, size, _ = joint.weight.shape
+        self.convs = nn.ModuleList()
+        for n, weight in enumerate(joint.weight.detach().split(channels, dim=1)):
+            conv = nn.Conv2d(channels[n], outputs, size, padding=size // 2).to(weight)
+            with torch.no_grad():
+                conv.weight.copy_(weight)
+                conv.bias.zero_()  # type: ignore[union-attr]
+                if n == 0 and joint.bias is not None:
+                    conv.bias.copy_(joint.bias)  # type: ignore[union-attr]
+            self.convs.append(conv)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the sum of the convolutions."""
+        first, *others = (conv(x) for conv, x in zip(self.convs, inputs, strict=True))
+        return sum(others, start=first)
+
+
+class PlainCell(RecurrentCell):
+    """A cell with the weights and the initial state of a cell of the zoo."""
+
+    def __init__(self, cell: Any) -> None:
+        super().__init__(cell.in_channels, cell.channels)
+        self.initial = cell.init_state
+
+    def init_state(self, x: Tensor) -> State:
+        """Return the state of the zoo's cell."""
+        return self.initial(x)
+
+
+class PlainConvLSTM(PlainCell):
+    """ConvLSTM."""
+
+    def __init__(self, cell: Any) -> None:
+        super().__init__(cell)
+        self.gates = Operands(cell.gates, cell.in_channels, cell.channels)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> Step:
+        """Take one step."""
+        h, c = state
+        i, f, g, o = self.gates(x, h).chunk(4, dim=1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        return Step(h, (h, c))
+
+
+class PlainPredRNN(PlainCell):
+    """PredRNN."""
+
+    def __init__(self, cell: Any) -> None:
+        super().__init__(cell)
+        channels = cell.channels
+        self.gates = Operands(cell.gates, cell.in_channels, channels)
+        self.memory_gates = Operands(cell.memory_gates, cell.in_channels, channels)
+        self.output_gate = Operands(cell.output_gate, channels, channels)
+        self.mix = Operands(cell.mix, 2 * channels)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor], memory: Tensor) -> Step:
+        """Take one step."""
+        h, c = state
+        m = memory
+        i, f, g, o = self.gates(x, h).chunk(4, dim=1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        i, f, g = self.memory_gates(x, m).chunk(3, dim=1)
+        m = torch.sigmoid(f) * m + torch.sigmoid(i) * torch.tanh(g)
+        o = torch.sigmoid(o + self.output_gate(c, m))
+        h = o * torch.tanh(self.mix(torch.cat([c, m], dim=1)))
+        return Step(h, (h, c), memory=m)
+
+
+class PlainMIM(PlainCell):
+    """MIM."""
+
+    def __init__(self, cell: Any) -> None:
+        super().__init__(cell)
+        channels = cell.channels
+        self.gates = Operands(cell.gates, cell.in_channels, channels)
+        self.memory_gates = Operands(cell.memory_gates, cell.in_channels, channels)
+        self.output_gate = Operands(cell.output_gate, channels, channels)
+        self.mix = Operands(cell.mix, 2 * channels)
+        self.cascade = cell.cascade
+        if self.cascade:
+            self.n_gates = Operands(cell.n_gates, channels, channels)
+            self.n_output = Operands(cell.n_output, channels, channels)
+            self.s_gates = Operands(cell.s_gates, channels, channels)
+            self.s_output = Operands(cell.s_output, channels)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, ...], memory: Tensor, below: Any) -> Step:
+        """Take one step."""
+        h, c, *cascade = state
+        m = memory
+        if self.cascade:
+            n, s = cascade
+            difference = x - below
+            i, f, g = self.n_gates(difference, n).chunk(3, dim=1)
+            n = torch.sigmoid(f) * n + torch.sigmoid(i) * torch.tanh(g)
+            d = torch.sigmoid(self.n_output(difference, n)) * torch.tanh(n)
+            i, f, g, o = self.s_gates(d, c).chunk(4, dim=1)
+            s = torch.sigmoid(f) * s + torch.sigmoid(i) * torch.tanh(g)
+            t = torch.sigmoid(o + self.s_output(s)) * torch.tanh(s)
+            cascade = [n, s]
+            i, g, o = self.gates(x, h).chunk(3, dim=1)
+        else:
+            i, f, g, o = self.gates(x, h).chunk(4, dim=1)
+            t = torch.sigmoid(f) * c
+        c = t + torch.sigmoid(i) * torch.tanh(g)
+        i, f, g = self.memory_gates(x, m).chunk(3, dim=1)
+        m = torch.sigmoid(f) * m + torch.sigmoid(i) * torch.tanh(g)
+        o = torch.sigmoid(o + self.output_gate(c, m))
+        h = o * torch.tanh(self.mix(torch.cat([c, m], dim=1)))
+        return Step(h, (h, c, *cascade), memory=m)
+
+
+class PlainMKLSTM(PlainCell):
+    """MK-LSTM with two kernel sizes."""
+
+    def __init__(self, cell: Any) -> None:
+        super().__init__(cell)
+        first, second = (Operands(conv, cell.in_channels, cell.channels) for conv in cell.gates)
+        self.gates_3, self.gates_5 = first, second
+        self.output_3, self.output_5 = (Operands(conv, cell.channels) for conv in cell.output_gates)
+        self.mix = Operands(cell.mix, 2 * cell.channels)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor, Tensor]) -> Step:
+        """Take one step."""
+        h, c3, c5 = state
+        i, f, g, o3 = self.gates_3(x, h).chunk(4, dim=1)
+        c3 = torch.sigmoid(f) * c3 + torch.sigmoid(i) * torch.tanh(g)
+        i, f, g, o5 = self.gates_5(x, h).chunk(4, dim=1)
+        c5 = torch.sigmoid(f) * c5 + torch.sigmoid(i) * torch.tanh(g)
+        o = torch.sigmoid(o3 + o5 + self.output_3(c3) + self.output_5(c5))
+        h = o * torch.tanh(self.mix(torch.cat([c3, c5], dim=1)))
+        return Step(h, (h, c3, c5))
+
+
+#: The plain implementation of each cell that has one.
+REFERENCES: dict[str, type[PlainCell]] = {
+    "convlstm": PlainConvLSTM,
+    "predrnn": PlainPredRNN,
+    "mim": PlainMIM,
+    "mklstm": PlainMKLSTM,
+}
+
+
+def plain(model: Forecaster) -> Forecaster:
+    """Return a copy of a model with plain cells and the same weights.
+
+    Raises:
+        ConfigError: If its cell has no plain implementation, or an option that this lacks.
+    """
+    cell, options = model.config.cell, dict[str, Any](model.config.options)
+    if cell not in REFERENCES:
+        raise ConfigError(
+            f"there is no reference implementation of {cell!r}; expected {', '.join(REFERENCES)}"
+        )
+    unsupported = [name for name in ("norm", "forget_bias") if options.get(name)]
+    if unsupported or len(options.get("kernel_sizes") or (3, 5)) != 2:
+        name = (unsupported or ["kernel_sizes"])[0]
+        raise ConfigError(
+            f"the reference implementation of {cell!r} has no option {name!r}; leave it out"
+        )
+    copy = deepcopy(model)
+    copy.network.layers = nn.ModuleList(REFERENCES[cell](layer) for layer in copy.network.layers)
+    return copy
