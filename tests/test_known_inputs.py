@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import xarray
+from conftest import Cli
 from tiny_runs import log
 from torch import Tensor
 
@@ -308,6 +309,7 @@ def test_evaluation_equals_predict(root: Path, tmp_path: Path) -> None:
         (("data.options.start", None), DataError),
         (("data.static", None), ConfigError),
         (("data.static", "other.npy"), DataError),
+        (("data.static", "arrays"), DataError),
         (("model.static", 2), ConfigError),
         (("model.size", [8, 8]), ConfigError),
         (("model.in_channels", 3), ConfigError),
@@ -435,3 +437,25 @@ def test_times_of_drawn_sequences_are_those_of_their_frames(root: Path) -> None:
     assert chosen != list(range(7))
     for index, place in enumerate(chosen):
         assert torch.equal(drawn[index], whole[place])
+
+
+def test_command_reads_times_and_the_known_future(tmp_path: Path, cli: Cli) -> None:
+    model = create(in_channels=2, out_channels=1, future_channels=1, inputs=["hour_of_day"])
+    folder = zoo.save(model, tmp_path / "model")
+    past, future = frames(channels=2)[0].numpy(), frames(2)[0].numpy()
+    np.save(tmp_path / "past.npy", past)
+    np.savez(tmp_path / "future.npz", holidays=future)
+    arguments = [
+        "predict",
+        f"local-dir:{folder}",
+        tmp_path / "past.npy",
+        "-o",
+        tmp_path / "out.npy",
+    ]
+    arguments += ["--horizon", "2", "--future", tmp_path / "future.npz"]
+    assert "hour of day" in cli.fail(*arguments)
+    cli.succeed(*arguments, "--times", "2015-01-31T22:30")
+    expected = model.predict(past, 2, times="2015-01-31T22:30", future=future)
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-6)
+    (tmp_path / "future.npz").write_text("not an array")
+    assert "future.npz" in cli.fail(*arguments, "--times", "2015-01-31T22:30")
