@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import xarray
+from conftest import Cli
 from tiny_runs import log
 from torch import Tensor
 
@@ -308,6 +309,7 @@ def test_evaluation_equals_predict(root: Path, tmp_path: Path) -> None:
         (("data.options.start", None), DataError),
         (("data.static", None), ConfigError),
         (("data.static", "other.npy"), DataError),
+        (("data.static", "arrays"), DataError),
         (("model.static", 2), ConfigError),
         (("model.size", [8, 8]), ConfigError),
         (("model.in_channels", 3), ConfigError),
@@ -362,6 +364,8 @@ def test_members_need_a_model_that_reads_noise() -> None:
         create().predict(frames(), horizon=2, members=3)
     with pytest.raises(ConfigError, match="members"):
         ensemble_model().predict(frames(), horizon=2, members=0)
+    with pytest.raises(ConfigError, match="seed"):
+        ensemble_model().predict(frames(), horizon=2, members=1, seed=-1)
 
 
 def test_stream_reads_the_noise_of_the_first_member() -> None:
@@ -420,3 +424,38 @@ def test_card_shows_the_arguments_that_inputs_need() -> None:
     assert _more_arguments(config) == ', times="2015-01-31T12:00", future=known'
     assert _more_arguments(ensemble_model().config) == ", members=20"
     assert _more_arguments(create(inputs=["lead_time"]).config) == ""
+
+
+def test_times_of_drawn_sequences_are_those_of_their_frames(root: Path) -> None:
+    options = {"path": "demand.npz", "start": "2015-01-05", "time_step": "30min"}
+    whole = zoo.data.open_dataset("arrays", "train", root=root, frames=5, **options)
+    drawn = zoo.data.open_dataset(
+        "arrays", "train", root=root, frames=5, sequences=7, seed=1, **options
+    )
+    places = {str(whole.when(index)[0]): index for index in range(len(whole))}
+    chosen = [places[str(drawn.when(index)[0])] for index in range(7)]
+    assert chosen != list(range(7))
+    for index, place in enumerate(chosen):
+        assert torch.equal(drawn[index], whole[place])
+
+
+def test_command_reads_times_and_the_known_future(tmp_path: Path, cli: Cli) -> None:
+    model = create(in_channels=2, out_channels=1, future_channels=1, inputs=["hour_of_day"])
+    folder = zoo.save(model, tmp_path / "model")
+    past, future = frames(channels=2)[0].numpy(), frames(2)[0].numpy()
+    np.save(tmp_path / "past.npy", past)
+    np.savez(tmp_path / "future.npz", holidays=future)
+    arguments = [
+        "predict",
+        f"local-dir:{folder}",
+        tmp_path / "past.npy",
+        "-o",
+        tmp_path / "out.npy",
+    ]
+    arguments += ["--horizon", "2", "--future", tmp_path / "future.npz"]
+    assert "hour of day" in cli.fail(*arguments)
+    cli.succeed(*arguments, "--times", "2015-01-31T22:30")
+    expected = model.predict(past, 2, times="2015-01-31T22:30", future=future)
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-6)
+    (tmp_path / "future.npz").write_text("not an array")
+    assert "future.npz" in cli.fail(*arguments, "--times", "2015-01-31T22:30")

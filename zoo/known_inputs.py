@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor
 
 from zoo.config import Config
-from zoo.errors import DataError
+from zoo.errors import ConfigError, DataError
 
 __all__ = [
     "draw_noise",
@@ -125,7 +125,12 @@ def draw_noise(
         seed: the seed of an ensemble.
         member: the number of a member.
         number: the number of a sequence.
+
+    Raises:
+        ConfigError: if the seed is negative.
     """
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}; expected 0 or more")
     generator = np.random.default_rng([seed, member, number])
     while True:
         yield torch.from_numpy(generator.standard_normal((1, config.noise, *size), np.float32))

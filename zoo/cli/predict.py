@@ -38,12 +38,18 @@ if TYPE_CHECKING:
 @click.option(
     "--future",
     type=click.Path(path_type=Path),
-    help="Array (.npy) of the channels whose future is known, (horizon, C, H, W).",
+    help="Array (.npy, .npz) of the channels whose future is known, (horizon, C, H, W).",
 )
 @click.option(
     "--members", type=click.IntRange(min=1), help="Forecast an ensemble, if MODEL reads noise."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the ensemble.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of the ensemble.",
+)
 @any_plugin_option
 @device_option
 @as_json
@@ -78,7 +84,10 @@ def predict(
     """
     labeled = _check_formats(input, output, is_folder_of_data=data is not None)
     forecaster = _load(model, device, any_plugin)
-    options["future"] = None if future is None else _read_array(future)
+    if future is not None:
+        from zoo.data.files import read_array
+
+        options["future"] = read_array(future)
     options = _supported(forecaster, options)
     if labeled:
         past = _read_labeled(forecaster.config.data, input, input_frames, data, variable)
@@ -180,19 +189,6 @@ def read_past(
     if input_frames is not None and length < input_frames:
         raise DataError(f"{input} has {length} frames; --input-frames asks for {input_frames}")
     return frames[..., :input_frames, :, :, :]
-
-
-def _read_array(file: Path) -> np.ndarray:
-    """Read the array of --future."""
-    import numpy as np
-
-    from zoo.errors import DataError
-
-    try:
-        array: np.ndarray = np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {file} ({error}); save the array with numpy.save") from None
-    return array
 
 
 def _write_labeled(output: Path, future: Any, data: Data) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "check_writable",
     "is_picture",
     "natural",
+    "read_array",
     "read_frames",
     "to_pixels",
     "write_frames",
@@ -68,12 +69,12 @@ def read_frames(
         DataError: If the file is missing, corrupt, empty, of an unknown type, or has other
             channels or another size.
     """
-    file, key = _split_key(path)
+    file, _ = _split_key(path)
     suffix, is_folder = file.suffix.lower(), os.path.isdir(file)
     if not is_folder:
         check_file(file)
     if not is_folder and suffix in ARRAYS:
-        return _as_frames(_read_array(file, key), path, channels, size)
+        return _as_frames(read_array(path), path, channels, size)
     if not is_folder and suffix not in VIDEOS:
         raise DataError(
             f"{file}: unknown suffix {suffix!r}; expected one of {', '.join(ARRAYS + VIDEOS)}, "
@@ -223,7 +224,14 @@ def _split_key(path: str | Path) -> tuple[Path, str | None]:
     return (Path(match[1]), match[2]) if match else (Path(path), None)
 
 
-def _read_array(file: Path, key: str | None) -> np.ndarray:
+def read_array(path: str | Path) -> np.ndarray:
+    """Read an array of numbers from .npy, or from .npz; file.npz:KEY selects one of several.
+
+    Raises:
+        DataError: If the file is missing, is corrupt, or has no array of numbers of this name.
+    """
+    file, key = _split_key(path)
+    check_file(file)
     with decoding(file, "expected a numeric array as np.save or np.savez stores it"):
         if not zipfile.is_zipfile(file):
             with open(file, "rb") as opened:

@@ -12,6 +12,7 @@ from torch import Tensor
 from zoo.config import Config, Data
 from zoo.data import find_dataset, open_dataset
 from zoo.data.dataset import data_of, times_of
+from zoo.data.files import read_array
 from zoo.errors import ConfigError, DataError
 from zoo.known_inputs import sequence_inputs
 from zoo.train.recipe import Recipe
@@ -64,7 +65,7 @@ def known_of(config: Config, dataset: Any, indices: list[int], sequences: Tensor
 
 
 def read_static(path: Path, config: Config) -> Tensor:
-    """Read static maps from a .npy file, and scale each to mean 0 and standard deviation 1.
+    """Read static maps from a file .npy or .npz, and scale each to mean 0 and standard deviation 1.
 
     Returns:
         The maps (S, H, W), float32.
@@ -73,19 +74,14 @@ def read_static(path: Path, config: Config) -> Tensor:
         ConfigError: if their number or size is not that of the model.
         DataError: if the file cannot be read, or a value is missing.
     """
-    try:
-        maps = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"cannot read the static maps {path} ({error}); save them as .npy"
-        ) from None
+    maps = read_array(path)
     maps = maps[None] if maps.ndim == 2 else maps  # (H, W) to (1, H, W)
     if maps.shape != (config.static, *(config.size or ())):
         raise ConfigError(
             f"the static maps {path} are {maps.shape}; the model expects {config.static} of "
             f"{config.size}: set model.static and model.size, or crop the maps"
         )
-    if maps.dtype.kind not in "iufb" or not np.isfinite(maps).all():
+    if not np.isfinite(maps).all():
         raise DataError(f"the static maps {path} have missing values; fill them")
     values = torch.from_numpy(maps.astype(np.float32))
     spread = values.std(dim=(1, 2), keepdim=True, correction=0)

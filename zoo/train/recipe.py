@@ -93,8 +93,8 @@ class DataRecipe(Validated):
         input_frames: frames that the model reads.
         horizon: frames that it forecasts.
         seed: seed of the order of sequences, and of the sequences that Moving MNIST generates.
-        static: file with the static maps of the model (`model.static`), a .npy array (maps, H, W)
-            in any units, in the data root.
+        static: file with the static maps of the model (`model.static`) in the data root, an array
+            .npy or .npz (maps, H, W) in any units.
         options: options of the data set. Moving MNIST generates new sequences for every step,
             unless `sequences` limits their number or the budget is given in epochs.
         workers: processes that prepare batches in advance, for each training process; each takes
