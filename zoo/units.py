@@ -226,7 +226,7 @@ def _library(x: object) -> Any:
     return sys.modules["torch"] if _is_tensor(x) else np
 
 
-def _convert(frames: Tensor | np.ndarray, like: Array) -> Array:
+def _convert(frames: Tensor | np.ndarray, like: Any) -> Any:
     """Return frames as a tensor or an array, as `like` is, with its device and dtype."""
     if isinstance(frames, np.ndarray):
         if frames.dtype.kind in "iufb":
@@ -236,8 +236,7 @@ def _convert(frames: Tensor | np.ndarray, like: Array) -> Array:
             plain = np.array(frames, frames.dtype.newbyteorder("="), order="C")
             return _library(like).from_numpy(plain).to(like.device, like.dtype)
     elif not frames.is_complex():
-        other: Any = like
-        return frames.to(other.device, other.dtype)
+        return frames.to(like.device, like.dtype)
     raise DataError(f"got frames of dtype {frames.dtype}; expected real numbers")
 
 
