@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import zoo
-from zoo.errors import ConfigError, ZooError
+from zoo.errors import ConfigError, DataError, ZooError
 from zoo.network import Network
 from zoo.registry import architectures, heads, topologies
 from zoo.testing import CellContract, HeadContract
@@ -380,5 +380,5 @@ def test_head_that_breaks_a_law_is_caught(head, law):
     head_class = SoundHead
     check("toy", law, Contract(), patch=2)
     head_class = head
-    with pytest.raises((AssertionError, RuntimeError)):
+    with pytest.raises((AssertionError, RuntimeError, DataError)):
         check("toy", law, Contract(), patch=2)

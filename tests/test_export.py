@@ -272,7 +272,7 @@ def test_file_that_differs_from_the_model_is_not_written(
     monkeypatch.setattr(exporting, "_convert", lambda *_: file.read_bytes())
     other = create("ms-convlstm", patch=2)
     nn.init.constant_(other.network.head.bias, 0.1)
-    with pytest.raises(ConfigError, match="lead time 1"):
+    with pytest.raises(ConfigError, match="in prediction 1"):
         zoo.export(other, tmp_path / "model.onnx")
     assert not any(tmp_path.iterdir())
 

@@ -270,7 +270,7 @@ def test_digits_are_thrown_and_live_mode_reads_frame_after_frame(page) -> None:
 
 
 @pytest.mark.slow
-def test_catalogue_filters_by_data_set(page) -> None:
+def test_catalog_filters_by_data_set(page) -> None:
     page.goto("/index.html")
     page.select_option("select[name=dataset]", "kth")
     assert page.inner_text("#count") == "1 of 2 models"

@@ -68,7 +68,7 @@ def test_set_overrides_the_recipe(path: Path, cli: Cli) -> None:
     [
         ("train.lrr=1", r"'train\.lrr'.*train\.lr\b"),
         ("trian.lr=1", r"'trian'.*train\b"),
-        ("train.lr=-1", r"train\.lr\b.*'-1'"),
+        ("train.lr=-1", r"train\.lr\b.*-1"),
         ("train.steps.x=1", r"--set train\.steps\.x: 'steps'"),
         ("train.lr.x=1", r"train\.lr: .*number"),
         ("train.lr", r"'train\.lr'.*=VALUE"),

@@ -16,8 +16,6 @@ EXTRAS = {
     "timm": "train",
     "tomlkit": "train",
     "jinja2": "site",
-    "markdown_it": "site",
-    "markupsafe": "site",
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",

@@ -30,7 +30,7 @@ def site(
     docs: Path | None,
     plugins: Path | None,
 ) -> None:
-    """Build a web site with a catalogue of models and a page that runs them in the browser.
+    """Build a web site with a catalog of models and a page that runs them in the browser.
 
     By default it shows the built-in pretrained models. The site needs no server but a static one;
     to look at it here:

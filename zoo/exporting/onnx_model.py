@@ -67,16 +67,16 @@ class OnnxForecaster:
             DataError: If the frames do not fit the model.
             ConfigError: If the horizon exceeds that of the rollout.
         """
-        given: Any = frames
-        if not (is_labeled(given) or isinstance(given, np.ndarray)):
+        is_known = isinstance(frames, np.ndarray) or is_labeled(frames)
+        if not is_known:
             raise DataError(
-                f"got frames of type {type(given).__name__}; an ONNX file takes a numpy array or "
+                f"got frames of type {type(frames).__name__}; an ONNX file takes a numpy array or "
                 "an xarray.DataArray"
             )
         return predict(
             lambda past, steps, **_: self(past, steps)[:, -steps:],
             self.config.data,
-            given,
+            frames,
             horizon,
             like=np.zeros((), np.float32),
             unit=unit,

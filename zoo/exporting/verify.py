@@ -59,11 +59,11 @@ def verify(content: bytes, description: Description, model: Forecaster) -> float
         expected = expected[:, -got.shape[1] :]
         differences = (got - expected).abs().amax((0, 2, 3, 4))  # (T,)
         allowed = TOLERANCE * max(1.0, expected.abs().max().item())
-        for lead, difference in enumerate(differences.tolist(), horizon - got.shape[1] + 1):
+        for number, difference in enumerate(differences.tolist(), start=1):
             if not difference <= allowed:  # NaN, too
                 raise ConfigError(
                     f"{description.name}: the exported {description.kind} differs from PyTorch by "
-                    f"{difference:.2g} at lead time {lead} of frames of {size[0]}×{size[1]}; at "
+                    f"{difference:.2g} in prediction {number} of frames of {size[0]}×{size[1]}; at "
                     f"most {allowed:.2g} is allowed, so nothing was written"
                 )
             largest = max(largest, difference)

@@ -1,1 +1,1 @@
-"""A static web site: a catalogue of models, and a page that runs them in the browser."""
+"""A static web site: a catalog of models, and a page that runs them in the browser."""

@@ -33,7 +33,7 @@ def copy_runtime(target: Path, source: Path | None = None) -> None:
         source: The folder ``dist`` of the npm package; by default npm downloads the package.
 
     Raises:
-        ConfigError: If the package cannot be had, or lacks a file.
+        ConfigError: If the package cannot be installed, or lacks a file.
     """
     if source is not None:
         _copy(source, target)

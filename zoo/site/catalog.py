@@ -20,7 +20,7 @@ HIGHER = ("ssim", "psnr", "csi", "hss", "fss")
 
 @dataclass(frozen=True)
 class Entry:
-    """A pretrained model in the catalogue.
+    """A pretrained model in the catalog.
 
     Attributes:
         name: Its name.

@@ -125,7 +125,7 @@ def find_runs(folder: Path) -> tuple[list[Run], list[str]]:
         The runs, sorted by path, and what is wrong with runs that cannot be read at all.
     """
     runs, problems = [], []
-    walk = os.walk(folder) if os.path.isdir(folder) else ()
+    walk = os.walk(folder) if folder.is_dir() else ()
     for path in sorted(Path(path) for path, _, files in walk if {*MARKS} & {*files}):
         try:
             runs.append(read_run(path))

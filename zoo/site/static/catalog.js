@@ -1,4 +1,4 @@
-// Filters of the catalogue: rows show if they match all of them.
+// Filters of the catalog: rows show if they match all of them.
 
 const form = document.querySelector("#filters");
 const rows = [...document.querySelectorAll("tr[data-name]")];
