@@ -29,7 +29,7 @@ AVOID = re.compile(
         | stands\ (in|beside|there)
         | \w*(behaviour|colour|neighbour|favour)\w*
         | \w*(initial|normal|optim|organ|recogn|serial|summar|synchron)is(e|ing|ation|er|ed)\w*
-        | (centre|labelled|licence|kilometre|metre|modelled|catalog)s?
+        | (centre|labelled|licence|kilometre|metre|modelled|catalogue)s?
     )\b
     """,
     re.VERBOSE | re.IGNORECASE,
