@@ -101,6 +101,12 @@ def test_normalized_convolution_needs_the_size_of_its_maps():
         zoo.convolution(2, 4, 3, norm=True)
 
 
+@pytest.fixture(params=["small maps", "large maps"])
+def size_of_maps(request, monkeypatch):
+    """What is computed again in the backward pass depends on the size of the maps."""
+    monkeypatch.setattr("zoo.ops.SMALL", 2**22 if request.param == "small maps" else 0)
+
+
 def gradients(function, *inputs):
     """The result of a function, and the gradients of its weighted sum."""
     leaves = [x.detach().clone().requires_grad_() for x in inputs]
@@ -109,6 +115,7 @@ def gradients(function, *inputs):
     return result, *torch.autograd.grad((result * weights).sum(), leaves)
 
 
+@pytest.mark.usefixtures("size_of_maps")
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)
 @pytest.mark.parametrize(("kernel_size", "bias"), [(3, True), (1, False), (5, True)])
 def test_convolution_of_several_maps_is_that_of_their_concatenation(
@@ -127,7 +134,8 @@ def test_convolution_of_several_maps_is_that_of_their_concatenation(
     torch.testing.assert_close(*grads)
 
 
-def test_convolution_keeps_no_concatenation_for_the_backward_pass():
+def test_convolution_of_large_maps_keeps_no_concatenation(monkeypatch):
+    monkeypatch.setattr("zoo.ops.SMALL", 0)
     conv = zoo.convolution(5, 4, 3)
     maps = [noise((6, 8), torch.float32, channels=c).requires_grad_() for c in (2, 3)]
     kept = []
@@ -136,6 +144,7 @@ def test_convolution_keeps_no_concatenation_for_the_backward_pass():
     assert {x.data_ptr() for x in kept} == {x.data_ptr() for x in (conv.weight, *maps)}
 
 
+@pytest.mark.usefixtures("size_of_maps")
 def test_convolution_of_several_maps_obeys_mixed_precision():
     conv = zoo.convolution(4, 4, 3)
     maps = [noise((6, 8), torch.float32).requires_grad_() for _ in range(2)]
@@ -166,6 +175,7 @@ def test_activations_need_no_memory_of_their_own():
     assert pointers == {gates.untyped_storage().data_ptr()}
 
 
+@pytest.mark.usefixtures("size_of_maps")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 def test_tanh_and_gated_agree_with_torch(dtype):
     x = torch.cat([torch.linspace(-100, 100, 801), torch.linspace(-1e-3, 1e-3, 800)]).to(dtype)

@@ -13,6 +13,9 @@ from zoo.errors import ConfigError
 
 __all__ = ["activate", "convolution", "gated", "tanh", "warp"]
 
+#: Bytes of feature maps below which time counts more than memory: nothing is computed twice.
+SMALL = 2**22
+
 
 def convolution(
     inputs: int,
@@ -26,8 +29,8 @@ def convolution(
     """Return a k×k convolution that keeps the size of its input, which it pads with zeros.
 
     It takes one feature map or several, W ∗ [x, h], which it concatenates. In training this needs
-    less memory than ``torch.cat``: the concatenation is not kept for the backward pass, but
-    repeated.
+    less memory than ``torch.cat``: the concatenation of large maps is not kept for the backward
+    pass, but repeated.
 
     Args:
         inputs: Number of input channels, of all feature maps together.
@@ -63,7 +66,7 @@ class JointConvolution(nn.Conv2d):
         if len(inputs) == 1:
             return super().forward(*inputs)
         odd = all(k % 2 for k in self.kernel_size)
-        if odd and torch.is_grad_enabled() and not _is_transformed():
+        if odd and torch.is_grad_enabled() and not (_is_transformed() or _are_small(*inputs)):
             dtype = _autocast_dtype(inputs[0])
             return _convolve_joint.apply(self.weight, self.bias, dtype, *inputs)
         return super().forward(torch.cat(inputs, dim=1))
@@ -213,14 +216,14 @@ def _activation(name: str, gate: Tensor, forget_bias: float) -> Tensor:
 
 
 def gated(gate: Tensor, x: Tensor) -> Tensor:
-    """Return gate ⊙ tanh(x), and compute tanh(x) again in the backward pass instead of keeping it.
+    """Return gate ⊙ tanh(x). For large maps, the backward pass computes tanh(x) again.
 
     Args:
         gate: (B, C, H, W), already between 0 and 1.
         x: (B, C, H, W).
     """
-    if _is_transformed():
-        return gate * torch.tanh(x)
+    if _is_transformed() or _are_small(gate, x):
+        return gate * tanh(x)
     return _gated.apply(gate, x)
 
 
@@ -275,6 +278,10 @@ def _is_transformed() -> bool:
         or torch.jit.is_tracing()
         or torch._C._are_functorch_transforms_active()
     )
+
+
+def _are_small(*maps: Tensor) -> bool:
+    return sum(x.numel() * x.element_size() for x in maps) < SMALL
 
 
 def _uses_sigmoid(x: Tensor) -> bool:
