@@ -343,6 +343,66 @@ def change_inside(path: Path, rng: random.Random) -> None:
             archive.writestr(info.filename, changed, info.compress_type)
 
 
+def odd_array(like: np.ndarray, rng: random.Random) -> np.ndarray:
+    """Return an array of another shape, dtype or content."""
+    kind = rng.choice(["empty", "short", "flat", "scalar", "axis", "dtype", "fill", "transpose"])
+    if kind == "empty":
+        return like[:0] if like.ndim else np.zeros(0)
+    if kind == "short":
+        return like[:1] if like.ndim else like
+    if kind == "flat":
+        return like.ravel()
+    if kind == "scalar":
+        return np.array(3.0)
+    if kind == "axis":
+        return like[None]
+    if kind == "transpose":
+        return like.T
+    if kind == "dtype":
+        dtype = rng.choice(["S10", "c8", "f2", "f8", "i8", "u8", "bool", ">i2", "longdouble"])
+        return np.zeros(like.shape, dtype)
+    value = rng.choice([np.nan, np.inf, -np.inf, -1e30, 1e300, 0.0])
+    return np.full(like.shape, value)
+
+
+def change_values(path: Path, rng: random.Random) -> None:
+    """Replace an array or an attribute of a file."""
+    if path.suffix == ".npy":
+        np.save(path, odd_array(np.load(path), rng))
+    elif path.suffix == ".npz":
+        with np.load(path, allow_pickle=True) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        name = rng.choice(list(arrays))
+        arrays[name] = odd_array(arrays[name], rng)
+        np.savez(path, **arrays)
+    else:
+        change_hdf5(path, rng)
+
+
+def change_hdf5(path: Path, rng: random.Random) -> None:
+    """Replace or remove an array, a group or an attribute of an HDF5 file."""
+    import h5py
+
+    with h5py.File(path, "a") as file:
+        items: list[str] = []
+        file.visit(items.append)
+        attributes = [(n, key) for n in ["/", *items] for key in file[n].attrs]
+        if attributes and rng.random() < 0.5:
+            name, key = rng.choice(attributes)
+            odd = ["", "text", b"\xff\xfe", -1, 0, 1e308, np.nan, [], [1, 2], 10**12, None]
+            value = rng.choice(odd)
+            del file[name].attrs[key]
+            if value is not None:
+                file[name].attrs[key] = value
+            return
+        name = rng.choice(items)
+        item = file[name]
+        array = item[()] if isinstance(item, h5py.Dataset) else np.zeros((4, 4))
+        del file[name]
+        if rng.random() < 0.8:
+            file[name] = odd_array(np.asarray(array), rng)
+
+
 def replace(path: Path, rng: random.Random) -> None:
     """Put something else at the place of a file."""
     kind = rng.choice(["pipe", "folder", "dangling", "empty", "zeros", "playlist", "eps", "gone"])
@@ -369,6 +429,8 @@ def mutate(folder: Path, rng: random.Random) -> str:
     path = rng.choice(files)
     if rng.random() < 0.05:
         replace(path, rng)
+    elif path.suffix in (".npy", ".npz", ".h5", ".hdf5", ".nc") and rng.random() < 0.5:
+        change_values(path, rng)
     elif path.suffix in (".gz", ".npz", ".zip", ".pth") and rng.random() < 0.6:
         change_inside(path, rng)
     else:
