@@ -48,7 +48,7 @@ def check_listing(repository: str, commit: str, files: dict[str, int | None]) ->
     parts = {
         name: LARGEST_FILE if size is None else size
         for name, size in files.items()
-        if name.isprintable() and "/" not in name and any(fnmatchcase(name, p) for p in PARTS)
+        if name.isprintable() and any(_matches(name, part) for part in PARTS)
     }
     if len({name.casefold() for name in parts}) < len(parts):
         raise HubError(f"{repository} has files whose names differ only in case; rename them")
@@ -59,6 +59,11 @@ def check_listing(repository: str, commit: str, files: dict[str, int | None]) ->
         if name != WEIGHTS and files[name] is not None and size > largest:
             raise HubError(f"{name} of {repository} exceeds {largest:,} bytes; make it smaller")
     return parts
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a name matches a pattern in which * is not a folder."""
+    return name.count("/") == pattern.count("/") and fnmatchcase(name, pattern)
 
 
 @contextmanager
