@@ -200,7 +200,7 @@ def test_rollout_gives_the_same_forecast(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ms-motionrnn", "cmslstm"])
+@pytest.mark.parametrize("name", ["ms-convlstm", "cmslstm"])
 def test_pt2_takes_frames_of_any_size(name: str, tmp_path: Path) -> None:
     model = create(name)
     program = torch.export.load(zoo.export(model, tmp_path / "model.pt2")).module()

@@ -174,7 +174,7 @@ def capture(
 
     def varying(tensor: Tensor) -> dict[int, Any]:
         grid = () if fixed_size else (tensor.ndim - 2, tensor.ndim - 1)
-        return dict.fromkeys((0, *grid), auto)
+        return {axis: auto for axis in (0, *grid) if tensor.shape[axis] > 1}
 
     try:
         with _any_size(), torch.no_grad():
