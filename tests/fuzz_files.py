@@ -181,7 +181,7 @@ def taxibj(folder: Path) -> None:
     dates = [f"{str(day).replace('-', '')}{n:02}".encode() for day in days for n in range(1, 49)]
     flow = np.random.default_rng(0).random((len(dates), 2, 8, 8), np.float32)
     with h5py.File(folder / "BJ16_M32x32_T30_InOut.h5", "w") as file:
-        file["data"], file["date"] = flow, dates
+        file["data"], file["date"] = flow, np.array(dates)
 
 
 def kth(folder: Path) -> None:

@@ -228,7 +228,7 @@ def write_taxibj(folder: Path, days: list[str], slots: int = 48, year: int = 13)
     flow[:, 1] = 2 * flow[:, 0]
     flow[0, 0, 0, 0] = -1
     with h5py.File(folder / f"BJ{year}_M32x32_T30_InOut.h5", "w") as file:
-        file["data"], file["date"] = flow, dates
+        file["data"], file["date"] = flow, np.array(dates)
 
 
 def test_taxibj_parts_and_range_are_those_of_the_papers(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_taxibj_parts_and_range_are_those_of_the_papers(tmp_path: Path) -> None:
     newest = TaxiBJ(tmp_path, frames=8).newest(2)
     assert (newest["time"].values == test.when(len(test) - 1)[-2:]).all()  # type: ignore[index]
     with h5py.File(tmp_path / "BJ16_M32x32_T30_InOut.h5", "w") as file:
-        file["data"], file["date"] = np.zeros((1, 2, 4, 4)), [b"2016010149"]
+        file["data"], file["date"] = np.zeros((1, 2, 4, 4)), np.array([b"2016010149"])
     with pytest.raises(DataError, match=r"BJ16.*'2016010149'"):
         TaxiBJ(tmp_path, frames=8)
 

@@ -29,6 +29,7 @@ from zoo.data.radolan import read_radolan
 from zoo.errors import ConfigError, DataError, ZooError
 from zoo.inputs import check_bytes, input_limit
 from zoo.labeled import open_labeled, read_first, read_labeled, read_values
+from zoo.stores import check_zarr
 
 FRAMES = np.random.default_rng(0).random((6, 1, 8, 8)).astype(np.float32)
 DATASETS = [name for name, (_, place, _) in fuzz_files.FORMATS.items() if place != "model"]
@@ -695,3 +696,48 @@ def test_mutated_files_give_an_error_of_one_line(tmp_path):
     command = [sys.executable, fuzz_files.__file__, "--cases", os.environ.get("ZOO_FUZZ", "200")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+
+
+class AnySize:
+    """Unpickles to a bytearray of 8 GiB."""
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        return bytearray, (2**33,)
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_checkpoint_cannot_allocate_a_bytearray(tmp_path: Path, old: bool) -> None:
+    checkpoint = {"weight": torch.zeros(2), "more": AnySize()}
+    torch.save(checkpoint, tmp_path / "it.pth", _use_new_zipfile_serialization=not old)
+    with pytest.raises(DataError, match="bytearray"):
+        read_tensors(tmp_path / "it.pth")
+
+
+CODECS = ["Zstd", "Blosc", "LZ4", "GZip", "Zlib", "BZ2", "LZMA"]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_chunk_of_zarr_cannot_unpack_to_more_than_its_size(tmp_path: Path, codec: str) -> None:
+    import numcodecs
+    import zarr
+
+    compressor = getattr(numcodecs, codec)()
+    store = tmp_path / "it.zarr"
+    array = zarr.create_array(
+        store, shape=(4, 8, 8), chunks=(2, 8, 8), dtype="f4", zarr_format=2, compressors=compressor
+    )
+    array[:] = np.random.default_rng(0).random((4, 8, 8))
+    assert set(check_zarr(store)) == {""}
+    (store / "0.0.0").write_bytes(bytes(compressor.encode(np.zeros(10**6, np.uint8))))
+    with pytest.raises(DataError, match=r"0\.0\.0"):
+        check_zarr(store)
+
+
+def test_zarr_of_the_newest_format_is_read(tmp_path: Path) -> None:
+    import zarr
+
+    array = zarr.create_array(
+        tmp_path / "it.zarr", shape=(4, 8, 8), chunks=(2, 8, 8), dtype="f4", zarr_format=3
+    )
+    array[:] = 1
+    assert set(check_zarr(tmp_path / "it.zarr")) == {""}

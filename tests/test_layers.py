@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "zoo"
 #: own and, within a package, from its siblings. No two modules may import each other.
 LAYERS = [
     ["errors"],
-    ["inputs"],
+    ["chunks", "inputs"],
     ["stores"],
     ["atomic", "extras", "memory", "ops", "options", "progress", "published", "tables"],
     ["config", "fetching"],

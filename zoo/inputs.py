@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import mmap
 import os
 import re
 import stat
@@ -22,6 +23,7 @@ __all__ = [
     "check_bytes",
     "check_file",
     "check_frames",
+    "check_pickle",
     "check_store",
     "check_values",
     "decoding",
@@ -109,6 +111,22 @@ def check_file(path: str | Path) -> None:
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
         raise DataError(f"{path}: is {kind}; expected a regular file")
+
+
+def check_pickle(path: Path) -> None:
+    """Raise DataError for a checkpoint whose pickle makes a bytearray, which may be of any size.
+
+    PyTorch allows that name when it loads tensors only, but writes none.
+    """
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if content.find(b"\nbytearray\n") >= 0:
+                raise DataError(
+                    f"{path} contains a bytearray, which checkpoints do not need; save only the "
+                    "tensors: torch.save(model.state_dict(), FILE)"
+                )
 
 
 def check_store(folder: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from zoo.chunks import unpacked_size
 from zoo.errors import DataError
 from zoo.inputs import (
     check_bytes,
@@ -129,9 +130,29 @@ def check_zarr(path: Path) -> dict[str, Any]:
                     "numbers"
                 )
             check_values(source, *chunks)
+            _check_chunks(source, array, path / name)
             if array.ndim == 1:
                 check_frames(source, array.shape[0])
     return arrays
+
+
+def _check_chunks(source: str, array: Any, folder: Path) -> None:
+    """Raise DataError if chunks unpack to more than their size, which the codecs allocate."""
+    codecs = [type(codec).__name__.lower().removesuffix("codec") for codec in array.compressors]
+    if not codecs or array.shards:
+        return
+    most = math.prod(array.chunks) * array.dtype.itemsize
+    check_bytes(source, most)
+    for file in folder.rglob("*"):
+        if not file.is_file() or file.name.startswith(".z") or file.name == "zarr.json":
+            continue
+        with decoding(file, "copy it again"):
+            size = unpacked_size(codecs[-1], file, most) if len(codecs) == 1 else None
+        if size is None or size > most:
+            raise DataError(
+                f"{file} unpacks to more than {most:,} bytes, the size of a chunk, or does not "
+                f"state its size with {', '.join(codecs)}; write the store again"
+            )
 
 
 def check_part(
@@ -187,7 +208,15 @@ def _check_packed(source: str | Path, array: Any, part: Sequence[slice]) -> None
 
 
 def _check_array(source: str | Path, array: Any) -> None:
-    """Raise DataError for an array in other files, and for chunks that exceed the limit."""
+    """Raise DataError for an array in other files, for chunks that exceed the limit, and for texts.
+
+    Texts of variable length may announce any length, which HDF5 allocates, or never end.
+    """
+    if array.dtype.hasobject:
+        raise DataError(
+            f"{source}: {array.name} has values of variable length; expected numbers, or texts of "
+            "a fixed length, such as NumPy's S10"
+        )
     if array.external or array.is_virtual:
         raise DataError(f"{source}: {array.name} is stored in another file; copy the data there")
     check_values(source, *(array.chunks or ()))

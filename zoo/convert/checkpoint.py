@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from zoo.errors import DataError, shorten
-from zoo.inputs import check_file, decoding
+from zoo.inputs import check_file, check_pickle, decoding
 
 __all__ = ["read_settings", "read_tensors"]
 
@@ -83,6 +83,7 @@ def _read(path: Path) -> object:
     """Read a file of tensors and plain containers."""
     check_file(path)
     _check_packed(path)
+    check_pickle(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

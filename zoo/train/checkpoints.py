@@ -19,6 +19,7 @@ from torch import nn
 
 from zoo.atomic import atomic_folder, make_folder
 from zoo.errors import ConfigError, ZooError
+from zoo.inputs import check_pickle
 from zoo.model_folder import LARGEST, parse_json, read_limited, sha256_of
 from zoo.train.processes import is_about_lost_process, on_main
 from zoo.train.records import read_progress
@@ -142,6 +143,8 @@ class Checkpoints:
             )
         try:
             _refuse_compressed(path)
+            for file in path.iterdir():
+                check_pickle(file)
             self.accelerator.load_state(str(path))
             if self.average is not None:
                 self.average.load_state_dict(load_file(path / AVERAGE))
