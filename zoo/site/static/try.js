@@ -185,7 +185,7 @@ function typedDigits() {
   const text = $("typed").value.replace(/\s/g, "").slice(0, 3) || "37";
   return [...text].map((character) => {
     const canvas = new OffscreenCanvas(SIDE, SIDE);
-    const context = canvas.getContext("2d");
+    const context = readable(canvas);
     context.fillStyle = "#fff";
     context.font = "26px cursive";
     context.textAlign = "center";
@@ -195,8 +195,13 @@ function typedDigits() {
   });
 }
 
+/** The context of a canvas whose pixels are read. */
+function readable(canvas) {
+  return canvas.getContext("2d", { willReadFrequently: true });
+}
+
 function inkOf(canvas) {
-  const { data } = canvas.getContext("2d").getImageData(0, 0, SIDE, SIDE);
+  const { data } = readable(canvas).getImageData(0, 0, SIDE, SIDE);
   return Float32Array.from({ length: SIDE * SIDE }, (_, i) => data[4 * i + 3] / 255);
 }
 
@@ -221,7 +226,7 @@ function drawOnPad(event) {
   const pad = $("pad");
   const box = pad.getBoundingClientRect();
   const at = (x, y) => [((x - box.left) / box.width) * SIDE, ((y - box.top) / box.height) * SIDE];
-  const context = pad.getContext("2d");
+  const context = readable(pad);
   context.strokeStyle = "#fff";
   context.lineWidth = 2.4;
   context.lineCap = "round";
@@ -305,7 +310,7 @@ $("play").addEventListener("click", () => (stopLive(), play()));
 $("live").addEventListener("click", () => (live ? (stopLive(), show()) : startLive().catch((error) => say(error.message, true))));
 $("file").addEventListener("change", (event) => attempt(() => openFile(event.target.files[0])));
 $("throw").addEventListener("click", () => (stopLive(), attempt(() => throwDigits())));
-$("erase").addEventListener("click", () => $("pad").getContext("2d").clearRect(0, 0, SIDE, SIDE));
+$("erase").addEventListener("click", () => readable($("pad")).clearRect(0, 0, SIDE, SIDE));
 $("pad").addEventListener("pointermove", drawOnPad);
 document.addEventListener("dragover", (event) => (event.preventDefault(), document.body.classList.add("drop")));
 document.addEventListener("dragleave", () => document.body.classList.remove("drop"));
