@@ -263,14 +263,14 @@ def test_accumulation_equals_whole_batch(reference: Path, noise_root: Path, tmp_
 
 
 def train_in_little_memory(recipe: Path, run: Path, root: Path) -> None:
-    """Train with 240 MB more than already in use: half of a batch fits."""
+    """Train with 480 MB more than already in use: a part of a batch fits."""
     torch.set_num_threads(1)
     # Allocate tensors outside the heap, so that freed memory can be reused by oneDNN.
     mmap_threshold = -3  # malloc.h
     ctypes.CDLL(None).mallopt(mmap_threshold, 2**16)
     with open("/proc/self/statm") as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + 240 * 2**20,) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 480 * 2**20,) * 2)
     from zoo.train import engine
 
     find_parts = engine.find_parts
@@ -287,7 +287,7 @@ def train_in_little_memory(recipe: Path, run: Path, root: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of a process as Linux does")
 def test_batch_that_does_not_fit_is_split(noise_root: Path, tmp_path: Path) -> None:
     recipe, run = tmp_path / "recipe.toml", tmp_path / "run"
-    text = replaced(("batch_size = 2", "batch_size = 32"), ("steps = 12", "steps = 2"))
+    text = replaced(("batch_size = 2", "batch_size = 128"), ("steps = 12", "steps = 2"))
     text = text.replace("patch = 8", "patch = 2").replace("hidden = 4", "hidden = 16")
     recipe.write_text(text + "[memory]\nfit = true\n")
     child = processes.Process(target=train_in_little_memory, args=(recipe, run, noise_root))

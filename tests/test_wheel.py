@@ -149,7 +149,7 @@ def test_third_party_plugin_is_created_installed_used_and_removed(
     subprocess.run([*PIP, *uninstall], check=True)
     assert json.loads(run(installed, "zoo", "list", "*mycell", "--json")) == []
     for name in ("mycell", "ms-mycell"):
-        command = [installed / "bin" / "zoo", "info", f"local-dir:{installed / name}"]
+        command = [installed / "bin" / "zoo", "cost", f"local-dir:{installed / name}"]
         gone = subprocess.run(command, capture_output=True, text=True, cwd=installed)
         assert gone.returncode == 2
         assert gone.stderr.startswith("Error: ")

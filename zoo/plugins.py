@@ -62,6 +62,7 @@ __all__ = [
     "is_same_distribution",
     "load_plugins",
     "names",
+    "offer",
     "strict",
     "warn_of_errors",
 ]
@@ -279,6 +280,15 @@ def find(
         actual = value if isinstance(value, type) else f"a {type(value).__name__}"
         raise PluginError(f"{plugin.source}: {kind} {name!r} is {actual}; expected {expected}")
     return value, plugin
+
+
+def offer(kind: str, name: str) -> Any:
+    """Return what a plugin offers by a name: an object, or where it is, "module:attribute".
+
+    Nothing is imported for it. None if no plugin provides the name.
+    """
+    plugin = _provider(kind, name)
+    return None if plugin is None else plugin.offers(kind)[name]
 
 
 def names(kind: str) -> list[str]:

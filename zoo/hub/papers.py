@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from zoo.config import Config
 from zoo.errors import ZooError
-from zoo.registry import find_cell, find_head, find_topology
+from zoo.plugins import offer
 
 __all__ = ["paper_links"]
 
@@ -20,24 +23,36 @@ def paper_links(config: Config) -> str:
     1506.04214". The Hugging Face Hub makes a tag ``arxiv:1506.04214`` of each link.
     """
     found: list[str] = []
-    for find, name in (
-        (find_cell, config.cell),
-        (find_topology, config.topology),
-        (find_head, config.head),
-    ):
+    parts = {"cells": config.cell, "topologies": config.topology, "heads": config.head}
+    for kind, name in parts.items():
         try:
-            part = find(name)
+            part = offer(kind, name)
         except ZooError:  # its plugin is broken; the card needs none of it
             continue
-        found += _ids(part[0]) if part else []
+        texts = _read_texts(part) if isinstance(part, str) else _texts_of(part)
+        first = " ".join(text.partition("\n\n")[0] for text in texts)
+        found += re.findall(r"arXiv (\d{4}\.\d{4,5})", " ".join(first.split()))
     links = (f"[arXiv {paper}](https://arxiv.org/abs/{paper})" for paper in dict.fromkeys(found))
     return f"Papers: {', '.join(links)}." if found else ""
 
 
-def _ids(part: Any) -> list[str]:
-    """The arXiv IDs in the first paragraphs of a part and of its module, if it is a class."""
-    texts = [part.__doc__ or ""]
+def _texts_of(part: Any) -> list[str]:
+    """The docstrings of an object and, if it is a class, of its module."""
+    texts = [getattr(part, "__doc__", None) or ""]
     if isinstance(part, type):
         texts.append(sys.modules[part.__module__].__doc__ or "")
-    first = " ".join(text.partition("\n\n")[0] for text in texts)
-    return re.findall(r"arXiv (\d{4}\.\d{4,5})", " ".join(first.split()))
+    return texts
+
+
+def _read_texts(place: str) -> list[str]:
+    """The same for "module:attribute", read from the source: importing it would need torch."""
+    module, _, attribute = place.partition(":")
+    try:
+        spec = find_spec(module)
+        tree = ast.parse(Path(spec.origin).read_text("utf-8"))  # type: ignore[union-attr, arg-type]
+    except (AttributeError, ImportError, OSError, SyntaxError, TypeError, ValueError):
+        return []
+    node = next((node for node in tree.body if getattr(node, "name", None) == attribute), None)
+    if isinstance(node, ast.ClassDef):
+        return [ast.get_docstring(node) or "", ast.get_docstring(tree) or ""]
+    return [ast.get_docstring(node) or ""] if isinstance(node, ast.FunctionDef) else []
