@@ -2,16 +2,16 @@
 
 import gzip
 import os
-import signal
 import socket
 import struct
 import subprocess
 import sys
 import zipfile
 import zlib
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+import alarm
 import fuzz_files
 import h5py
 import numpy as np
@@ -31,24 +31,10 @@ from zoo.inputs import check_bytes, input_limit
 from zoo.labeled import open_labeled, read_first, read_labeled, read_values
 from zoo.stores import check_zarr
 
+no_hang = partial(alarm.no_hang, seconds=20)
+
 FRAMES = np.random.default_rng(0).random((6, 1, 8, 8)).astype(np.float32)
 DATASETS = [name for name, (_, place, _) in fuzz_files.FORMATS.items() if place != "model"]
-
-
-@contextmanager
-def no_hang(seconds=20):
-    """Fail if the block takes longer; each attempt takes milliseconds."""
-
-    def stop(*_):
-        pytest.fail("timeout")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def scan(name, folder, **options):

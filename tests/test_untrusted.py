@@ -3,11 +3,11 @@
 import json
 import os
 import re
-import signal
 import struct
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+import alarm
 import numpy as np
 import pytest
 import torch
@@ -20,6 +20,8 @@ from zoo.hub.card import write_card
 from zoo.hub.publish import publish
 from zoo.model_folder import PARTS, read_json, update_metrics
 from zoo.plugins import names
+
+no_hang = partial(alarm.no_hang, seconds=30)
 
 FRAMES = torch.rand(1, 2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 SCORES = {"model": {"mse": 1.0}, "persistence": {"mse": 2.0}}
@@ -35,22 +37,6 @@ OFTEN = settings(
 def folder(tmp_path):
     torch.manual_seed(0)
     return zoo.save(zoo.create("ms-convlstm", hidden=2, layers=3), tmp_path / "model")
-
-
-@contextmanager
-def no_hang(seconds=30):
-    """Fail if the block takes longer; each attempt takes milliseconds."""
-
-    def stop(*_):
-        pytest.fail("timeout")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def load(folder):

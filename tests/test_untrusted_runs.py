@@ -4,13 +4,13 @@ import json
 import os
 import pickle
 import shutil
-import signal
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import alarm
 import pytest
 import torch
 from conftest import Cli
@@ -23,6 +23,8 @@ from zoo.train.checkpoints import CHECKSUMS, _checksums
 from zoo.train.engine import train
 from zoo.train.recipe import read_recipe
 from zoo.train.runs import find_runs
+
+no_hang = partial(alarm.no_hang, seconds=60)
 
 SCORES = {"model": {"mse": 1.0}, "persistence": {"mse": 2.0}}
 DATA = {"name": "mmnist", "split": "test", "sequences": 1, "input_frames": 2, "horizon": 2}
@@ -39,22 +41,6 @@ PROGRESS = {
     "unlogged": [0.0, 0],
 }
 LINE = {"step": 1, "loss": 2.0, "seconds": 3.0}
-
-
-@contextmanager
-def no_hang(seconds: int = 60) -> Iterator[None]:
-    """Fail if the block takes longer; each attempt takes milliseconds."""
-
-    def stop(*_: object) -> None:
-        pytest.fail("timeout")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 HOSTILE_TEXTS = {

@@ -12,6 +12,7 @@ import mmap
 import os
 import re
 import stat
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,9 +22,9 @@ from zoo.errors import ConfigError, DataError, ZooError
 
 __all__ = [
     "check_bytes",
+    "check_checkpoint",
     "check_file",
     "check_frames",
-    "check_pickle",
     "check_store",
     "check_values",
     "decoding",
@@ -113,11 +114,19 @@ def check_file(path: str | Path) -> None:
         raise DataError(f"{path}: is {kind}; expected a regular file")
 
 
-def check_pickle(path: Path) -> None:
-    """Raise DataError for a checkpoint whose pickle makes a bytearray, which may be of any size.
+def check_checkpoint(path: Path) -> None:
+    """Check that a PyTorch checkpoint cannot unpack to more bytes than the file has.
 
-    PyTorch allows that name when it loads tensors only, but writes none.
+    Raises:
+        DataError: if it is a damaged or compressed zip archive, which PyTorch never writes, or if
+            its pickle makes a bytearray. PyTorch allows that name when it loads tensors only.
     """
+    if zipfile.is_zipfile(path):
+        with decoding(path, "copy it again"), zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+        packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+        if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise DataError(f"{path} is compressed, which a checkpoint never is; copy it again")
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             return

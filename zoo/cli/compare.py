@@ -54,13 +54,13 @@ def compare(
     medians of interleaved forecasts of one sequence on this machine.
     """
     from zoo.bench.cost import count
+    from zoo.data.files import check_writable
     from zoo.errors import ConfigError
     from zoo.evaluate import evaluate, open_data
     from zoo.inspect.compare import Costs, measure_seconds, write_comparison
-    from zoo.inspect.figures import check_figure
     from zoo.published import Task
 
-    check_figure(output, (".html",))
+    check_writable(output, (".html",))
     forecasters, _ = load_models(models, device)
     first = next(iter(forecasters.values()))
     options = dataset_options(dict(settings), data_options["dataset"], first)

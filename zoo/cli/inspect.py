@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,29 +25,31 @@ def inspect_() -> None:
     """
 
 
-model_argument = click.argument("model")
-input_argument = click.argument(
-    "input", type=click.Path(path_type=Path), required=False, metavar="[INPUT]"
-)
-output_option = click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Output file."
-)
-frames_option = click.option(
-    "--input-frames", type=click.IntRange(min=1), help="Read only the first N frames."
-)
+def view(command: Callable[..., None]) -> click.Command:
+    """Make a function a command with the arguments and options that all of them have."""
+    for add in (
+        device_option,
+        click.option(
+            "--input-frames", type=click.IntRange(min=1), help="Read only the first N frames."
+        ),
+        click.option(
+            "-o", "--output", required=True, type=click.Path(path_type=Path), help="Output file."
+        ),
+        click.argument("input", type=click.Path(path_type=Path), required=False, metavar="[INPUT]"),
+        click.argument("model"),
+    ):
+        command = add(command)
+    return inspect_.command()(command)
+
+
 horizon_option = click.option(
     "--horizon", type=click.IntRange(min=1), help="Number of frames to forecast."
 )
 
 
-@inspect_.command()
-@model_argument
-@input_argument
-@output_option
-@frames_option
+@view
 @horizon_option
 @click.option("--channel", type=click.IntRange(min=0), help="Show one channel, not their mean.")
-@device_option
 def layers(
     model: str,
     input: Path | None,
@@ -62,17 +65,17 @@ def layers(
     """
     import numpy as np
 
+    from zoo.data.files import check_writable
     from zoo.inspect.figures import (
         ANIMATED,
         FIGURES,
-        check_figure,
         layers_figure,
         save_figure,
         write_layers_animation,
     )
     from zoo.inspect.recording import features, scaled_past
 
-    check_figure(output, (*FIGURES, *ANIMATED))
+    check_writable(output, (*FIGURES, *ANIMATED))
     name, forecaster, past = _open(model, input, input_frames, device)
     horizon = horizon or forecaster.config.data.horizon or 1
     outputs = features(forecaster, past, horizon)
@@ -90,13 +93,8 @@ def layers(
     _done(output)
 
 
-@inspect_.command()
-@model_argument
-@input_argument
-@output_option
-@frames_option
+@view
 @horizon_option
-@device_option
 @as_json
 def field(
     model: str,
@@ -112,10 +110,11 @@ def field(
     The effective field is the gradient of the central output; its circle holds 95 % of the mass.
     The dashed box is the theoretical field, the pixels that can have an influence in one step.
     """
-    from zoo.inspect.figures import check_figure, fields_figure, save_figure
+    from zoo.data.files import check_writable
+    from zoo.inspect.figures import FIGURES, fields_figure, save_figure
     from zoo.inspect.gradients import fields, lag_influence
 
-    check_figure(output)
+    check_writable(output, FIGURES)
     name, forecaster, past = _open(model, input, input_frames, device)
     found = fields(forecaster, past)
     influence = lag_influence(forecaster, past, horizon)
@@ -132,13 +131,8 @@ def field(
     _done(output)
 
 
-@inspect_.command()
-@model_argument
-@input_argument
-@output_option
-@frames_option
+@view
 @horizon_option
-@device_option
 def gates(
     model: str,
     input: Path | None,
@@ -151,10 +145,11 @@ def gates(
 
     A gate is whatever leaves a sigmoid. Many gates near 0 or 1 are saturated.
     """
+    from zoo.data.files import check_writable
     from zoo.inspect import gates
-    from zoo.inspect.figures import check_figure, gates_figure, save_figure
+    from zoo.inspect.figures import FIGURES, gates_figure, save_figure
 
-    check_figure(output)
+    check_writable(output, FIGURES)
     name, forecaster, past = _open(model, input, input_frames, device)
     recorded = gates(forecaster, past, horizon)
     save_figure(gates_figure(recorded, f"{name}: gates and states"), output)
@@ -173,9 +168,7 @@ def _parse_pixel(
     return y, x, t
 
 
-@inspect_.command()
-@model_argument
-@input_argument
+@view
 @click.option(
     "--at",
     required=True,
@@ -197,9 +190,6 @@ def _parse_pixel(
     show_default=True,
     help="Points on the path from the baseline to the input.",
 )
-@output_option
-@frames_option
-@device_option
 @as_json
 def attribution(
     model: str,
@@ -213,11 +203,12 @@ def attribution(
     as_json: bool,
 ) -> None:
     """Draw what each pixel of the past adds to one forecast pixel, by integrated gradients."""
+    from zoo.data.files import check_writable
     from zoo.inspect import attribution
-    from zoo.inspect.figures import attribution_figure, check_figure, save_figure
+    from zoo.inspect.figures import FIGURES, attribution_figure, save_figure
     from zoo.inspect.recording import scaled_past
 
-    check_figure(output)
+    check_writable(output, FIGURES)
     name, forecaster, past = _open(model, input, input_frames, device)
     attributed, gap = attribution(forecaster, past, at, baseline=baseline, steps=steps)
     frames = scaled_past(forecaster, past)[0].mean(dim=1).cpu().numpy()  # (T, H, W)

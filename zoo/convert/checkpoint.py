@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import warnings
-import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -15,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from zoo.errors import DataError, shorten
-from zoo.inputs import check_file, check_pickle, decoding
+from zoo.inputs import check_checkpoint, check_file
 
 __all__ = ["read_settings", "read_tensors"]
 
@@ -82,8 +81,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 def _read(path: Path) -> object:
     """Read a file of tensors and plain containers."""
     check_file(path)
-    _check_packed(path)
-    check_pickle(path)
+    check_checkpoint(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -104,22 +102,6 @@ def _is_weight(value: object) -> bool:
         and not value.is_nested
         and value.numel() * value.itemsize <= value.untyped_storage().nbytes()
     )
-
-
-def _check_packed(path: Path) -> None:
-    """Raise DataError for a zip archive with compressed entries, which torch never writes.
-
-    They could unpack to any number of bytes.
-    """
-    if not zipfile.is_zipfile(path):
-        return
-    with decoding(path, "copy it again"), zipfile.ZipFile(path) as archive:
-        size = sum(entry.file_size for entry in archive.infolist())
-    if size > path.stat().st_size:
-        raise DataError(
-            f"{path} is compressed, which a checkpoint never is: its entries have {size:,} bytes; "
-            "copy it again"
-        )
 
 
 def _unwrap(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import importlib
 import io
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +12,7 @@ import torch
 
 import zoo
 from zoo.atomic import atomic_path
+from zoo.data.files import check_writable
 from zoo.errors import ConfigError
 from zoo.exporting.description import KEY, Description
 from zoo.exporting.onnx_file import to_onnx
@@ -134,10 +134,5 @@ def _check_target(path: Path) -> Path:
         raise ConfigError(
             f"{path}: unknown suffix {path.suffix!r}; expected one of {', '.join(FORMATS)}"
         )
-    if not os.path.isdir(path.parent):
-        raise ConfigError(f"{path}: {path.parent} is not a folder; mkdir -p {path.parent}")
-    if os.path.isdir(path):
-        raise ConfigError(f"{path} is a folder, expected a file; choose another name")
-    if not os.access(path.parent, os.W_OK):
-        raise ConfigError(f"{path}: the folder {path.parent} is not writable; choose another")
+    check_writable(path, FORMATS)
     return path

@@ -37,6 +37,7 @@ __all__ = [
     "card_results",
     "measured",
     "models_tables",
+    "protocol_of",
     "read_card",
     "read_recipe",
     "write_card",
@@ -227,7 +228,7 @@ def _models_table(models: list[tuple[Path, dict[str, Any]]]) -> str:
     """A title and a table of models of one data set."""
     first, expected = models[0]
     for folder, metrics in models[1:]:
-        if not _alike(metrics, expected):
+        if protocol_of(metrics) != protocol_of(expected):
             raise HubError(
                 f"{folder.name} and {first.name} were evaluated on different data or frames; "
                 "evaluate both in the same way: zoo eval --save"
@@ -453,16 +454,16 @@ def _siblings(folder: Path, metrics: dict[str, Any]) -> dict[str, dict[str, Any]
         except ZooError:
             continue  # incomplete or invalid
         budget = other["training"]["sequences"] == metrics["training"]["sequences"]
-        if budget and _alike(other, metrics):
+        if budget and protocol_of(other) == protocol_of(metrics):
             found[path.parent.name] = other
     return found
 
 
-def _alike(metrics: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two models were evaluated on the same data with the same protocol."""
+def protocol_of(metrics: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what is equal for models evaluated on the same data with the same protocol."""
     keys = ("name", "split", "sequences", "sha256", "input_frames", "horizon")
-    same = all(metrics.get("data", {}).get(key) == other["data"].get(key) for key in keys)
-    return same and metrics.get("protocol", {}).get("id") == other.get("protocol", {}).get("id")
+    data = (metrics.get("data", {}).get(key) for key in keys)
+    return (*data, metrics.get("protocol", {}).get("id"))
 
 
 def _published(config: Config, metrics: dict[str, Any]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from zoo.atomic import atomic_path
 from zoo.data.files import write_frames
 from zoo.errors import ConfigError
 from zoo.inspect.gradients import Field
+from zoo.inspect.pictures import evenly_spaced, frame_time
 
 if TYPE_CHECKING:
     import xarray
@@ -23,7 +24,6 @@ __all__ = [
     "ANIMATED",
     "FIGURES",
     "attribution_figure",
-    "check_figure",
     "fields_figure",
     "gates_figure",
     "layers_figure",
@@ -37,17 +37,6 @@ FIGURES, ANIMATED = (".png", ".pdf", ".svg"), (".gif", ".mp4")
 COLUMNS = 8  # steps or frames shown of a long sequence
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
 GREY = "#555555"
-
-
-def check_figure(path: Path, formats: Sequence[str] = FIGURES) -> None:
-    """Raise ConfigError if a figure cannot be written to `path`: call it before long work."""
-    from zoo.data.files import check_writable
-
-    if path.suffix.lower() not in formats:
-        raise ConfigError(
-            f"{path}: unknown suffix {path.suffix!r}; expected one of {', '.join(formats)}"
-        )
-    check_writable(path.with_suffix(".png"))
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -79,14 +68,14 @@ def layers_figure(
         ConfigError: If a layer does not have that channel.
     """
     grids = _grids(outputs, channel, sample)
-    steps = _evenly_spaced(len(frames))
+    steps = evenly_spaced(len(frames), COLUMNS)
     times = outputs["time"].values
     figure, axes = _panels(len(grids) + 1, len(steps), title)
     low, high = np.nanmin(frames), np.nanmax(frames)
     for column, t in enumerate(steps):
         axes[0, column].imshow(frames[t], "gray", vmin=low, vmax=high)
         kind = "reads input" if times[t] <= 0 else "reads forecast"
-        axes[0, column].set_title(f"{_time(times[t])}\n{kind}", fontsize=7, color=GREY)
+        axes[0, column].set_title(f"{frame_time(times[t])}\n{kind}", fontsize=7, color=GREY)
     _label(axes[0, 0], "frame")
     for row, (name, values) in enumerate(grids.items(), start=1):
         low, high = np.quantile(values, (0.01, 0.99))
@@ -123,7 +112,7 @@ def write_layers_animation(
         for image, values in zip(images, (frames, *grids.values()), strict=True):
             image.set_data(values[t])
         kind = "reads input" if time <= 0 else "reads forecast"
-        axes[0, 0].set_title(f"{_time(time)}, {kind}", fontsize=8)
+        axes[0, 0].set_title(f"{frame_time(time)}, {kind}", fontsize=8)
         pictures.append(_rasterized(figure))
     write_frames(path, np.stack(pictures), fps=4, low=0, high=255)
 
@@ -228,14 +217,14 @@ def attribution_figure(
         at: (y, x, t) of the forecast pixel, which is marked.
         title: Title of the figure.
     """
-    shown = _evenly_spaced(len(frames))
+    shown = evenly_spaced(len(frames), COLUMNS)
     figure, axes = _panels(2, len(shown), title)
     values = attributed.sum(axis=1)  # (T, H, W)
     limit = np.quantile(np.abs(values), 0.999) or 1.0
     low, high = np.nanmin(frames), np.nanmax(frames)
     for column, t in enumerate(shown):
         axes[0, column].imshow(frames[t], "gray", vmin=low, vmax=high)
-        axes[0, column].set_title(_time(t - len(frames) + 1), fontsize=7, color=GREY)
+        axes[0, column].set_title(frame_time(t - len(frames) + 1), fontsize=7, color=GREY)
         image = axes[1, column].imshow(values[t], DIVERGING, vmin=-limit, vmax=limit)
         axes[1, column].set_xlabel(f"sum {values[t].sum():+.3f}", fontsize=7)
         for axis in axes[:, column]:
@@ -296,15 +285,6 @@ def _panels(rows: int, columns: int, title: str, side: float = 1.15) -> tuple[Fi
 
 def _label(axis: Any, text: str) -> None:
     axis.set_ylabel(text, fontsize=8, rotation=0, ha="right", va="center", labelpad=8)
-
-
-def _time(step: int) -> str:
-    return f"t{step:+d}" if step else "t"
-
-
-def _evenly_spaced(length: int) -> np.ndarray:
-    """The indices of at most COLUMNS steps, including the first and the last."""
-    return np.linspace(0, length - 1, min(length, COLUMNS)).round().astype(int)
 
 
 def _rasterized(figure: Figure) -> np.ndarray:

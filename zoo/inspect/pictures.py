@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-__all__ = ["comparison_gif", "comparison_strip"]
+__all__ = ["comparison_gif", "comparison_strip", "evenly_spaced", "frame_time"]
 
 Color = tuple[int, int, int]
 
@@ -70,10 +70,10 @@ def comparison_strip(
     forecasts = _by_name(forecast, names[-1])
     _check(past, truth, forecasts, low, high)
     spread = palette.spread or high - low
-    given, ahead = _evenly_spaced(len(past)), _evenly_spaced(len(truth))
-    times = [_time(i - len(past) + 1, time_step) for i in given]
+    given, ahead = evenly_spaced(len(past)), evenly_spaced(len(truth))
+    times = [frame_time(i - len(past) + 1, time_step) for i in given]
     rows = [_Row(names[0], PAST, palette.colors(past[given]), times)]
-    times = [_time(i + 1, time_step) for i in ahead]
+    times = [frame_time(i + 1, time_step) for i in ahead]
     rows.append(_Row(names[1], INK, palette.colors(truth[ahead]), times))
     for name, frames in forecasts.items():
         error = np.abs(np.subtract(truth[ahead], frames[ahead], dtype=np.float32))
@@ -122,8 +122,8 @@ def comparison_gif(
         name: palette.colors(np.concatenate([past, future]))
         for name, future in {"truth": truth, **forecasts}.items()
     }
-    captions = [("input", _time(i - len(past) + 1)) for i in range(len(past))]
-    captions += [("forecast", _time(i + 1)) for i in range(len(truth))]
+    captions = [("input", frame_time(i - len(past) + 1)) for i in range(len(past))]
+    captions += [("forecast", frame_time(i + 1)) for i in range(len(truth))]
     shown = [_draw_panels(panels, captions, t, size) for t in range(len(captions))]
     shown += shown[-1:] * max(1, round(fps))
     frames = rearrange(np.stack(shown), "t h w c -> t c h w")
@@ -273,12 +273,12 @@ def _check(
         raise ConfigError(f"low is {low} and high {high}; expected low < high")
 
 
-def _evenly_spaced(length: int) -> np.ndarray:
-    """Return the indices of at most COLUMNS frames, including the first and the last."""
-    return np.linspace(0, length - 1, min(length, COLUMNS)).round().astype(int)
+def evenly_spaced(length: int, most: int = COLUMNS) -> np.ndarray:
+    """Return the indices of at most `most` frames, including the first and the last."""
+    return np.linspace(0, length - 1, min(length, most)).round().astype(int)
 
 
-def _time(step: int, time_step: float | None = None) -> str:
+def frame_time(step: int, time_step: float | None = None) -> str:
     """Return the time of a frame from the last input frame, in minutes or in frames."""
     if not step:
         return "t"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.config import Config
-from zoo.hub.card import read_card
+from zoo.hub.card import protocol_of, read_card
 from zoo.model_folder import read_config, read_metrics
 from zoo.tables import format_score, metric_label, metrics_in
 
@@ -117,15 +117,8 @@ def score_tables(entries: Sequence[Entry]) -> list[Table]:
     groups: dict[tuple[Any, ...], list[Entry]] = {}
     for entry in entries:
         if "forecast" in entry.metrics and "data" in entry.metrics:
-            groups.setdefault(_protocol(entry.metrics), []).append(entry)
+            groups.setdefault(protocol_of(entry.metrics), []).append(entry)
     return [_table(group) for group in sorted(groups.values(), key=len, reverse=True)]
-
-
-def _protocol(metrics: dict[str, Any]) -> tuple[Any, ...]:
-    """What must be equal for scores to compare."""
-    keys = ("name", "split", "sequences", "sha256", "input_frames", "horizon")
-    data = tuple(metrics["data"].get(key) for key in keys)
-    return (*data, metrics.get("protocol", {}).get("id"))
 
 
 def _table(entries: Sequence[Entry]) -> Table:

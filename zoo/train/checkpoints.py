@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import warnings
-import zipfile
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from torch import nn
 
 from zoo.atomic import atomic_folder, make_folder
 from zoo.errors import ConfigError, ZooError
-from zoo.inputs import check_pickle
+from zoo.inputs import check_checkpoint
 from zoo.model_folder import LARGEST, parse_json, read_limited, sha256_of
 from zoo.train.processes import is_about_lost_process, on_main
 from zoo.train.records import read_progress
@@ -142,9 +141,8 @@ class Checkpoints:
                 "with --resume"
             )
         try:
-            _refuse_compressed(path)
             for file in path.iterdir():
-                check_pickle(file)
+                check_checkpoint(file)
             self.accelerator.load_state(str(path))
             if self.average is not None:
                 self.average.load_state_dict(load_file(path / AVERAGE))
@@ -207,14 +205,6 @@ def verify(checkpoint: Path) -> str | None:
         return f"{CHECKSUMS} is not a JSON object"
     wrong = sorted(n for n in {*expected, *actual} if expected.get(n) != actual.get(n))
     return f"checksum mismatch: {', '.join(wrong)}" if wrong else None
-
-
-def _refuse_compressed(checkpoint: Path) -> None:
-    """Refuse compressed archives: torch writes none, and a small one can hold gigabytes."""
-    for path in filter(zipfile.is_zipfile, checkpoint.iterdir()):
-        with zipfile.ZipFile(path) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ValueError(f"{path.name} is compressed")
 
 
 def _strip_prefix(models: list[nn.Module], weights: list[dict], folder: str) -> None:
