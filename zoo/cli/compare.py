@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from zoo.cli.common import data_option, device_option, print_metrics, set_option
-from zoo.cli.eval import dataset_options, load_models
+from zoo.cli.common import data_option, device_option, print_metrics
+from zoo.cli.eval import dataset_options, load_models, test_set_options
 
 
 @click.command()
@@ -22,19 +22,7 @@ from zoo.cli.eval import dataset_options, load_models
     type=click.Path(path_type=Path, dir_okay=False),
     help="Output file, .html.",
 )
-@click.option("--data", "dataset", help="Data set.  [default: the training data of MODEL]")
-@set_option("Option of the data set.  [default: as in training]")
-@click.option(
-    "--split",
-    type=click.Choice(["train", "valid", "test"]),
-    default="test",
-    show_default=True,
-    help="Part of the data set.",
-)
-@click.option("--sequences", type=click.IntRange(min=1), help="Evaluate only the first N.")
-@click.option("--input-frames", type=click.IntRange(min=1), help="Number of input frames.")
-@click.option("--horizon", type=click.IntRange(min=1), help="Number of frames to forecast.")
-@click.option("--optical-flow", is_flag=True, help="Add optical flow as a baseline (pysteps).")
+@test_set_options
 @click.option("--example", type=click.IntRange(min=0), help="Index of the sequence to show.")
 @data_option
 @device_option

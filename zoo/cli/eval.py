@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,20 +37,32 @@ def _parse_numbers(
         ) from None
 
 
+def test_set_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that choose the sequences to measure on, and --optical-flow."""
+    for add in (
+        click.option(
+            "--optical-flow", is_flag=True, help="Add optical flow as a baseline (pysteps)."
+        ),
+        click.option("--horizon", type=click.IntRange(min=1), help="Number of frames to forecast."),
+        click.option("--input-frames", type=click.IntRange(min=1), help="Number of input frames."),
+        click.option("--sequences", type=click.IntRange(min=1), help="Evaluate only the first N."),
+        click.option(
+            "--split",
+            type=click.Choice(["train", "valid", "test"]),
+            default="test",
+            show_default=True,
+            help="Part of the data set.",
+        ),
+        set_option("Option of the data set.  [default: as in training]"),
+        click.option("--data", "dataset", help="Data set.  [default: the training data of MODEL]"),
+    ):
+        command = add(command)
+    return command
+
+
 @click.command("eval")
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
-@click.option("--data", "dataset", help="Data set.  [default: the training data of MODEL]")
-@set_option("Option of the data set.  [default: as in training]")
-@click.option(
-    "--split",
-    type=click.Choice(["train", "valid", "test"]),
-    default="test",
-    show_default=True,
-    help="Part of the data set.",
-)
-@click.option("--sequences", type=click.IntRange(min=1), help="Evaluate only the first N.")
-@click.option("--input-frames", type=click.IntRange(min=1), help="Number of input frames.")
-@click.option("--horizon", type=click.IntRange(min=1), help="Number of frames to forecast.")
+@test_set_options
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
@@ -69,7 +81,6 @@ def _parse_numbers(
     callback=_parse_numbers,
     help="Windows of the fractions skill score in pixels, such as 3,9.",
 )
-@click.option("--optical-flow", is_flag=True, help="Add optical flow as a baseline (pysteps).")
 @click.option(
     "--lpips", is_flag=True, help="Measure LPIPS (needs lpips, which downloads AlexNet's weights)."
 )

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, JsonValue, model_validator
 
 from zoo.config import Count, Validated
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, shorten
 from zoo.model_folder import LARGEST_RECIPE, parse_toml, read_limited
 
 __all__ = [
@@ -499,13 +499,14 @@ def read_recipe(path: Path, settings: Iterable[tuple[str, Any]] = ()) -> Recipe:
     for key, value in settings:
         source = f"{path} with --set"
         *tables, last = key.split(".")
+        setting = f"--set {shorten([key])}"
         if not all((*tables, last)):
-            raise ConfigError(f"--set {key}: not a valid key, such as train.lr; see --show")
+            raise ConfigError(f"{setting}: not a valid key, such as train.lr; see --show")
         table = values
         for name in tables:
             table = table.setdefault(name, {})
             if not isinstance(table, dict):
-                raise ConfigError(f"--set {key}: {name!r} is a value, not a table; see --show")
+                raise ConfigError(f"{setting}: {name!r} is a value, not a table; see --show")
         table[last] = value
     return Recipe.parse(values, source=source)
 
