@@ -19,8 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import zoo
-from zoo.baselines import BASELINES
-from zoo.config import Data
+from zoo.baselines import persistence
 from zoo.data import open_dataset
 from zoo.metrics import FrameMetrics
 from zoo.registry import heads
@@ -38,13 +37,13 @@ name = "{data}"
 options = {options}
 
 [train]
-steps = 400
+steps = 200
 batch_size = 8
 lr = 3e-3
 schedule = "cosine"
 warmup_steps = 50
 clip_norm = 100
-sampling_steps = 100
+sampling_steps = 50
 channels_last = true
 """
 
@@ -60,7 +59,7 @@ def main(data: str, folder: Path) -> None:
     options, split, chosen = DATA[data]
     dataset = open_dataset(data, split, frames=20, **chosen)
     batches = list(DataLoader(dataset, 32))
-    rows = {"persistence": _measure(batches, lambda x: BASELINES["persistence"](x, 10, Data()))}
+    rows = {"persistence": _measure(batches, lambda x: persistence(x, 10))}
     for head in heads():
         run = folder / f"{data}-{head}"
         folder.mkdir(parents=True, exist_ok=True)

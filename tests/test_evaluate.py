@@ -273,21 +273,6 @@ def test_threshold_outside_the_range_is_refused(root: Path, models: Path) -> Non
 
 
 @pytest.mark.slow
-def test_optical_flow_beats_persistence_on_a_moving_shower(root: Path, models: Path) -> None:
-    pytest.importorskip("pysteps", reason="pip install 'spatiotemporal-zoo[flow]'")
-    pytest.importorskip("cv2", reason="pip install 'spatiotemporal-zoo[flow]'")
-    from zoo.baselines import optical_flow, persistence
-
-    y, x = np.mgrid[:64, :64]
-    moving = [np.exp(-((y - 32) ** 2 + (x - 20 - 3 * t) ** 2) / 60) for t in range(7)]
-    frames = torch.from_numpy(np.stack(moving)).float()[None, :, None]
-    forecasts = optical_flow(frames[:, :4], 3, Data()), persistence(frames[:, :4], 3)
-    assert forecasts[0].shape == forecasts[1].shape
-    error = [float((f - frames[:, 1:]).abs()[:, -3:].sum()) for f in forecasts]
-    assert error[0] < 0.3 * error[1]
-
-
-@pytest.mark.slow
 def test_command_writes_tables_and_pictures(
     root: Path, models: Path, tmp_path: Path, cli: Any
 ) -> None:

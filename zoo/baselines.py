@@ -1,14 +1,16 @@
 """Forecasts without a network, which a model has to beat.
 
-A baseline is a function of scaled frames (B, T, C, H, W) with NaN where values are missing, a
-horizon, and what the values mean. It returns what a model returns, (B, T − 1 + horizon, C, H, W).
+A baseline reads scaled frames (B, T, C, H, W) with NaN where values are missing. It returns what a
+model returns, (B, T − 1 + horizon, C, H, W); an ensemble has a leading axis of members.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable
+import math
+import warnings
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -18,9 +20,22 @@ from torch import Tensor
 from zoo.config import Data
 from zoo.errors import ConfigError, DataError, did_you_mean
 
-__all__ = ["BASELINES", "check_baseline", "optical_flow", "persistence"]
+__all__ = [
+    "BASELINES",
+    "ENSEMBLES",
+    "check_baseline",
+    "forecast_baseline",
+    "optical_flow",
+    "persistence",
+    "steps",
+]
 
-Baseline = Callable[[Tensor, int, Data], Tensor]
+#: Names of the baselines, and of those that are ensembles.
+BASELINES = ("persistence", "optical flow", "STEPS")
+ENSEMBLES = ("STEPS",)
+
+DRY = 10.0  # dBZ, 0.1 mm/h; STEPS takes less for dry
+GAP = 7.0  # dBZ between the weakest rain and the value that STEPS reads where it is dry
 
 
 def persistence(frames: Tensor, horizon: int) -> Tensor:
@@ -71,23 +86,110 @@ def optical_flow(frames: Tensor, horizon: int, data: Data) -> Tensor:
     for b, c in np.ndindex(series.shape[:2]):
         past = series[b, c]
         for t in range(1, len(past)):
-            steps = horizon if t == len(past) - 1 else 1
+            count = horizon if t == len(past) - 1 else 1
             recent = past[max(0, t - 2) : t + 1]
             if np.ptp(recent) == 0:
                 continue
-            with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
+            with _quiet():
                 velocity = lucas_kanade(recent, verbose=False)
-                ahead = extrapolate(past[t], velocity, steps)  # (steps, H, W), NaN from outside
+                ahead = extrapolate(past[t], velocity, count)  # (count, H, W), NaN from outside
             moved = torch.from_numpy(ahead).to(forecast)
-            still = forecast[b, t : t + steps, c]
-            forecast[b, t : t + steps, c] = moved.where(~moved.isnan(), still)
+            still = forecast[b, t : t + count, c]
+            forecast[b, t : t + count, c] = moved.where(~moved.isnan(), still)
     return forecast
 
 
-BASELINES: dict[str, Baseline] = {
-    "persistence": lambda frames, horizon, _: persistence(frames, horizon),
-    "optical flow": optical_flow,
-}
+def steps(frames: Tensor, horizon: int, data: Data, members: int, numbers: Sequence[int]) -> Tensor:
+    """Forecast an ensemble with STEPS, the stochastic nowcasts of pysteps (Bowler et al. 2006).
+
+    The last three frames are extrapolated along their motion; noise with the spatial structure of
+    the rain replaces the scales that are no longer predictable. The one-step predictions of the
+    warm-up, and sequences with a dry frame among these three, are as in optical flow.
+
+    Args:
+        frames: (B, T, 1, H, W), T of 3 or more, rain scaled as reflectivity, or reflectivity.
+        horizon: Number of frames to forecast.
+        data: What the values mean.
+        members: Number of members.
+        numbers: Numbers of the sequences, the seeds of their noise.
+
+    Returns:
+        (members, B, T − 1 + horizon, 1, H, W).
+
+    Raises:
+        ConfigError: If pysteps is not installed.
+        DataError: If the frames are too few, or the data not those of a radar.
+    """
+    check_baseline("STEPS")
+    if frames.shape[1] < 3 or frames.shape[2] > 1:
+        raise DataError(
+            f"frames are {tuple(frames.shape)}; STEPS needs 3 or more frames of one channel"
+        )
+    low, high, grid = _radar(data)
+    ensemble = optical_flow(frames, horizon, data).repeat(members, 1, 1, 1, 1, 1)
+    series = rearrange(frames[:, -3:], "b t 1 h w -> b t h w").cpu().numpy().astype(np.float64)
+    for b, number in enumerate(numbers):
+        reflectivity = low + np.nan_to_num(series[b]) * (high - low)
+        wet = reflectivity > DRY
+        if not wet.any(axis=(1, 2)).all():
+            continue
+        sampled = _sample(np.where(wet, reflectivity, DRY - GAP), horizon, grid, members, number)
+        scaled = torch.from_numpy((sampled - low) / (high - low) * ~(sampled <= DRY)).to(ensemble)
+        forecast = ensemble[:, b, -horizon:, 0]  # (members, horizon, H, W)
+        ensemble[:, b, -horizon:, 0] = scaled.where(~scaled.isnan(), forecast)
+    return ensemble
+
+
+def _radar(data: Data) -> tuple[float, float, dict[str, float]]:
+    """Return the reflectivities in dBZ that are scaled to 0 and 1, and the arguments of pysteps."""
+    if data.grid_step is not None and data.time_step is not None:
+        grid = {"kmperpixel": data.grid_step / 1000, "timestep": data.time_step / 60}
+        if data.reflectivity is not None:
+            return data.reflectivity.low, data.reflectivity.high, grid
+        if data.unit == "dBZ":
+            return *data.limits, grid
+    raise DataError(
+        f"the data are {data.variable} in {data.unit} with a grid step of {data.grid_step} m and a "
+        f"time step of {data.time_step} s; STEPS needs rain scaled as reflectivity, or "
+        "reflectivity in dBZ, and both steps"
+    )
+
+
+def _sample(
+    past: np.ndarray, horizon: int, grid: dict[str, float], members: int, seed: int
+) -> np.ndarray:
+    """Run STEPS on three frames in dBZ, (3, H, W); return (members, horizon, H, W), NaN outside."""
+    from pysteps import motion, nowcasts
+
+    state = np.random.get_state()  # pysteps seeds the global generator
+    try:
+        with _quiet():
+            return nowcasts.get_method("steps")(
+                past,
+                motion.get_method("LK")(past, verbose=False),
+                horizon,
+                n_ens_members=members,
+                n_cascade_levels=max(2, min(6, int(math.log2(min(past.shape[1:]))) - 1)),
+                precip_thr=DRY,
+                **grid,
+                seed=seed,
+            )
+    finally:
+        np.random.set_state(state)
+
+
+def forecast_baseline(
+    name: str, frames: Tensor, horizon: int, data: Data, members: int, numbers: Sequence[int]
+) -> Tensor:
+    """Return the forecast of a baseline, (members, B, T − 1 + horizon, C, H, W).
+
+    Baselines that are not ensembles have one member.
+    """
+    if name == "STEPS":
+        return steps(frames, horizon, data, members, numbers)
+    if name == "optical flow":
+        return optical_flow(frames, horizon, data)[None]
+    return persistence(frames, horizon)[None]
 
 
 def check_baseline(name: str) -> None:
@@ -97,12 +199,24 @@ def check_baseline(name: str) -> None:
             f"unknown baseline {name!r}{did_you_mean(name, BASELINES)}; "
             f"choose from: {', '.join(BASELINES)}"
         )
-    if name == "optical flow":
+    if name != "persistence":
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # pysteps prints a greeting
+            with _quiet():
                 import cv2  # noqa: F401, needed by pysteps for Lucas and Kanade
                 import pysteps  # noqa: F401
         except ImportError:
             raise ConfigError(
-                "optical flow needs pysteps and OpenCV: pip install 'spatiotemporal-zoo[flow]'"
+                f"{name} needs pysteps and OpenCV: pip install 'spatiotemporal-zoo[flow]'"
             ) from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Suppress what pysteps prints, such as its greeting, and numerical warnings."""
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        np.errstate(all="ignore"),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from zoo.baselines import BASELINES, check_baseline
+from zoo.baselines import ENSEMBLES, check_baseline, forecast_baseline
 from zoo.config import Data
 from zoo.data import open_dataset
 from zoo.data.dataset import data_of, times_of
@@ -85,11 +85,11 @@ def evaluate(
         thresholds: Thresholds of the skill scores, in the unit of the data; by default 0.5, 2 and
             5 mm/h for rain, 20, 30 and 40 dBZ for reflectivity.
         windows: Windows of the fractions skill score in pixels, for each threshold.
-        baselines: "persistence", "optical flow".
+        baselines: Names out of ``zoo.baselines.BASELINES``.
         lpips: Whether to measure LPIPS.
         further_metrics: Names of metrics that plugins offer.
-        members: Number of members of the ensembles of models that read noise. Their mean is
-            measured as other forecasts are; the scores of ensembles are added for all forecasts.
+        members: Number of members of ensembles: of models that read noise, and of STEPS. Their mean
+            is measured as other forecasts are; scores of ensembles are added for all forecasts.
         precision: "fp32", or "bf16" for models in automatic mixed precision. Metrics are always
             computed in float64.
 
@@ -99,7 +99,7 @@ def evaluate(
         of the MS-LSTM paper), "per_frame" over each of these, "counts" the contingency tables
         (hits, false alarms, misses, correct negatives) by threshold; each by model ("model" if
         there is only one) and baseline, with the metrics of :class:`zoo.metrics.FrameMetrics`.
-        If a model reads noise, "ensemble" holds ranks, reliability and spectra
+        With an ensemble, "ensemble" holds ranks, reliability and spectra
         (:meth:`zoo.scores.ensemble.EnsembleMetrics.distributions`). "data", "protocol" and
         "precision" say on which data and how they were measured. Scores with the same protocol id
         may be compared.
@@ -141,7 +141,7 @@ def evaluate(
         for name in (*named, *baselines)
     }
     ensembles: dict[str, EnsembleMetrics] = {}
-    if any(model.config.noise for model in named.values()):
+    if any(model.config.noise for model in named.values()) or {*ENSEMBLES} & {*baselines}:
         ensembles = {name: EnsembleMetrics(evaluated.data, thresholds) for name in metrics}
     metrics, ensembles = _measure(
         metrics, ensembles, named, baselines, evaluated, batch_size, members, precision
@@ -205,13 +205,13 @@ def forecast_all(
         input_frames: Number of frames to read; the others are forecast.
         data: What the values mean.
         times: Times of the frames, (B, T), if known.
-        members: Number of members of the ensembles of models that read noise.
-        numbers: Numbers of the sequences, which their noise depends on.
+        members: Number of members of ensembles.
+        numbers: Numbers of the sequences, which their noise depends on; as many as sequences.
         precision: The precision of the models, one of ``PRECISIONS``.
 
     Returns:
         By name, (members, B, T − 1, C, H, W) on the scale of the data, with the channels that the
-        models forecast. Baselines and models without noise have one member.
+        models forecast. Forecasts that are not ensembles have one member.
 
     Raises:
         DataError: If a model needs times that are not given.
@@ -239,7 +239,9 @@ def forecast_all(
         forecasts[name] = forecast
     channels = next((forecast.shape[3] for forecast in forecasts.values()), past.shape[2])
     for name in baselines:
-        forecasts[name] = BASELINES[name](past[:, :, :channels], horizon, data)[None]
+        forecasts[name] = forecast_baseline(
+            name, past[:, :, :channels], horizon, data, members, numbers
+        )
     return forecasts
 
 

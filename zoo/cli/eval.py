@@ -82,6 +82,9 @@ def test_set_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Windows of the fractions skill score in pixels, such as 3,9.",
 )
 @click.option(
+    "--steps", is_flag=True, help="Add the STEPS ensemble as a baseline for radar (pysteps)."
+)
+@click.option(
     "--lpips", is_flag=True, help="Measure LPIPS (needs lpips, which downloads AlexNet's weights)."
 )
 @click.option(
@@ -95,7 +98,7 @@ def test_set_options(command: Callable[..., None]) -> Callable[..., None]:
     type=click.IntRange(min=2),
     default=10,
     show_default=True,
-    help="Members of the ensembles of models that read noise.",
+    help="Members of ensembles: of models that read noise, and of STEPS.",
 )
 @click.option(
     "--precision",
@@ -123,6 +126,7 @@ def eval_(
     thresholds: list[float] | None,
     windows: list[float] | None,
     optical_flow: bool,
+    steps: bool,
     lpips: bool,
     further_metrics: tuple[str, ...],
     members: int,
@@ -143,9 +147,8 @@ def eval_(
     including the warm-up, as in the tables of the MS-LSTM paper. For rain and reflectivity, CSI
     and other skill scores are computed at thresholds, from counts over the whole set. With -o,
     all metrics at all lead times, curves and frames are written. Models that read noise forecast
-    ensembles: other scores are those of the mean, and CRPS, spread, Brier score, ranks, reliability
-    and spectra are added. torchrun shares the work among
-    processes.
+    ensembles, and so does STEPS: other scores are those of the mean, and CRPS, spread, Brier score,
+    ranks, reliability and spectra are added. torchrun shares the work among processes.
     """
     from zoo.errors import ConfigError
     from zoo.evaluate import evaluate, process_rank
@@ -159,7 +162,8 @@ def eval_(
     first = next(iter(forecasters.values()))
     options = dataset_options(dict(settings), data_options["dataset"], first)
     data_options |= {"options": options, "root": data_dir}
-    baselines = ["persistence", "optical flow"] if optical_flow else ["persistence"]
+    chosen = {"persistence": True, "optical flow": optical_flow, "STEPS": steps}
+    baselines = [name for name, wanted in chosen.items() if wanted]
     report = evaluate(
         first if len(models) == 1 else forecasters,
         batch_size=batch_size,

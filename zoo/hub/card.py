@@ -358,7 +358,8 @@ def _needs(config: Config) -> str:
 def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -> str:
     data = metrics["data"]
     given, horizon = data["input_frames"], data["horizon"]
-    option = " --optical-flow" if "optical flow" in metrics["forecast"] else ""
+    flags = {"optical flow": " --optical-flow", "STEPS": " --steps"}
+    option = "".join(flag for who, flag in flags.items() if who in metrics["forecast"])
     parts = [
         "## Results",
         f"On {data['sequences']:,} {data['split']} sequences of {_title(metrics)}, measured by "

@@ -38,7 +38,8 @@ def draw_ensembles(
     real = {name: value for name, value in ensembles.items() if value["members"] > 1}
     colors = dict(zip(real, COLORS * len(real), strict=False))
     thresholds = list(next(iter(real.values()))["reliability"])
-    count = 3 + len(thresholds)
+    complete = any("truth" in ensemble["spectra"] for ensemble in ensembles.values())
+    count = 2 + complete + len(thresholds)
     columns = min(3, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(3.4 * columns, 2.9 * rows), layout="constrained")
@@ -47,8 +48,9 @@ def draw_ensembles(
         empty.axis("off")
     _draw_ranks(axes[0], real, colors)
     _draw_spread(axes[1], real, colors, leads, label, data)
-    _draw_spectra(axes[2], ensembles, colors)
-    for panel, threshold in zip(axes[3:], thresholds, strict=False):
+    if complete:  # frames with missing values have no spectrum
+        _draw_spectra(axes[2], ensembles, colors)
+    for panel, threshold in zip(axes[2 + complete :], thresholds, strict=False):
         _draw_reliability(panel, real, colors, threshold, data)
     for panel in axes[:count]:
         panel.tick_params(labelsize=8)

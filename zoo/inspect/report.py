@@ -32,7 +32,7 @@ __all__ = ["curves_figure", "example_strip", "score_table", "write_report"]
 #: Curves differ without color, too: models have markers, baselines are gray and dashed.
 COLORS = ("#4477AA", "#EE6677", "#228833", "#AA3377", "#CCBB44", "#66CCEE")  # Tol's bright
 MARKERS = ("o", "s", "^", "D", "v", "P")
-BASELINE_STYLES = {"persistence": ":", "optical flow": "--"}
+BASELINE_STYLES = {"persistence": ":", "optical flow": "--", "STEPS": "-."}
 
 #: Skill scores shown in the table and the curves.
 SKILL_SCORES = ("csi", "hss", "fss", "brier")
