@@ -11,22 +11,25 @@ from typing import Any
 
 import click
 
-from zoo.tables import format_score, metric_label, metrics_in
+from zoo.tables import SEASONAL, format_score, metric_label, metrics_in
 
 __all__ = [
     "any_plugin_option",
     "as_json",
+    "baseline_names",
     "data_option",
     "device_option",
     "echo",
     "hub_option",
     "model_name",
+    "optical_flow_option",
     "parse_size",
     "plain",
     "print_json",
     "print_metrics",
     "print_path",
     "print_table",
+    "seasonal_option",
     "set_option",
 ]
 
@@ -46,6 +49,15 @@ hub_option = click.option(
     metavar="PLACE",
     help="Where to look for models, after the built-in ones: a folder of models, or hf://org. "
     "May be repeated.  [default: ZOO_HUB, separated by commas]",
+)
+optical_flow_option = click.option(
+    "--optical-flow", is_flag=True, help="Add optical flow as a baseline (pysteps)."
+)
+seasonal_option = click.option(
+    "--seasonal",
+    multiple=True,
+    metavar="PERIOD",
+    help="Add what was there a period before, such as 7d, as a baseline. May be repeated.",
 )
 data_option = click.option(
     "--data-dir",
@@ -69,6 +81,15 @@ class _Setting(click.ParamType):
             return name, json.loads(text)
         except (ValueError, RecursionError):
             return name, text
+
+
+def baseline_names(optical_flow: bool, seasonal: Sequence[str]) -> list[str]:
+    """Return the names of the baselines that the options choose; persistence is always one."""
+    return [
+        "persistence",
+        *(["optical flow"] if optical_flow else []),
+        *(f"{SEASONAL}{period}" for period in seasonal),
+    ]
 
 
 def set_option(

@@ -9,7 +9,15 @@ from typing import Any
 
 import click
 
-from zoo.cli.common import data_option, device_option, print_metrics, set_option
+from zoo.cli.common import (
+    baseline_names,
+    data_option,
+    device_option,
+    optical_flow_option,
+    print_metrics,
+    seasonal_option,
+    set_option,
+)
 from zoo.cli.eval import dataset_options, load_models
 
 
@@ -34,7 +42,8 @@ from zoo.cli.eval import dataset_options, load_models
 @click.option("--sequences", type=click.IntRange(min=1), help="Evaluate only the first N.")
 @click.option("--input-frames", type=click.IntRange(min=1), help="Number of input frames.")
 @click.option("--horizon", type=click.IntRange(min=1), help="Number of frames to forecast.")
-@click.option("--optical-flow", is_flag=True, help="Add optical flow as a baseline (pysteps).")
+@optical_flow_option
+@seasonal_option
 @click.option("--example", type=click.IntRange(min=0), help="Index of the sequence to show.")
 @data_option
 @device_option
@@ -43,6 +52,7 @@ def compare(
     output: Path,
     settings: tuple[tuple[str, Any], ...],
     optical_flow: bool,
+    seasonal: tuple[str, ...],
     example: int | None,
     data_dir: Path | None,
     device: str,
@@ -68,7 +78,7 @@ def compare(
     evaluated = open_data(first, **data_options)
     if example is not None and example >= evaluated.sequences:
         raise ConfigError(f"--example is {example}; expected 0 to {evaluated.sequences - 1}")
-    baselines = ["persistence", "optical flow"] if optical_flow else ["persistence"]
+    baselines = baseline_names(optical_flow, seasonal)
     report = evaluate(forecasters, baselines=baselines, **data_options)
     frames = evaluated.dataset[0][None, : evaluated.input_frames]  # (1, T, C, H, W)
     seconds = measure_seconds(forecasters, frames.nan_to_num(nan=0.0), evaluated.horizon)
@@ -105,6 +115,8 @@ def _command_line() -> str:
         flag, value = option.opts[-1], context.params[name]
         if name == "settings":
             words += (word for key, it in value for word in (flag, f"{key}={json.dumps(it)}"))
+        elif name == "seasonal":
+            words += (word for period in value for word in (flag, period))
         else:
             words += [flag] if value is True else [flag, str(value)]
     return shlex.join(words)

@@ -11,12 +11,15 @@ import click
 from zoo.cli.common import (
     any_plugin_option,
     as_json,
+    baseline_names,
     data_option,
     device_option,
     echo,
     model_name,
+    optical_flow_option,
     print_json,
     print_metrics,
+    seasonal_option,
     set_option,
 )
 
@@ -69,7 +72,8 @@ def _parse_numbers(
     callback=_parse_numbers,
     help="Windows of the fractions skill score in pixels, such as 3,9.",
 )
-@click.option("--optical-flow", is_flag=True, help="Add optical flow as a baseline (pysteps).")
+@optical_flow_option
+@seasonal_option
 @click.option(
     "--lpips", is_flag=True, help="Measure LPIPS (needs lpips, which downloads AlexNet's weights)."
 )
@@ -112,6 +116,7 @@ def eval_(
     thresholds: list[float] | None,
     windows: list[float] | None,
     optical_flow: bool,
+    seasonal: tuple[str, ...],
     lpips: bool,
     further_metrics: tuple[str, ...],
     members: int,
@@ -148,7 +153,7 @@ def eval_(
     first = next(iter(forecasters.values()))
     options = dataset_options(dict(settings), data_options["dataset"], first)
     data_options |= {"options": options, "root": data_dir}
-    baselines = ["persistence", "optical flow"] if optical_flow else ["persistence"]
+    baselines = baseline_names(optical_flow, seasonal)
     report = evaluate(
         first if len(models) == 1 else forecasters,
         batch_size=batch_size,
