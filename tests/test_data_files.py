@@ -66,6 +66,19 @@ def test_videos_are_split_by_folders_or_by_order(tmp_path: Path) -> None:
     assert (len(parts["train"]), len(parts["test"])) == (1 + 2, 10)  # the last is 10
 
 
+def test_valid_clips_are_moved_from_training(tmp_path: Path) -> None:
+    for clip in ("train/a.mp4", "train/b.mp4", "test/a.mp4"):
+        (tmp_path / clip).parent.mkdir(exist_ok=True)
+        write_frames(tmp_path / clip, ramp(5), fps=10)
+    options: dict[str, Any] = {"frames": 4, "valid_clips": ["train/b.mp4"]}
+    for split, clip in (("train", "train/a.mp4"), ("valid", "train/b.mp4"), ("test", "test/a.mp4")):
+        dataset = Video(tmp_path, split=split, **options)
+        used = {dataset.series[number].name for number, _ in dataset.windows}
+        assert used == {str(tmp_path / clip)}
+    with pytest.raises(ConfigError, match=r"'train/c\.mp4'"):
+        Video(tmp_path, frames=4, valid_clips=["train/c.mp4"])
+
+
 def test_folders_of_color_pictures_are_recordings(tmp_path: Path) -> None:
     from PIL import Image
 

@@ -267,6 +267,34 @@ def test_unknown_baseline_is_refused(root: Path, models: Path) -> None:
         evaluate(load(models / "one"), root=root, baselines=("guess",))
 
 
+def test_seasonal_baseline_repeats_the_frames_of_a_period_before(root: Path, models: Path) -> None:
+    model = load(models / "one")
+    clock = {**model.config.data.options, "start": "2020-01-01"}
+    report = evaluate(model, root=root, options=clock, baselines=("persistence", "seasonal 100min"))
+    # The shower returns after 20 frames of 5 minutes.
+    assert report["forecast"]["seasonal 100min"]["mse"] == pytest.approx(0, abs=1e-10)
+    assert report["forecast"]["persistence"]["mse"] > 0.1
+
+
+@pytest.mark.parametrize(
+    ("start", "period", "error", "message"),
+    [
+        ("2020-01-01", "1d", DataError, "no frame at 2019-12-31T02:"),
+        ("2020-01-01", "12min", DataError, "no frame at"),
+        ("2020-01-01", "5min", ConfigError, "10 min"),  # the last frame is not known by then
+        ("2020-01-01", "often", ConfigError, "'often'"),
+        (None, "20min", DataError, "times"),
+    ],
+)
+def test_seasonal_baseline_needs_a_known_history(
+    root: Path, models: Path, start: str | None, period: str, error: type, message: str
+) -> None:
+    model = load(models / "one")
+    options = model.config.data.options | ({"start": start} if start else {})
+    with pytest.raises(error, match=message):
+        evaluate(model, root=root, options=options, baselines=(f"seasonal {period}",))
+
+
 def test_threshold_outside_the_range_is_refused(root: Path, models: Path) -> None:
     with pytest.raises(ConfigError, match="21 mm/h"):
         evaluate(load(models / "one"), root=root, thresholds=(21.0,))

@@ -1,7 +1,8 @@
 """Forecasts without a network, which a model has to beat.
 
-A baseline reads scaled frames (B, T, C, H, W) with NaN where values are missing. It returns what a
-model returns, (B, T − 1 + horizon, C, H, W); an ensemble has a leading axis of members.
+A baseline reads scaled frames (B, T, C, H, W) with NaN where values are missing, and returns what a
+model returns, (B, T − 1 + horizon, C, H, W); an ensemble has a leading axis of members. Seasonal
+baselines, such as "seasonal 7d", read frames of a period before instead.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import io
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,19 +20,24 @@ from einops import rearrange
 from torch import Tensor
 
 from zoo.config import Data
+from zoo.data.dataset import data_of
 from zoo.errors import ConfigError, DataError, did_you_mean
+from zoo.tables import SEASONAL
+from zoo.units import duration, seconds
 
 __all__ = [
     "BASELINES",
     "ENSEMBLES",
     "check_baseline",
+    "earlier_frames",
     "forecast_baseline",
     "optical_flow",
     "persistence",
+    "seasonal",
     "steps",
 ]
 
-#: Names of the baselines, and of those that are ensembles.
+#: Names of the baselines except the seasonal ones, and of those that are ensembles.
 BASELINES = ("persistence", "optical flow", "STEPS")
 ENSEMBLES = ("STEPS",)
 
@@ -97,6 +104,19 @@ def optical_flow(frames: Tensor, horizon: int, data: Data) -> Tensor:
             still = forecast[b, t : t + count, c]
             forecast[b, t : t + count, c] = moved.where(~moved.isnan(), still)
     return forecast
+
+
+def seasonal(earlier: Tensor) -> Tensor:
+    """Repeat what was one period before, as the seasonal naive forecast does.
+
+    Args:
+        earlier: The frames a period before all frames of a sequence, (B, T + horizon, C, H, W). A
+            missing value (NaN) is replaced by the last known one, or 0.
+
+    Returns:
+        (B, T − 1 + horizon, C, H, W).
+    """
+    return persistence(earlier, 1)[:, 1:]
 
 
 def steps(frames: Tensor, horizon: int, data: Data, members: int, numbers: Sequence[int]) -> Tensor:
@@ -192,12 +212,49 @@ def forecast_baseline(
     return persistence(frames, horizon)[None]
 
 
+def earlier_frames(
+    dataset: Any, indices: Sequence[int], baselines: Sequence[str], horizon: int
+) -> dict[str, Tensor]:
+    """Read the frames that seasonal baselines repeat.
+
+    Args:
+        dataset: The data set, with times.
+        indices: Indices of its sequences.
+        baselines: Names of baselines, also of others.
+        horizon: Frames to forecast.
+
+    Returns:
+        By name of the baseline, (B, T + horizon, C, H, W).
+
+    Raises:
+        ConfigError: If a period is shorter than the forecast.
+        DataError: If the data have no times, or none of a period before a sequence.
+    """
+    earlier = {}
+    for name in baselines:
+        if not name.startswith(SEASONAL):
+            continue
+        period = seconds(name.removeprefix(SEASONAL))
+        step = data_of(dataset).time_step
+        if step is None or not hasattr(dataset, "earlier"):
+            raise DataError(f"{name} needs frames with times; choose another baseline")
+        if period < horizon * step:
+            raise ConfigError(
+                f"the period of {name} is shorter than the forecast, {duration(horizon * step)}; "
+                "it would repeat frames that are not known yet: use a multiple of the period"
+            )
+        earlier[name] = torch.stack([dataset.earlier(index, period) for index in indices])
+    return earlier
+
+
 def check_baseline(name: str) -> None:
-    """Raise ConfigError if a baseline is unknown or its library is not installed."""
-    if name not in BASELINES:
+    """Raise ConfigError if a baseline or its period is invalid, or its library not installed."""
+    if name.startswith(SEASONAL):
+        seconds(name.removeprefix(SEASONAL))
+    elif name not in BASELINES:
         raise ConfigError(
             f"unknown baseline {name!r}{did_you_mean(name, BASELINES)}; "
-            f"choose from: {', '.join(BASELINES)}"
+            f"choose from: {', '.join(BASELINES)}, {SEASONAL}7d"
         )
     if name != "persistence":
         try:

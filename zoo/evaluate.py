@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from zoo.baselines import ENSEMBLES, check_baseline, forecast_baseline
+from zoo.baselines import ENSEMBLES, check_baseline, earlier_frames, forecast_baseline, seasonal
 from zoo.config import Data
 from zoo.data import open_dataset
 from zoo.data.dataset import data_of, times_of
@@ -85,7 +85,8 @@ def evaluate(
         thresholds: Thresholds of the skill scores, in the unit of the data; by default 0.5, 2 and
             5 mm/h for rain, 20, 30 and 40 dBZ for reflectivity.
         windows: Windows of the fractions skill score in pixels, for each threshold.
-        baselines: Names out of ``zoo.baselines.BASELINES``.
+        baselines: "persistence", "optical flow", "STEPS", an ensemble for radar, and "seasonal
+            PERIOD", such as "seasonal 7d": what was there a period before, for data with times.
         lpips: Whether to measure LPIPS.
         further_metrics: Names of metrics that plugins offer.
         members: Number of members of ensembles: of models that read noise, and of STEPS. Their mean
@@ -186,6 +187,7 @@ def forecast_all(
     data: Data,
     times: np.ndarray | None = None,
     *,
+    earlier: Mapping[str, Tensor] | None = None,
     members: int = 1,
     numbers: Sequence[int] = (0,),
     precision: str = "fp32",
@@ -205,6 +207,7 @@ def forecast_all(
         input_frames: Number of frames to read; the others are forecast.
         data: What the values mean.
         times: Times of the frames, (B, T), if known.
+        earlier: For seasonal baselines, the frames from :func:`zoo.baselines.earlier_frames`.
         members: Number of members of ensembles.
         numbers: Numbers of the sequences, which their noise depends on; as many as sequences.
         precision: The precision of the models, one of ``PRECISIONS``.
@@ -239,9 +242,12 @@ def forecast_all(
         forecasts[name] = forecast
     channels = next((forecast.shape[3] for forecast in forecasts.values()), past.shape[2])
     for name in baselines:
-        forecasts[name] = forecast_baseline(
-            name, past[:, :, :channels], horizon, data, members, numbers
-        )
+        if earlier and name in earlier:
+            forecasts[name] = seasonal(earlier[name][:, :, :channels])[None]
+        else:
+            forecasts[name] = forecast_baseline(
+                name, past[:, :, :channels], horizon, data, members, numbers
+            )
     return forecasts
 
 
@@ -275,6 +281,7 @@ def _measure(
         for number, frames in enumerate(batches, 1):  # (B, T, C, H, W)
             indices = share[(number - 1) * batch_size : number * batch_size]
             times = times_of(evaluated.dataset, indices) if timed else None
+            earlier = earlier_frames(evaluated.dataset, indices, baselines, evaluated.horizon)
             forecasts = forecast_all(
                 models,
                 baselines,
@@ -282,6 +289,7 @@ def _measure(
                 evaluated.input_frames,
                 evaluated.data,
                 times,
+                earlier=earlier,
                 members=members,
                 numbers=indices,
                 precision=precision,

@@ -8,6 +8,7 @@ from typing import Any
 __all__ = [
     "LABELS",
     "MAIN_METRICS",
+    "SEASONAL",
     "format_score",
     "markdown_table",
     "metric_label",
@@ -17,6 +18,9 @@ __all__ = [
 
 #: Metrics that every table shows.
 MAIN_METRICS = ("mse", "mae", "ssim", "psnr")
+
+#: How the names of seasonal baselines begin; the period follows, as in "seasonal 7d".
+SEASONAL = "seasonal "
 
 LABELS = {
     "mse": "MSE",

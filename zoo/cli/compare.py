@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from zoo.cli.common import data_option, device_option, print_metrics
-from zoo.cli.eval import dataset_options, load_models, test_set_options
+from zoo.cli.eval import baseline_names, dataset_options, load_models, test_set_options
 
 
 @click.command()
@@ -31,6 +31,8 @@ def compare(
     output: Path,
     settings: tuple[tuple[str, Any], ...],
     optical_flow: bool,
+    steps: bool,
+    seasonal: tuple[str, ...],
     example: int | None,
     data_dir: Path | None,
     device: str,
@@ -56,7 +58,7 @@ def compare(
     evaluated = open_data(first, **data_options)
     if example is not None and example >= evaluated.sequences:
         raise ConfigError(f"--example is {example}; expected 0 to {evaluated.sequences - 1}")
-    baselines = ["persistence", "optical flow"] if optical_flow else ["persistence"]
+    baselines = baseline_names(optical_flow, steps, seasonal)
     report = evaluate(forecasters, baselines=baselines, **data_options)
     frames = evaluated.dataset[0][None, : evaluated.input_frames]  # (1, T, C, H, W)
     seconds = measure_seconds(forecasters, frames.nan_to_num(nan=0.0), evaluated.horizon)
@@ -93,6 +95,8 @@ def _command_line() -> str:
         flag, value = option.opts[-1], context.params[name]
         if name == "settings":
             words += (word for key, it in value for word in (flag, f"{key}={json.dumps(it)}"))
+        elif name == "seasonal":
+            words += (word for period in value for word in (flag, period))
         else:
             words += [flag] if value is True else [flag, str(value)]
     return shlex.join(words)

@@ -19,6 +19,7 @@ from zoo.cli.common import (
     print_metrics,
     set_option,
 )
+from zoo.tables import SEASONAL
 
 if TYPE_CHECKING:
     from zoo.forecast import Forecaster
@@ -38,8 +39,15 @@ def _parse_numbers(
 
 
 def test_set_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that choose the sequences to measure on, and --optical-flow."""
+    """Add the options that choose the sequences to measure on and the baselines."""
     for add in (
+        click.option(
+            "--seasonal",
+            multiple=True,
+            metavar="PERIOD",
+            help="Add what was there a period before, such as 7d, as a baseline. May be repeated.",
+        ),
+        click.option("--steps", is_flag=True, help="Add the STEPS ensemble, for radar (pysteps)."),
         click.option(
             "--optical-flow", is_flag=True, help="Add optical flow as a baseline (pysteps)."
         ),
@@ -80,9 +88,6 @@ def test_set_options(command: Callable[..., None]) -> Callable[..., None]:
     "windows",
     callback=_parse_numbers,
     help="Windows of the fractions skill score in pixels, such as 3,9.",
-)
-@click.option(
-    "--steps", is_flag=True, help="Add the STEPS ensemble as a baseline for radar (pysteps)."
 )
 @click.option(
     "--lpips", is_flag=True, help="Measure LPIPS (needs lpips, which downloads AlexNet's weights)."
@@ -127,6 +132,7 @@ def eval_(
     windows: list[float] | None,
     optical_flow: bool,
     steps: bool,
+    seasonal: tuple[str, ...],
     lpips: bool,
     further_metrics: tuple[str, ...],
     members: int,
@@ -162,8 +168,7 @@ def eval_(
     first = next(iter(forecasters.values()))
     options = dataset_options(dict(settings), data_options["dataset"], first)
     data_options |= {"options": options, "root": data_dir}
-    chosen = {"persistence": True, "optical flow": optical_flow, "STEPS": steps}
-    baselines = [name for name, wanted in chosen.items() if wanted]
+    baselines = baseline_names(optical_flow, steps, seasonal)
     report = evaluate(
         first if len(models) == 1 else forecasters,
         batch_size=batch_size,
@@ -189,6 +194,13 @@ def eval_(
         _print_report(report, list(forecasters))
         if output is not None:
             click.echo(f"{output}: report.json, report.csv, table.md and pictures", err=True)
+
+
+def baseline_names(optical_flow: bool, steps: bool, seasonal: Sequence[str]) -> list[str]:
+    """Return the names of the baselines that the options choose; persistence is always one."""
+    chosen = {"persistence": True, "optical flow": optical_flow, "STEPS": steps}
+    names = [name for name, wanted in chosen.items() if wanted]
+    return names + [f"{SEASONAL}{period}" for period in seasonal]
 
 
 def load_models(

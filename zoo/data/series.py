@@ -27,7 +27,7 @@ from zoo.data.windows import Window, cut_windows, find_step, newest_window
 from zoo.errors import ConfigError, DataError, NoWindowError
 from zoo.inputs import check_frames, decoding
 from zoo.labeled import label_frames
-from zoo.units import is_same_unit, to_unit_interval
+from zoo.units import duration, is_same_unit, to_unit_interval
 
 if TYPE_CHECKING:
     import xarray
@@ -171,6 +171,32 @@ class SequenceDataset(FrameDataset):
         number, chosen = self._window(index)
         times = self.series[number].times
         return None if times is None else times[chosen]
+
+    def earlier(self, index: int, period: float) -> Tensor:
+        """Return the frames a period before those of a sequence, (T, C, H, W), scaled as these.
+
+        Args:
+            index: Index of the sequence.
+            period: Seconds.
+
+        Raises:
+            DataError: If the recording has no times, or begins later, or has a gap there.
+        """
+        number, chosen = self._window(index)
+        series, before = self.series[number], np.timedelta64(round(period), "s")
+        if series.times is None:
+            raise DataError(f"{series.name} has no times, so that its history cannot be found")
+        wanted = series.times[chosen] - before
+        found = np.searchsorted(series.times, wanted)
+        missing = series.times[found] != wanted
+        if missing.any():
+            raise DataError(
+                f"{series.name} has no frame at {wanted[missing][0]}, {duration(period)} before "
+                f"{series.times[chosen][missing][0]}; use a shorter period, or data that begin "
+                "earlier"
+            )
+        frames = torch.from_numpy(self._reader.read(number, found))
+        return to_unit_interval(frames, self.data)
 
     def labeled(self, index: int) -> xarray.DataArray:
         """Return a sequence in the unit of the data, with its times if known.

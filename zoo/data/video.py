@@ -16,7 +16,7 @@ from zoo.data.clip import Clip
 from zoo.data.files import VIDEOS, is_picture, natural, read_frames
 from zoo.data.recordings import Series
 from zoo.data.series import SequenceDataset
-from zoo.errors import ConfigError, DataError
+from zoo.errors import ConfigError, DataError, did_you_mean
 from zoo.inputs import check_file, decoding, read_text
 
 __all__ = ["KTH", "Video"]
@@ -39,6 +39,8 @@ class Video(SequenceDataset):
     size: (height, width) or one number, to resize all to.
     color: RGB instead of gray.
     fps: Frames a second, for videos.
+    valid_clips: Paths of videos or folders of pictures, such as "training/13.mp4", that are the
+        validation part instead of their own.
     """
 
     title = "Videos"
@@ -54,6 +56,7 @@ class Video(SequenceDataset):
         size: int | str | list[int] | tuple[int, int] | None = None,
         color: bool = False,
         fps: float | None = None,
+        valid_clips: list[str] | tuple[str, ...] = (),
     ) -> tuple[list[Series], dict[str, Any]]:
         """Return all videos and folders of pictures in the folder."""
         shape, channels = _check_size(size), 3 if color else 1
@@ -75,7 +78,7 @@ class Video(SequenceDataset):
                 str(clip),
                 clip.length,
                 clip.read,
-                part=self._part(clip.path),
+                part=self._part(clip.path, valid_clips),
                 whole=True,
                 size=clip.shape,
             )
@@ -84,24 +87,22 @@ class Video(SequenceDataset):
         pictures = [p for p in files if is_picture(p) and not p.is_dir()]
         for folder in sorted({p.parent for p in pictures}, key=natural):
             count = sum(p.parent == folder for p in pictures)
-            series.append(self._open_pictures(folder, count, channels, shape))
+            part = self._part(folder, valid_clips)
+            series.append(_open_pictures(folder, count, channels, shape, part))
+        names = {Path(recording.name).relative_to(self.root).as_posix() for recording in series}
+        if wrong := sorted({*valid_clips} - names):
+            raise ConfigError(
+                f"valid_clips contains {wrong[0]!r}, which is not a video or a folder of pictures "
+                f"in {self.root}{did_you_mean(wrong[0], names)}"
+            )
         return series, {"time_step": 1 / clips[0].fps} if clips else {}
 
-    def _open_pictures(
-        self, folder: Path, count: int, channels: int, size: tuple[int, int] | None
-    ) -> Series:
-        return Series(
-            str(folder),
-            count,
-            functools.partial(_read_pictures, folder, channels, size),
-            part=self._part(folder),
-            whole=True,
-            size=size or read_frames(folder, channels=1, part=slice(1)).shape[2:],
-        )
-
-    def _part(self, path: Path) -> str | None:
-        names = path.relative_to(self.root).parts if path != self.root else ()
-        return next((PARTS[name.lower()] for name in names if name.lower() in PARTS), None)
+    def _part(self, path: Path, valid_clips: Sequence[str]) -> str | None:
+        name = path.relative_to(self.root).as_posix()
+        if name in valid_clips:
+            return "valid"
+        folders = name.lower().split("/")
+        return next((PARTS[folder] for folder in folders if folder in PARTS), None)
 
 
 class KTH(SequenceDataset):
@@ -230,6 +231,19 @@ class KTH(SequenceDataset):
 
 def _read_from(clip: Clip, first: int, start: int, stop: int) -> np.ndarray:
     return clip.read(first + start, first + stop)
+
+
+def _open_pictures(
+    folder: Path, count: int, channels: int, size: tuple[int, int] | None, part: str | None
+) -> Series:
+    return Series(
+        str(folder),
+        count,
+        functools.partial(_read_pictures, folder, channels, size),
+        part=part,
+        whole=True,
+        size=size or read_frames(folder, channels=1, part=slice(1)).shape[2:],
+    )
 
 
 def _read_pictures(

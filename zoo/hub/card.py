@@ -24,6 +24,7 @@ from zoo.model_folder import parse_toml, read_config, read_metrics, read_text, w
 from zoo.published import TABLES
 from zoo.tables import (
     MAIN_METRICS,
+    SEASONAL,
     format_score,
     markdown_table,
     metric_label,
@@ -358,8 +359,7 @@ def _needs(config: Config) -> str:
 def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -> str:
     data = metrics["data"]
     given, horizon = data["input_frames"], data["horizon"]
-    flags = {"optical flow": " --optical-flow", "STEPS": " --steps"}
-    option = "".join(flag for who, flag in flags.items() if who in metrics["forecast"])
+    option = "".join(map(_baseline_option, metrics["forecast"]))
     parts = [
         "## Results",
         f"On {data['sequences']:,} {data['split']} sequences of {_title(metrics)}, measured by "
@@ -397,6 +397,13 @@ def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -
             "steps): full-size grids, a much larger budget, other test sequences."
         )
     return "\n\n".join(filter(None, parts))
+
+
+def _baseline_option(name: str) -> str:
+    """Return the option of zoo eval that adds a baseline; none adds persistence and models."""
+    if name.startswith(SEASONAL):
+        return f" --seasonal {name.removeprefix(SEASONAL)}"
+    return {"optical flow": " --optical-flow", "STEPS": " --steps"}.get(name, "")
 
 
 def _by_lead_time(name: str, metrics: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.atomic import atomic_path, write_json
+from zoo.baselines import earlier_frames
 from zoo.config import Data
 from zoo.data.dataset import times_of
 from zoo.evaluate import forecast_all
@@ -20,7 +21,7 @@ from zoo.inspect.palettes import palette_for
 from zoo.inspect.pictures import comparison_strip
 from zoo.metrics import skill_scores
 from zoo.protocol import EvalData
-from zoo.tables import format_score, markdown_table, metric_label, metrics_in
+from zoo.tables import SEASONAL, format_score, markdown_table, metric_label, metrics_in
 from zoo.units import to_physical
 
 if TYPE_CHECKING:
@@ -32,7 +33,13 @@ __all__ = ["curves_figure", "example_strip", "score_table", "write_report"]
 #: Curves differ without color, too: models have markers, baselines are gray and dashed.
 COLORS = ("#4477AA", "#EE6677", "#228833", "#AA3377", "#CCBB44", "#66CCEE")  # Tol's bright
 MARKERS = ("o", "s", "^", "D", "v", "P")
-BASELINE_STYLES = {"persistence": ":", "optical flow": "--", "STEPS": "-."}
+LineStyle = str | tuple[int, tuple[int, int]]
+BASELINE_STYLES: dict[str, LineStyle] = {
+    "persistence": ":",
+    "optical flow": "--",
+    "STEPS": "-.",
+    SEASONAL: (0, (1, 3)),
+}
 
 #: Skill scores shown in the table and the curves.
 SKILL_SCORES = ("csi", "hss", "fss", "brier")
@@ -127,7 +134,8 @@ def example_strip(
     data, given, horizon = evaluated.data, evaluated.input_frames, evaluated.horizon
     frames = evaluated.dataset[index][None]  # (1, T, C, H, W)
     times = times_of(evaluated.dataset, [index])
-    made = forecast_all(models, baselines, frames, given, data, times)
+    earlier = earlier_frames(evaluated.dataset, [index], baselines, horizon)
+    made = forecast_all(models, baselines, frames, given, data, times, earlier=earlier)
     forecasts = {
         name: to_physical(forecast[0, 0, -horizon:].cpu(), data).numpy()  # the first member
         for name, forecast in made.items()
@@ -227,6 +235,11 @@ def _leads(horizon: int, data: Data) -> tuple[np.ndarray, str]:
     return steps * data.time_step / 60, "lead time / min"
 
 
+def _line_style(name: str) -> str | None:
+    """Return the line style of a baseline; None for a model."""
+    return BASELINE_STYLES.get(SEASONAL if name.startswith(SEASONAL) else name)
+
+
 def _draw_panel(
     axes: Any,
     title: str,
@@ -236,10 +249,11 @@ def _draw_panel(
 ) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    models = [name for name in curves if name not in BASELINE_STYLES]
+    lines = {name: _line_style(name) for name in curves}
+    models = [name for name, line in lines.items() if line is None]
     for name, values in curves.items():
-        if name in BASELINE_STYLES:
-            style: dict[str, Any] = {"color": "#777777", "linestyle": BASELINE_STYLES[name]}
+        if line := lines[name]:
+            style: dict[str, Any] = {"color": "#777777", "linestyle": line}
         else:
             i = models.index(name)
             style = {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)]}
