@@ -235,7 +235,7 @@ def _leads(horizon: int, data: Data) -> tuple[np.ndarray, str]:
     return steps * data.time_step / 60, "lead time / min"
 
 
-def _line_style(name: str) -> str | None:
+def _line_style(name: str) -> LineStyle | None:
     """Return the line style of a baseline; None for a model."""
     return BASELINE_STYLES.get(SEASONAL if name.startswith(SEASONAL) else name)
 
