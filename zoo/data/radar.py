@@ -19,6 +19,7 @@ from zoo.config import Data, Reflectivity
 from zoo.data.cf import open_cf
 from zoo.data.composite import ECHO, RAIN, Composite
 from zoo.data.files import natural
+from zoo.data.grib import GRIB, open_grib
 from zoo.data.knmi import open_knmi
 from zoo.data.meteonet import open_meteonet
 from zoo.data.odim import open_odim
@@ -253,22 +254,23 @@ class MeteoNet(_Radar):
 
 
 class Grids(_Radar):
-    """Any grids with their times in NetCDF (CF conventions), one time a file or several.
+    """Any grids with their times in NetCDF (CF conventions) or GRIB, one time a file or several.
 
     All files of a folder are one recording. Rain rates, and amounts of rain with the interval of
-    the accumulation (bounds of the time, or start_time), are read as mm/h, and reflectivity as
-    dBZ; other values keep their unit.
+    the accumulation (in NetCDF, bounds of the time or start_time), are read as mm/h, and
+    reflectivity as dBZ; other values keep their unit. GRIB needs ecCodes, which the extra grib
+    installs. It decodes every grid in a process of its own, so prepare many (zoo data prepare).
 
-    variable: Which one to read, if the files contain several.
+    variable: Which one to read, if the files contain several: its name, or its short name in GRIB.
     """
 
-    title = "Grids in NetCDF"
+    title = "Grids in NetCDF or GRIB"
     folder = "grids"
     license = "that of the data"
-    source = "weather services, such as the Australian Bureau of Meteorology (Rainfields)"
-    layout = "*.nc or *.nc4, in any folders"
+    source = "weather services, such as the Australian (Rainfields) and the US (MRMS)"
+    layout = "*.nc, *.nc4, *.grib2, *.grb2, *.grib, *.grb or the latter with .gz, in any folders"
     counts = "depend on the files"
-    patterns = ("*.nc", "*.nc4")
+    patterns = ("*.nc", "*.nc4", *(f"*{suffix}{gz}" for suffix in GRIB for gz in ("", ".gz")))
     product_option = "variable"
 
     def read_series(
@@ -286,7 +288,8 @@ class Grids(_Radar):
 
     def open_file(self, path: Path) -> list[Composite]:
         """Open the grids of a file."""
-        return open_cf(path, self._variable)
+        is_netcdf = path.suffix in (".nc", ".nc4")
+        return (open_cf if is_netcdf else open_grib)(path, self._variable)
 
 
 def _read_rain(
