@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import json
+import math
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter
 
 from zoo.data.composite import Composite, describe_values
 from zoo.errors import DataError
 from zoo.extras import suggest_extra
-from zoo.inputs import check_file, check_frames
+from zoo.inputs import check_file, check_values, decoding
 
-__all__ = ["GRIB", "open_grib"]
+__all__ = ["GRIB", "GribGrid", "open_grib", "read_grids"]
 
 #: Suffixes of GRIB files.
 GRIB = (".grib2", ".grb2", ".grib", ".grb")
@@ -28,7 +30,7 @@ DECODER = """
 import sys
 sys.path[:] = {path!r}
 from zoo.data.grib_decoder import main
-main(*sys.argv[1:])
+main()
 """
 
 
@@ -44,63 +46,90 @@ class _Message(BaseModel):
     size: tuple[int, int]
 
 
-def open_grib(path: Path, variable: str | None = None) -> list[Composite]:
-    """Open the grids of a GRIB file, edition 1 or 2, gzipped or not.
+@dataclass(frozen=True)
+class GribGrid:
+    """A grid in a GRIB file, read when called.
+
+    Attributes:
+        path: The file.
+        number: Number of the message.
+        size: Height and width.
+        factor: Factor of the values.
+    """
+
+    path: Path
+    number: int
+    size: tuple[int, int]
+    factor: float
+
+    def __call__(self) -> np.ndarray:
+        """Return the grid (H, W), north up, as float32."""
+        return read_grids([self])[0]
+
+
+def open_grib(paths: Sequence[Path], variable: str | None = None) -> list[Composite]:
+    """Open the grids of GRIB files, edition 1 or 2, gzipped or not.
 
     Args:
-        path: The file.
+        paths: The files.
         variable: The ecCodes short name of the quantity; by default all.
 
     Raises:
         ConfigError: If ecCodes is not installed.
-        DataError: If the file is corrupt, or a grid is not rectangular or exceeds the limit.
+        DataError: If a file is corrupt, or a grid is not rectangular or exceeds the limit.
     """
-    try:
-        messages = TypeAdapter(list[_Message]).validate_json(_decode(path, "list"))
-    except ValidationError as error:
-        raise DataError(f"{path}: {error.errors()[0]['msg']}; download it again") from None
-    check_frames(path, len(messages))
+    for path in paths:
+        check_file(path)
+    content = _decode(paths, [str(path.absolute()) for path in paths])
+    with decoding(paths[0].parent):
+        described = TypeAdapter(list[list[_Message]]).validate_json(content)
     composites = []
-    for number, message in enumerate(messages):
-        if variable not in (None, message.name):
-            continue
-        interval = timedelta(seconds=message.interval)
-        fields, factor = describe_values(message.name, message.unit, interval)
-        if message.grid_step:
-            fields["grid_step"] = message.grid_step
-        read = functools.partial(_read, path, number, message.size, factor)
-        label = f"{path}, message {number}" if len(messages) > 1 else str(path)
-        composites.append(Composite(message.time, message.name, fields, read, label, message.place))
+    for path, messages in zip(paths, described, strict=True):
+        for number, message in enumerate(messages):
+            if variable not in (None, message.name):
+                continue
+            interval = timedelta(seconds=message.interval)
+            fields, factor = describe_values(message.name, message.unit, interval)
+            fields |= {"grid_step": message.grid_step} if message.grid_step else {}
+            read = GribGrid(path, number, message.size, factor)
+            label = f"{path}, message {number}" if len(messages) > 1 else str(path)
+            composites.append(
+                Composite(message.time, message.name, fields, read, label, message.place)
+            )
     return composites
 
 
-def _read(path: Path, number: int, size: tuple[int, int], factor: float) -> np.ndarray:
-    """Read a grid (H, W), north up, as float32."""
-    values = np.frombuffer(_decode(path, "read", str(number)), np.float32)
-    if values.size != size[0] * size[1]:
-        raise DataError(f"{path} has {values.size:,} values, expected {size[0]} × {size[1]}")
-    return np.asarray(values.reshape(size) * np.float32(factor))
+def read_grids(grids: Sequence[GribGrid]) -> list[np.ndarray]:
+    """Read grids (H, W), north up, as float32. All at once take one process."""
+    sizes = [math.prod(grid.size) for grid in grids]
+    check_values(grids[0].path, sum(sizes))
+    requests = [[str(grid.path.absolute()), grid.number] for grid in grids]
+    content = _decode([grid.path for grid in grids], requests)
+    with decoding(grids[0].path, "was it changed?"):
+        values = np.frombuffer(content, np.float32, sum(sizes))
+    parts = np.split(values, np.cumsum(sizes)[:-1])
+    return [
+        part.reshape(grid.size) * np.float32(grid.factor)
+        for part, grid in zip(parts, grids, strict=True)
+    ]
 
 
-def _decode(path: Path, *arguments: str) -> bytes:
-    """Return what the decoder writes about a file, from a process of its own."""
+def _decode(paths: Sequence[Path], requests: Sequence[Any]) -> bytes:
+    """Return what the decoder answers to requests about files, in a process of its own."""
     if find_spec("eccodes") is None:
         with suggest_extra():
             raise ModuleNotFoundError("No module named 'eccodes'", name="eccodes")
-    check_file(path)
-    command, *numbers = arguments
-    program = DECODER.format(path=sys.path)
-    ran = subprocess.run(
-        [sys.executable, "-c", program, command, str(path.absolute()), *numbers],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-    )
+    program = [sys.executable, "-c", DECODER.format(path=sys.path)]
+    ran = subprocess.run(program, input=json.dumps(requests).encode(), capture_output=True)
     if ran.returncode == 0:
         return ran.stdout
+    if len(requests) > 1:  # find out which one fails
+        for path, request in zip(paths, requests, strict=True):
+            _decode([path], [request])
     try:
-        problem = json.loads(ran.stdout)
-    except ValueError:
-        problem = {"error": f"the decoder ended with status {ran.returncode}"}
+        problem = json.loads(ran.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        problem = {"error": f"its decoder ended with status {ran.returncode}"}
     if "refused" in problem:
         raise DataError(problem["refused"])
-    raise DataError(f"{path}: could not be read ({problem['error'][:200]}); download it again")
+    raise DataError(f"{paths[0]}: could not be read ({problem['error'][:200]}); download it again")

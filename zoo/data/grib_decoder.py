@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,8 +19,8 @@ import numpy as np
 from zoo.errors import DataError
 from zoo.inputs import check_bytes, check_frames, check_values, input_limit, open_bytes
 
-#: Processor seconds for a call; decoding 25 million values takes one.
-SECONDS = 120
+#: Processor seconds for a request; decoding 25 million values takes one.
+SECONDS = 60
 
 #: Copies of the values that decoding makes, and bytes of the interpreter and the libraries.
 COPIES, OVERHEAD = 4, 2**30
@@ -35,44 +36,48 @@ UNITS = {0: 60, 1: 3600, 2: 86400, 13: 1}
 MISSING = 9.999e20
 
 
-def main(command: str, path: str, number: str = "0") -> None:
-    """Write what was decoded, or {"error": …}, to standard output.
+def main() -> None:
+    """Answer the requests on standard input, a JSON list of paths or of [path, number of message].
 
-    Args:
-        command: "list" for a description of every message, as JSON; "read" for a message.
-        path: The file.
-        number: Number of the message.
+    Writes to standard output, for paths, a JSON list with a list of descriptions for each; for
+    messages, their values as float32, one after another. Otherwise the status is 1 and the last
+    line is {"error": …}, or {"refused": …} with a message for the user.
     """
-    _limit_resources()
+    _limit(memory=True)
     output = sys.stdout.buffer
+    requests = json.loads(sys.stdin.read())
     try:
-        if command == "list":
-            output.write(json.dumps(_describe_all(Path(path))).encode())
+        if isinstance(requests[0], str):
+            output.write(json.dumps([_describe_all(Path(path)) for path in requests]).encode())
         else:
-            output.write(_read(Path(path), int(number)).tobytes())
+            for path, number in requests:
+                output.write(_read(Path(path), number).tobytes())
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         kind = "refused" if isinstance(error, DataError) else "error"
-        output.write(json.dumps({kind: reason}).encode())
+        output.write(f"\n{json.dumps({kind: reason})}".encode())
         raise SystemExit(1) from None
 
 
-def _limit_resources() -> None:
+def _limit(*, memory: bool = False) -> None:
+    """Limit the processor time of the next request, and the memory of the process."""
     try:
         import resource
     except ImportError:  # Windows has no such limits
         return
-    for which, most in (
-        (resource.RLIMIT_AS, OVERHEAD + COPIES * input_limit()),
-        (resource.RLIMIT_CPU, SECONDS),
-    ):
+    limits = {resource.RLIMIT_CPU: int(time.process_time()) + SECONDS}
+    if memory:
+        limits[resource.RLIMIT_AS] = OVERHEAD + COPIES * input_limit()
+    for which, most in limits.items():
         hard = resource.getrlimit(which)[1]
-        soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(which, (soft, hard))
+        resource.setrlimit(
+            which, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
+        )
 
 
 def _messages(path: Path) -> Iterator[bytes]:
     """Yield the messages of a file."""
+    _limit()
     with open_bytes(path) as file:
         content = file.read(input_limit() + 1)
     check_bytes(path, len(content))

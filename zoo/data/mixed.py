@@ -21,7 +21,7 @@ from zoo.units import duration, is_same_unit, to_physical, to_unit_interval
 __all__ = ["Mixed"]
 
 #: Options of a source that the mixture sets.
-RESERVED = ("root", "split", "frames")
+RESERVED = ("name", "root", "split", "frames")
 
 #: What must be the same for all sources, and how to make it the same.
 FIXES = {
@@ -55,6 +55,7 @@ class Mixed(FrameDataset):
     license = "those of the sources"
     layout = "the folders of the sources, in the data root"
     counts = "depend on the sources"
+    data: Data = Data()
 
     def __init__(
         self,
@@ -62,11 +63,13 @@ class Mixed(FrameDataset):
         *,
         split: str = "train",
         frames: int = 20,
-        sources: Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=64)],
+        sources: Annotated[dict[str, dict[str, Any]], Field(max_length=64)] | None = None,
         test: str | None = None,
         any_time_step: bool = False,
         any_size: bool = False,
     ) -> None:
+        if not sources:
+            raise ConfigError("mixed needs the option sources: tables of data sets by name")
         self.test = next(iter(sources)) if test is None else test
         self.any_size = any_size
         if self.test not in sources:

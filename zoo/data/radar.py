@@ -19,7 +19,7 @@ from zoo.config import Data, Reflectivity
 from zoo.data.cf import open_cf
 from zoo.data.composite import ECHO, RAIN, Composite
 from zoo.data.files import natural
-from zoo.data.grib import GRIB, open_grib
+from zoo.data.grib import GRIB, GribGrid, open_grib, read_grids
 from zoo.data.knmi import open_knmi
 from zoo.data.meteonet import open_meteonet
 from zoo.data.odim import open_odim
@@ -60,7 +60,7 @@ class _Radar(SequenceDataset):
         rain: bool = False,
     ) -> tuple[list[Series], dict[str, Any]]:
         """Return all composites of a product, in order of time, as one recording."""
-        composites = [composite for path in self._files() for composite in self.open_file(path)]
+        composites = self.open_files(self._files())
         check_frames(str(self.root), len(composites))
         composites = self._choose(composites, product)
         composites.sort(key=lambda composite: (composite.time, natural(composite.label)))
@@ -89,6 +89,10 @@ class _Radar(SequenceDataset):
         if fields["unit"] == RAIN["unit"]:
             fields["reflectivity"] = scale.model_dump()
         return [Series(first.product, len(composites), read, times, labels)], fields
+
+    def open_files(self, paths: Sequence[Path]) -> list[Composite]:
+        """Open the composites of files without reading their grids."""
+        return [composite for path in paths for composite in self.open_file(path)]
 
     def open_file(self, path: Path) -> list[Composite]:
         """Open the composites of a file without reading their grids."""
@@ -286,10 +290,15 @@ class Grids(_Radar):
         self._variable = variable
         return super().read_series(variable, a, b, low_dbz, high_dbz, rain)
 
+    def open_files(self, paths: Sequence[Path]) -> list[Composite]:
+        """Open the grids of files, those of GRIB files together."""
+        grib = [path for path in paths if path.suffix not in (".nc", ".nc4")]
+        others = super().open_files([path for path in paths if path not in grib])
+        return others + (open_grib(grib, self._variable) if grib else [])
+
     def open_file(self, path: Path) -> list[Composite]:
-        """Open the grids of a file."""
-        is_netcdf = path.suffix in (".nc", ".nc4")
-        return (open_cf if is_netcdf else open_grib)(path, self._variable)
+        """Open the grids of a NetCDF file."""
+        return open_cf(path, self._variable)
 
 
 def _read_rain(
@@ -303,13 +312,14 @@ def _read_rain(
 
 def _read_composites(composites: Sequence[Composite], start: int, stop: int) -> np.ndarray:
     """Read grids as frames (T, 1, H, W)."""
-    grids: list[np.ndarray] = []
-    for composite in composites[start:stop]:
-        grids.append(composite.read())
-        if grids[-1].shape != grids[0].shape:
+    part = composites[start:stop]
+    reads = [composite.read for composite in part]
+    together = [read for read in reads if isinstance(read, GribGrid)]
+    grids = read_grids(together) if len(together) == len(reads) else [read() for read in reads]
+    for composite, grid in zip(part, grids, strict=True):
+        if grid.shape != grids[0].shape:
             raise DataError(
-                f"{composite.label} has a grid of {format_size(grids[-1].shape)}, "
-                f"{composites[start].label} of {format_size(grids[0].shape)}; expected grids of "
-                "one size"
+                f"{composite.label} has a grid of {format_size(grid.shape)}, "
+                f"{part[0].label} of {format_size(grids[0].shape)}; expected grids of one size"
             )
     return np.stack(grids)[:, None]  # (T, H, W) to (T, 1, H, W)
