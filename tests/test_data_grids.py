@@ -11,6 +11,7 @@ import xarray
 from conftest import Cli
 
 import zoo
+from zoo.data.arrays import Arrays
 from zoo.data.radar import FMI, Grids
 from zoo.errors import ConfigError, DataError
 from zoo.units import to_physical
@@ -73,6 +74,11 @@ def test_files_of_one_time_are_one_recording_with_gaps(hours: Path) -> None:
     assert rain[0, 0].isnan()
     assert rain[0, 1] == 0
     assert rain[3, 3] == pytest.approx(0.5 * 6, rel=1e-5)  # mm in 10 minutes to mm/h
+
+
+def test_arrays_in_several_netcdf_files_lead_to_grids(hours: Path) -> None:
+    with pytest.raises(DataError, match="grids"):
+        Arrays(hours, frames=2)
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import xarray
 from conftest import Cli
+from snippets import read_blocks
 
 import zoo
 from zoo.data import open_dataset
 from zoo.data.mixed import Mixed
 from zoo.data.newest import newest_frames
 from zoo.errors import ConfigError, DataError, NoWindowError
-from zoo.evaluate import open_data
+from zoo.evaluate import evaluate, open_data
 from zoo.units import to_physical
 
 REAL = Path(os.environ.get("ZOO_DATA", "data")) / "radar"
@@ -200,7 +202,7 @@ def test_a_model_of_several_sources_is_trained_and_evaluated(root: Path, cli: Cl
     assert (data.name, data.low, data.high, data.time_step) == ("mixed", 0, 24, 300)
     assert open_data(model, root=root).dataset.test == "two"
     options = json.loads(json.dumps(data.trusted_options({"test": "one"})))
-    report = zoo.evaluate(model, root=root, options=options)
+    report = evaluate(model, root=root, options=options)
     assert report["protocol"]["options"]["test"] == "one"
     assert report["data"]["sequences"] == 1
 
@@ -236,9 +238,36 @@ def test_a_model_cannot_choose_files_for_a_source(root: Path) -> None:
         data.trusted_options()
 
 
-@pytest.mark.slow
-@pytest.mark.data
-@pytest.mark.skipif(not REAL.is_dir(), reason="ZOO_DATA has no radar/")
+def real(test: Any) -> Any:
+    """Mark a slow test of real files, and skip it without them."""
+    skip = pytest.mark.skipif(not REAL.is_dir(), reason="ZOO_DATA has no radar/")
+    return pytest.mark.slow(pytest.mark.data(skip(test)))
+
+
+@real
+def test_the_guide_trains_on_the_radars_of_four_countries(tmp_path: Path, cli: Cli) -> None:
+    guide = Path(__file__).parents[1] / "docs" / "data.md"
+    (text,) = [block for kind, block in read_blocks(guide) if kind == "toml"]
+    for old, new in (("1000", "1"), ("batch_size = 8", "batch_size = 1"), ("16", "2")):
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "radars.toml").write_text(text)
+    root, run = ("--data-dir", REAL.parent), tmp_path / "run"
+    cli.succeed("train", tmp_path / "radars.toml", *root, "-o", run)
+    few = ("--sequences", "1", "--input-frames", "2", "--horizon", "1", "--json")
+    for arguments, test in (((), "netherlands"), (("--set", "test=finland"), "finland")):
+        printed = cli.succeed("eval", f"local-dir:{run}", *arguments, *root, *few)
+        assert json.loads(printed)["protocol"]["options"]["test"] == test
+    future = tmp_path / "future.nc"
+    folder = REAL / "fmi"
+    arguments = ("--data", "finland", "--input-frames", "2", "--horizon", "1", "-o", future)
+    cli.succeed("predict", f"local-dir:{run}", folder, *arguments)
+    with xarray.open_dataarray(future, engine="h5netcdf") as forecast:
+        assert forecast.shape == (1, 613, 380)
+        assert forecast.attrs["units"] == "mm/h"
+
+
+@real
 def test_real_radars_of_five_countries_are_one_data_set() -> None:
     size = {"pool": 4, "crop": [0, 0, 512, 512]}
     radars: dict[str, dict[str, Any]] = {

@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,9 @@ def _limit(*, memory: bool = False) -> None:
         limits[resource.RLIMIT_AS] = OVERHEAD + COPIES * input_limit()
     for which, most in limits.items():
         hard = resource.getrlimit(which)[1]
-        resource.setrlimit(
-            which, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
-        )
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        with suppress(ValueError, OSError):  # macOS does not limit memory
+            resource.setrlimit(which, (most, hard))
 
 
 def _messages(path: Path) -> Iterator[bytes]:
