@@ -174,6 +174,29 @@ def meteonet(folder: Path) -> None:
     np.savez_compressed(path, data=FRAMES.astype(np.int16), dates=times)
 
 
+def grids(folder: Path) -> None:
+    import xarray
+
+    for time_, frame in zip(TIMES[:4], FRAMES, strict=False):
+        end = np.datetime64(time_, "ns")
+        dataset = xarray.Dataset(
+            {
+                "rain": (("y", "x"), frame / np.float32(10), {"units": "mm"}),
+                "valid_time": ((), end, {"standard_name": "time"}),
+                "start_time": ((), end - np.timedelta64(5, "m")),
+            },
+            {axis: (axis, np.arange(16.0), {"units": "km"}) for axis in "yx"},
+        )
+        dataset.to_netcdf(folder / f"{time_:%H%M}.nc", engine="h5netcdf")
+
+
+def grib(folder: Path) -> None:
+    from test_data_grids import grib
+
+    for minute in (0, 2, 4):
+        (folder / f"{minute}.grib2").write_bytes(grib(minute))
+
+
 def taxibj(folder: Path) -> None:
     import h5py
 
@@ -283,6 +306,8 @@ FORMATS: dict[str, tuple[Write, str, list[list[str]]]] = {
     "knmi": (knmi, "radar/knmi", reads("knmi")),
     "fmi": (fmi, "radar/fmi", reads("fmi")),
     "meteonet": (meteonet, "radar/meteonet", reads("meteonet")),
+    "grids": (grids, "grids", reads("grids")),
+    "grib": (grib, "grids", reads("grids")),
     "taxibj": (taxibj, "taxibj", reads("taxibj")),
     "kth": (kth, "kth", reads("kth")),
     "mmnist": (mnist, "mnist", [["data", "check", "mmnist", "IN", "--set", "sequences=4"]]),

@@ -19,6 +19,7 @@ import pytest
 import torch
 import xarray
 from PIL import Image
+from test_data_grids import grib
 
 import zoo
 from zoo.convert.checkpoint import read_tensors
@@ -39,7 +40,8 @@ DATASETS = [name for name, (_, place, _) in fuzz_files.FORMATS.items() if place 
 
 def scan(name, folder, **options):
     """Read all files of a data set."""
-    list(open_dataset(name, "train", root=folder, folder=".", frames=1, test_share=0).scan())
+    options |= {"root": folder, "folder": ".", "frames": 1, "test_share": 0}
+    list(open_dataset(name, "train", **options).scan())
 
 
 # What files refer to
@@ -128,6 +130,8 @@ def test_hdf5_does_not_read_another_file(tmp_path, make, suffix):
     if suffix == "nc":
         with pytest.raises(DataError, match="another file"):
             open_labeled(folder / "a.nc")
+        with pytest.raises(DataError, match="another file"):
+            scan("grids", folder)
 
 
 # What files announce
@@ -183,6 +187,13 @@ def huge_nc(path):
         rain = file.create_dataset("rain", (4, 10**6, 10**6), "f4", chunks=(1, 64, 64))
         for axis, name in enumerate(("time", "y", "x")):
             rain.dims[axis].attach_scale(file[name])
+
+
+def huge_grid_nc(path):
+    huge_nc(path)
+    with h5py.File(path, "a") as file:
+        file["time"][:] = np.arange(4)
+        file["time"].attrs["units"] = "minutes since 2020-01-01"
 
 
 def long_nc(path):
@@ -262,6 +273,33 @@ def test_announced_arrays_are_not_allocated(tmp_path, suffix, make):
     with_suffix(tmp_path, suffix, make)
     with no_hang(), pytest.raises(DataError, match="ZOO_INPUT_LIMIT"):
         scan("arrays", tmp_path)
+
+
+@pytest.mark.parametrize("make", [huge_grid_nc, long_nc])
+def test_announced_grids_are_not_allocated(tmp_path, make):
+    make(tmp_path / "a.nc")
+    with no_hang(), pytest.raises(DataError, match="ZOO_INPUT_LIMIT"):
+        scan("grids", tmp_path, low=0.0, high=1.0)
+
+
+@pytest.mark.parametrize(("side", "named"), [(40000, "ZOO_INPUT_LIMIT"), (4000, "a.grib2")])
+def test_announced_grib_is_not_allocated(tmp_path, side, named):
+    """A message of 48 values that announces more in each of its sections."""
+    content = bytearray(grib())
+    for place, value in ((43, side**2), (67, side), (71, side), (148, side**2)):
+        assert int.from_bytes(content[place : place + 4], "big") in (6, 8, 48)
+        content[place : place + 4] = struct.pack(">I", value)
+    (tmp_path / "a.grib2").write_bytes(content)
+    with no_hang(), pytest.raises(DataError, match=named) as caught:
+        scan("grids", tmp_path, low=0.0, high=1.0)
+    assert "\n" not in str(caught.value)
+
+
+def test_grib_that_unpacks_to_more_than_the_limit_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "a.grib2.gz").write_bytes(gzip.compress(bytes(2**26)))
+    monkeypatch.setenv("ZOO_INPUT_LIMIT", "1MiB")
+    with no_hang(), pytest.raises(DataError, match="ZOO_INPUT_LIMIT"):
+        scan("grids", tmp_path)
 
 
 @pytest.mark.parametrize(("suffix", "make"), [(".nc", huge_nc), (".zarr", huge_zarr)])

@@ -36,6 +36,8 @@ def zoo_datasets() -> dict[str, str]:
         "knmi": "zoo.data.radar:KNMI",
         "fmi": "zoo.data.radar:FMI",
         "meteonet": "zoo.data.radar:MeteoNet",
+        "grids": "zoo.data.radar:Grids",
+        "mixed": "zoo.data.mixed:Mixed",
         "video": "zoo.data.video:Video",
         "arrays": "zoo.data.arrays:Arrays",
     }

@@ -19,6 +19,7 @@ EXTRAS = {
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",
+    "eccodes": "grib",
     "h5netcdf": "data",
     "h5py": "data",
     "zarr": "data",

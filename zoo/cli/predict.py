@@ -77,11 +77,12 @@ def predict(
     reflectivity and counts have the colors of the report of zoo eval.
 
     With --data, INPUT is a folder of files of a data set (see zoo data info), and the frames that
-    follow the newest ones are forecast.
+    follow the newest ones are forecast. The same holds for a GRIB file (.grib2).
 
     \b
     zoo predict MODEL radar/knmi --data knmi -o future.nc
     """
+    data = data or _grib_data(input)
     labeled = _check_formats(input, output, is_folder_of_data=data is not None)
     forecaster = _load(model, device, any_plugin)
     if future is not None:
@@ -103,6 +104,13 @@ def predict(
         print_json({"output": str(output), "input": past.shape, "forecast": forecast.shape})
     else:
         click.echo(message, err=True)
+
+
+def _grib_data(input: Path) -> str | None:
+    """Return the data set that reads GRIB files, if the input is one."""
+    from zoo.data.grib import GRIB
+
+    return "grids" if Path(input.name.removesuffix(".gz")).suffix in GRIB else None
 
 
 def _load(model: str, device: str, any_plugin: bool) -> Forecaster | OnnxForecaster:

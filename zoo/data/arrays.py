@@ -105,9 +105,11 @@ class Arrays(SequenceDataset):
         files = [p for p in sorted(place.glob("*"), key=natural) if p.suffix in SUFFIXES]
         if len(files) != 1:
             found = ", ".join(p.name for p in files[:8]) or "none"
+            fix = "set the option path"
+            if {p.suffix for p in files} in ({".nc"}, {".nc4"}):
+                fix += ", or read all as one recording with the data set grids"
             raise DataError(
-                f"{place}: expected one file {', '.join(SUFFIXES)}, found {found}; set the option "
-                "path"
+                f"{place}: expected one file {', '.join(SUFFIXES)}, found {found}; {fix}"
             )
         return files[0]
 

@@ -23,7 +23,8 @@ def newest_frames(
     Args:
         data: The data of the model; its data set options are used if it was trained on `dataset`.
             With the option `every`, frames are counted back from the newest.
-        dataset: Name of the data set that the files belong to.
+        dataset: Name of the data set that the files belong to, or of a source of a mixed one that
+            the model was trained on.
         folder: The folder.
         input_frames: Number of frames; by default as in training.
 
@@ -31,10 +32,11 @@ def newest_frames(
         ConfigError: If the data set has no recordings.
         DataError: If there are too few frames without a gap up to the newest.
     """
+    trained_with = _training_options(data, dataset)
+    dataset = trained_with.pop("data", dataset)
     kind = find_dataset(dataset)
     if not (isinstance(kind, type) and issubclass(kind, SequenceDataset)):
         raise ConfigError(f"{dataset} is not a data set of recordings; it has no newest frames")
-    trained_with = data.trusted_options({"folder": ""}) if dataset == data.name else {}
     # Read everything, regardless of the split, and do not scale.
     options: dict[str, Any] = {
         key: value
@@ -49,3 +51,11 @@ def newest_frames(
     every = 1 if prepared_with_every else trained_with.get("every", 1)
     newest: xarray.DataArray = opened.newest(input_frames or data.input_frames or 10, every)
     return newest
+
+
+def _training_options(data: Data, dataset: str) -> dict[str, Any]:
+    """Return the options that a model was trained with; "data" is the data set of a source."""
+    sources: Any = data.options.get("sources")
+    if isinstance(sources, dict) and isinstance(source := sources.get(dataset), dict):
+        data = Data(name=dataset, options=source)
+    return data.trusted_options({"folder": ""}) if dataset == data.name else {}

@@ -1,4 +1,4 @@
-"""Weather radar: composites of rain rate or reflectivity from weather services.
+"""Weather radar: composites of rain rate or reflectivity from weather services, and other grids.
 
 Rain is in mm/h and is scaled to [0, 1] as reflectivity (:class:`zoo.config.Reflectivity`).
 Reflectivity is in dBZ, of which −10 to 60 are 0 to 1. Cells without coverage are NaN. Times are
@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from zoo.config import Data
-from zoo.data.composite import RAIN, Composite
+from zoo.config import Data, Reflectivity
+from zoo.data.cf import open_cf
+from zoo.data.composite import ECHO, RAIN, Composite
 from zoo.data.files import natural
+from zoo.data.grib import GRIB, GribGrid, open_grib, read_grids
 from zoo.data.knmi import open_knmi
 from zoo.data.meteonet import open_meteonet
 from zoo.data.odim import open_odim
@@ -28,8 +30,9 @@ from zoo.data.series import SequenceDataset
 from zoo.errors import DataError
 from zoo.inputs import check_frames, decoding
 from zoo.stores import open_hdf5
+from zoo.units import to_physical
 
-__all__ = ["DWD", "FMI", "KNMI", "ODIM", "MeteoNet"]
+__all__ = ["DWD", "FMI", "KNMI", "ODIM", "Grids", "MeteoNet"]
 
 
 class _Radar(SequenceDataset):
@@ -40,6 +43,7 @@ class _Radar(SequenceDataset):
     product: Which one to read, if the folder contains several.
     a, b, low_dbz, high_dbz: Conversion of rain to [0, 1] (default: 256, 1.42, −10, 60). The
         options low and high make it linear instead.
+    rain: Whether to convert reflectivity to rain in mm/h by a and b; at or below low_dbz it is 0.
     """
 
     data = Data(missing=True)
@@ -53,9 +57,10 @@ class _Radar(SequenceDataset):
         b: float = 1.42,
         low_dbz: float = -10.0,
         high_dbz: float = 60.0,
+        rain: bool = False,
     ) -> tuple[list[Series], dict[str, Any]]:
         """Return all composites of a product, in order of time, as one recording."""
-        composites = [composite for path in self._files() for composite in self.open_file(path)]
+        composites = self.open_files(self._files())
         check_frames(str(self.root), len(composites))
         composites = self._choose(composites, product)
         composites.sort(key=lambda composite: (composite.time, natural(composite.label)))
@@ -66,13 +71,28 @@ class _Radar(SequenceDataset):
                     f"{other.label} contains {other.fields}, but {first.label} {first.fields}; put "
                     "files of one kind into a folder"
                 )
+            if other.place != first.place:
+                differing = [text for text in other.place if text not in first.place]
+                raise DataError(
+                    f"{other.label} has another grid than {first.label} ("
+                    f"{differing[0] if differing else 'which states more of it'}); put files of "
+                    "one grid into a folder"
+                )
         times = np.array([composite.time for composite in composites], "datetime64[s]")
         labels = [composite.label for composite in composites]
         read = functools.partial(_read_composites, composites)
         fields = dict(first.fields)
+        scale = Reflectivity(a=a, b=b, low=low_dbz, high=high_dbz)
+        if rain and fields["unit"] == ECHO["unit"]:
+            fields = {name: value for name, value in fields.items() if name not in ECHO} | RAIN
+            read = functools.partial(_read_rain, read, scale)
         if fields["unit"] == RAIN["unit"]:
-            fields["reflectivity"] = {"a": a, "b": b, "low": low_dbz, "high": high_dbz}
+            fields["reflectivity"] = scale.model_dump()
         return [Series(first.product, len(composites), read, times, labels)], fields
+
+    def open_files(self, paths: Sequence[Path]) -> list[Composite]:
+        """Open the composites of files without reading their grids."""
+        return [composite for path in paths for composite in self.open_file(path)]
 
     def open_file(self, path: Path) -> list[Composite]:
         """Open the composites of a file without reading their grids."""
@@ -227,24 +247,79 @@ class MeteoNet(_Radar):
         b: float = 1.42,
         low_dbz: float = -10.0,
         high_dbz: float = 60.0,
+        rain: bool = False,
     ) -> tuple[list[Series], dict[str, Any]]:
         """Return all frames of a region, in order of time, as one recording."""
-        return super().read_series(region, a, b, low_dbz, high_dbz)
+        return super().read_series(region, a, b, low_dbz, high_dbz, rain)
 
     def open_file(self, path: Path) -> list[Composite]:
         """Open the frames of a file."""
         return open_meteonet(path)
 
 
+class Grids(_Radar):
+    """Any grids with their times in NetCDF (CF conventions) or GRIB, one time a file or several.
+
+    All files of a folder are one recording. Rain rates, and amounts of rain with the interval of
+    the accumulation (in NetCDF, bounds of the time or start_time), are read as mm/h, and
+    reflectivity as dBZ; other values keep their unit. GRIB needs ecCodes, which the extra grib
+    installs. It decodes every grid in a process of its own, so prepare many (zoo data prepare).
+
+    variable: Which one to read, if the files contain several: its name, or its short name in GRIB.
+    """
+
+    title = "Grids in NetCDF or GRIB"
+    folder = "grids"
+    license = "that of the data"
+    source = "weather services, such as the Australian (Rainfields) and the US (MRMS)"
+    layout = "*.nc, *.nc4, *.grib2, *.grb2, *.grib, *.grb or the latter with .gz, in any folders"
+    counts = "depend on the files"
+    patterns = ("*.nc", "*.nc4", *(f"*{suffix}{gz}" for suffix in GRIB for gz in ("", ".gz")))
+    product_option = "variable"
+
+    def read_series(
+        self,
+        variable: str | None = None,
+        a: float = 256.0,
+        b: float = 1.42,
+        low_dbz: float = -10.0,
+        high_dbz: float = 60.0,
+        rain: bool = False,
+    ) -> tuple[list[Series], dict[str, Any]]:
+        """Return all grids of a variable, in order of time, as one recording."""
+        self._variable = variable
+        return super().read_series(variable, a, b, low_dbz, high_dbz, rain)
+
+    def open_files(self, paths: Sequence[Path]) -> list[Composite]:
+        """Open the grids of files, those of GRIB files together."""
+        grib = [path for path in paths if path.suffix not in (".nc", ".nc4")]
+        others = super().open_files([path for path in paths if path not in grib])
+        return others + (open_grib(grib, self._variable) if grib else [])
+
+    def open_file(self, path: Path) -> list[Composite]:
+        """Open the grids of a NetCDF file."""
+        return open_cf(path, self._variable)
+
+
+def _read_rain(
+    read: Callable[[int, int], np.ndarray], scale: Reflectivity, start: int, stop: int
+) -> np.ndarray:
+    """Read reflectivity in dBZ as rain in mm/h."""
+    shares = (read(start, stop) - np.float32(scale.low)) / np.float32(scale.high - scale.low)
+    rain = to_physical(shares, Data(unit="mm/h", reflectivity=scale))
+    return np.where(np.isnan(shares), np.nan, rain).astype(np.float32)
+
+
 def _read_composites(composites: Sequence[Composite], start: int, stop: int) -> np.ndarray:
     """Read grids as frames (T, 1, H, W)."""
-    grids: list[np.ndarray] = []
-    for composite in composites[start:stop]:
-        grids.append(composite.read())
-        if grids[-1].shape != grids[0].shape:
+    part = composites[start:stop]
+    reads = [composite.read for composite in part]
+    together = [read for read in reads if isinstance(read, GribGrid)]
+    grids = read_grids(together) if len(together) == len(reads) else [read() for read in reads]
+    for composite, grid in zip(part, grids, strict=True):
+        if grid.shape != grids[0].shape:
             raise DataError(
-                f"{composite.label} has a grid of {format_size(grids[-1].shape)}, "
-                f"{composites[start].label} of {format_size(grids[0].shape)}; expected grids of "
-                "one size"
+                f"{composite.label} has a grid of {format_size(grid.shape)}, "
+                f"{part[0].label} of {format_size(grids[0].shape)}; expected grids of one size"
             )
     return np.stack(grids)[:, None]  # (T, H, W) to (T, 1, H, W)

@@ -24,6 +24,7 @@ def open_data(recipe: Recipe, root: Path | None) -> Any:
     """Open the data set to train on.
 
     Raises:
+        ConfigError: if frames may differ in size and the recipe does not crop them.
         DataError: if the data are missing, or contain no sequence.
     """
     data = recipe.data
@@ -37,6 +38,8 @@ def open_data(recipe: Recipe, root: Path | None) -> Any:
     )
     if not len(dataset):
         raise DataError(f"the data set {data.name!r} has no training sequences; check data.options")
+    if getattr(dataset, "any_size", False) and recipe.crop.size is None:
+        raise ConfigError("frames of different sizes (any_size) need crops; set crop.size")
     return dataset
 
 
