@@ -22,13 +22,17 @@ __all__ = ["MODES", "check_mode", "optimize"]
 #: What users choose from.
 MODES = ("auto", "off")
 
-#: Cells that are faster in the channels-last memory format on small grids, on a CPU.
-CHANNELS_LAST = frozenset(
-    {"mim", "modernn", "motionrnn", "preciplstm", "predrnn", "predrnnpp", "predrnnv2"}
-)
-
-#: Positions of the finest grid, of all sequences of a batch, up to which they are.
-SMALL = 256
+#: Cells that are faster in the channels-last memory format on a CPU, and up to how many positions
+#: of the finest grid, of all sequences of a batch: 256 are 16×16.
+CHANNELS_LAST = {
+    "mim": 256,
+    "modernn": 256,
+    "motionrnn": 256,
+    "preciplstm": 2048,
+    "predrnn": 256,
+    "predrnnpp": 256,
+    "predrnnv2": 2048,
+}
 
 #: Steps below which nothing is chosen, as the check takes up to 12.
 FEW = 500
@@ -109,7 +113,7 @@ def _choose(
     if steps is not None and steps < FEW:
         return chosen
     positions = batch * math.prod(-(-side // network.patch) for side in size)
-    if device == "cpu" and model.config.cell in CHANNELS_LAST and positions <= SMALL:
+    if device == "cpu" and positions <= CHANNELS_LAST.get(model.config.cell, 0):
         chosen["channels_last"] = lambda: network.to(memory_format=torch.channels_last)
     if steps and device in LONG and steps * _step_time(model, size, batch) > LONG[device]:
         chosen["compile"] = lambda: network.compile(**COMPILE)
