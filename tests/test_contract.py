@@ -222,6 +222,12 @@ class StaysOnTheCpu(Sound):
         return torch.zeros(x.shape[0], self.channels, *x.shape[2:], dtype=x.dtype)
 
 
+class LooksAtMemory(Sound):
+    def forward(self, x, state):
+        output, state = super().forward(x, state)[:2]
+        return zoo.Step(output + (output.stride(1) == 1), state)
+
+
 class LooksAtData(Sound):
     def forward(self, x, state):
         return super().forward(x if x.mean() > 0 else -x, state)
@@ -259,6 +265,7 @@ class HasAnOptionOfUnknownType(Sound):
         (CutsGradients, "gradients_are_right"),
         (NeedsPrecision, "bfloat16_is_close"),
         (StaysOnTheCpu, "any_device"),
+        (LooksAtMemory, "optimized_gives_the_same_forecast"),
         (LooksAtData, "compiles"),
         (LooksAtData, "exports"),
         (AlwaysHasALoss, "auxiliary_loss_is_for_training"),

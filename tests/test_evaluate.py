@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 import zoo
+from zoo.baselines import forecast_baseline
 from zoo.config import Data, Reflectivity
 from zoo.errors import ConfigError, DataError, ZooError
 from zoo.evaluate import PRECISIONS, evaluate
@@ -449,3 +450,119 @@ def test_options_of_moving_mnist_are_bounded(noise_root: Path, option: dict[str,
     long = data | {"options": {"size": 1024}, "horizon": 4096}
     with pytest.raises(ConfigError, match="1024"):
         evaluate(zoo.create("convlstm", hidden=2, layers=2, data=long), root=noise_root)
+
+
+@pytest.fixture
+def kept(root: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Evaluate with a new cache of baselines, on data whose checksum is "1"."""
+    from zoo.data import FrameDataset
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    monkeypatch.setattr(FrameDataset, "verify", lambda self, count: "1")
+
+    def run(**options: Any) -> dict[str, Any]:
+        return evaluate(load(models / "one"), root=root, cache=True, **options)
+
+    return run
+
+
+def count_persistence(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Return a list that becomes longer with every batch that persistence forecasts."""
+    calls: list[None] = []
+
+    def counted(*arguments: Any) -> torch.Tensor:
+        calls.append(None)
+        return forecast_baseline(*arguments)
+
+    monkeypatch.setattr("zoo.evaluate.forecast_baseline", counted)
+    return calls
+
+
+def test_baselines_are_measured_once(kept: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = count_persistence(monkeypatch)
+    first = kept()
+    assert len(calls) == 1
+    assert kept(optimize="auto") == first
+    assert len(calls) == 1
+    assert [*first["forecast"]] == ["model", "persistence"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"thresholds": (1.0,)},
+        {"windows": (3,)},
+        {"horizon": 1},
+        {"sequences": 1},
+        {"split": "train"},
+        {"further_metrics": ("sharpness",)},
+    ],
+    ids=str,
+)
+def test_other_settings_measure_baselines_again(
+    kept: Any, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    kept()
+    calls = count_persistence(monkeypatch)
+    assert {*kept(**options)["forecast"]} == {"model", "persistence"}
+    assert calls
+
+
+@pytest.mark.parametrize("changed", ["code", "version", "checksum", "no checksum", "damage"])
+def test_changes_measure_baselines_again(
+    kept: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: str
+) -> None:
+    from zoo.data import FrameDataset
+
+    report = kept()
+    calls = count_persistence(monkeypatch)
+    if changed == "damage":
+        for path in tmp_path.rglob("persistence.json"):
+            path.write_text("{")
+    elif "checksum" in changed:
+        checksum = None if changed == "no checksum" else "2"
+        monkeypatch.setattr(FrameDataset, "verify", lambda self, count: checksum)
+    else:
+        monkeypatch.setattr(f"zoo.baseline_cache._{changed}", lambda *_: "another")
+    assert kept()["forecast"] == report["forecast"]
+    assert len(calls) == 1
+    kept()
+    assert len(calls) == (2 if changed == "no checksum" else 1)
+
+
+def test_without_a_writable_cache_baselines_are_measured(
+    kept: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kept()
+    for path in tmp_path.rglob("persistence.json"):
+        path.unlink()
+        path.mkdir()
+    calls = count_persistence(monkeypatch)
+    assert "persistence" in kept()["forecast"]
+    assert len(calls) == 1
+
+
+@pytest.mark.slow
+def test_models_compile_only_for_whole_batches(
+    root: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs: list[None] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(None)
+        return graph.forward
+
+    monkeypatch.setattr("zoo.optimize.LONG", {"cpu": 0.0})
+    monkeypatch.setattr("zoo.optimize.FEW", 1)
+    monkeypatch.setattr("zoo.optimize.COMPILE", {"backend": backend, "dynamic": False})
+    model, options = load(models / "one"), {"root": root, "split": "train", "batch_size": 3}
+    plain = evaluate(model, **options)
+    report = evaluate(model, **options, optimize="auto")
+    assert plain["data"]["sequences"] % 3
+    assert model.optimized == ("compile",)
+    assert graphs
+    assert report["forecast"]["model"]["mse"] == pytest.approx(plain["forecast"]["model"]["mse"])
+    before = len(graphs)
+    evaluate(model, **options)
+    assert len(graphs) == before
+    torch.compiler.reset()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from zoo.baseline_cache import BaselineCache
 from zoo.baselines import ENSEMBLES, check_baseline, earlier_frames, forecast_baseline, seasonal
 from zoo.config import Data
 from zoo.data import open_dataset
@@ -21,6 +22,8 @@ from zoo.forecast import Forecaster
 from zoo.known_inputs import sequence_inputs
 from zoo.memory import trim
 from zoo.metrics import FrameMetrics
+from zoo.optimize import check_mode
+from zoo.optimize import optimize as choose_settings
 from zoo.progress import progress_bar
 from zoo.protocol import EvalData, protocol
 from zoo.scores import create_metric
@@ -66,6 +69,8 @@ def evaluate(
     further_metrics: Sequence[str] = (),
     members: int = 10,
     precision: str = "fp32",
+    optimize: str | None = None,
+    cache: bool = False,
 ) -> dict[str, Any]:
     """Measure models on a part of a data set, each on its own device.
 
@@ -93,6 +98,10 @@ def evaluate(
             is measured as other forecasts are; scores of ensembles are added for all forecasts.
         precision: "fp32", or "bf16" for models in automatic mixed precision. Metrics are always
             computed in float64.
+        optimize: "auto" to choose fast settings for the models, which keep them; see
+            :func:`zoo.optimize.optimize`.
+        cache: Whether to keep the scores of baselines in the user's cache and to take them from
+            there, if the data have a published checksum.
 
     Returns:
         What ``zoo eval --json`` prints. "forecast" holds scores over the forecast frames,
@@ -113,6 +122,7 @@ def evaluate(
     named = {"model": models} if isinstance(models, Forecaster) else dict(models)
     if precision not in PRECISIONS:
         raise ConfigError(f"precision={precision!r} is not one of {', '.join(PRECISIONS)}")
+    automatic = check_mode(optimize)
     for name in baselines:
         check_baseline(name)
     first = next(iter(named.values()))
@@ -135,19 +145,37 @@ def evaluate(
     checksum = verify(evaluated.sequences) if verify else None
     if thresholds is None:
         thresholds = default_thresholds(evaluated.data)
+    has_ensembles = {*ENSEMBLES} & {*baselines} or any(m.config.noise for m in named.values())
+    kept: BaselineCache | None = None
+    if cache and checksum and not (has_ensembles or lpips or further or process_rank()[1] > 1):
+        settings = [[*thresholds], [*windows], *{*channels.values()}]
+        kept = BaselineCache(evaluated, checksum, settings)
+    known = kept.read(baselines) if kept else {}
     metrics = {
         name: FrameMetrics(
             evaluated.data, thresholds=thresholds, windows=windows, lpips=lpips, metrics=further
         )
         for name in (*named, *baselines)
+        if name not in known
     }
     ensembles: dict[str, EnsembleMetrics] = {}
-    if any(model.config.noise for model in named.values()) or {*ENSEMBLES} & {*baselines}:
+    if has_ensembles:
         ensembles = {name: EnsembleMetrics(evaluated.data, thresholds) for name in metrics}
+    if automatic:
+        _optimize(named, evaluated, batch_size, members, precision)
     metrics, ensembles = _measure(
-        metrics, ensembles, named, baselines, evaluated, batch_size, members, precision
+        metrics, ensembles, named, evaluated, batch_size, members, precision
     )
-    return _report(metrics, ensembles, evaluated, checksum) | {"precision": precision}
+    scores = {
+        name: _scores(metric, ensembles.get(name), evaluated.horizon)
+        for name, metric in metrics.items()
+    }
+    if kept:
+        kept.write({name: scores[name] for name in baselines if name in scores})
+    ordered = {name: {**scores, **known}[name] for name in (*named, *baselines)}
+    definitions = {name: metric.definition for name, metric in further.items()}
+    definitions |= ENSEMBLE_DEFINITIONS if has_ensembles else {}
+    return _report(ordered, evaluated, checksum, definitions) | {"precision": precision}
 
 
 def open_data(
@@ -231,7 +259,7 @@ def forecast_all(
         read = clip(read, own).nan_to_num(nan=0.0)
         known = sequence_inputs(model.config, read, input_frames, times)
         count = members if model.config.noise else 1
-        with torch.autocast(read.device.type, PRECISIONS[precision], enabled=precision != "fp32"):
+        with _autocast(read.device, precision), torch.inference_mode():
             sampled = [
                 model.sample(read[:, :input_frames], horizon, known, 0, member, numbers)
                 for member in range(count)
@@ -251,6 +279,28 @@ def forecast_all(
     return forecasts
 
 
+def _autocast(device: torch.device, precision: str) -> torch.autocast:
+    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")
+
+
+def _optimize(
+    models: Mapping[str, Forecaster],
+    evaluated: EvalData,
+    batch_size: int,
+    members: int,
+    precision: str,
+) -> None:
+    """Choose fast settings for the models and the work of this process."""
+    size = tuple(evaluated.dataset[0].shape[-2:])
+    share = -(-evaluated.sequences // process_rank()[1])
+    batches = -(-share // batch_size)
+    for model in models.values():
+        forecasts = batches * (members if model.config.noise else 1)
+        steps = forecasts * (evaluated.input_frames - 1 + evaluated.horizon)
+        with _autocast(next(model.parameters()).device, precision):
+            choose_settings(model, size, batch=min(batch_size, share), steps=steps)
+
+
 def default_thresholds(data: Data) -> tuple[float, ...]:
     """Return the default thresholds of the skill scores within the range of the data."""
     low, high = data.limits
@@ -266,18 +316,20 @@ def _measure(
     metrics: dict[str, FrameMetrics],
     ensembles: dict[str, EnsembleMetrics],
     models: Mapping[str, Forecaster],
-    baselines: Sequence[str],
     evaluated: EvalData,
     batch_size: int,
     members: int,
     precision: str,
 ) -> tuple[dict[str, FrameMetrics], dict[str, EnsembleMetrics]]:
-    """Forecast and measure all sequences, shared among the processes."""
+    """Forecast and measure all sequences, shared among the processes, for each of `metrics`."""
+    baselines = [name for name in metrics if name not in models]
     rank, processes = process_rank()
     share = range(rank, evaluated.sequences, processes)
     batches = DataLoader(Subset(evaluated.dataset, share), batch_size)
     timed = any(model.config.needs_times for model in models.values())
-    with progress_bar("evaluating", len(share)) as bar:
+    # A step is compiled for whole batches: compiling it again for the last one takes too long.
+    compiled = torch.compiler.set_stance("eager_on_recompile")
+    with compiled, progress_bar("evaluating", len(share)) as bar:
         for number, frames in enumerate(batches, 1):  # (B, T, C, H, W)
             indices = share[(number - 1) * batch_size : number * batch_size]
             times = times_of(evaluated.dataset, indices) if timed else None
@@ -322,27 +374,31 @@ def _gather(metrics: dict[str, Accumulator]) -> dict[str, Accumulator]:
     return merged
 
 
+def _scores(metric: FrameMetrics, ensemble: EnsembleMetrics | None, horizon: int) -> dict[str, Any]:
+    """Return the part of the report on one forecast."""
+    all_steps, forecast = metric.compute(), metric.compute(horizon)
+    per_frame = all_steps.pop("per_frame")
+    del forecast["per_frame"]
+    scores: dict[str, Any] = {"forecast": forecast, "all-steps": all_steps, "per_frame": per_frame}
+    if metric.thresholds:
+        scores["counts"] = metric.counts()
+    if ensemble is not None:
+        forecast |= ensemble.scores(horizon)
+        all_steps |= ensemble.scores()
+        per_frame |= ensemble.per_frame()
+        scores["ensemble"] = ensemble.distributions(horizon)
+    return scores
+
+
 def _report(
-    metrics: Mapping[str, FrameMetrics],
-    ensembles: Mapping[str, EnsembleMetrics],
+    scores: Mapping[str, dict[str, Any]],
     evaluated: EvalData,
     checksum: str | None,
+    definitions: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Return what :func:`evaluate` returns."""
-    all_steps = {name: metric.compute() for name, metric in metrics.items()}
-    forecast = {name: metric.compute(evaluated.horizon) for name, metric in metrics.items()}
-    per_frame = {name: scores.pop("per_frame") for name, scores in all_steps.items()}
-    for scores in forecast.values():
-        del scores["per_frame"]
-    for name, ensemble in ensembles.items():
-        all_steps[name] |= ensemble.scores()
-        forecast[name] |= ensemble.scores(evaluated.horizon)
-        per_frame[name] |= ensemble.per_frame()
-    names = {name for scores in all_steps.values() for name in scores}
-    measured = next(iter(metrics.values())).metrics
-    further = {name: metric.definition for name, metric in measured.items()}
-    further |= ENSEMBLE_DEFINITIONS if ensembles else {}
-    report = {
+    """Return what :func:`evaluate` returns, from the scores of each forecast."""
+    names = {name for parts in scores.values() for name in parts["all-steps"]}
+    return {
         "data": {
             "name": evaluated.name,
             "split": evaluated.split,
@@ -351,18 +407,12 @@ def _report(
             "input_frames": evaluated.input_frames,
             "horizon": evaluated.horizon,
         },
-        "protocol": protocol(evaluated, names, further),
-        "forecast": forecast,
-        "all-steps": all_steps,
-        "per_frame": per_frame,
+        "protocol": protocol(evaluated, names, definitions),
+        **{
+            part: {name: parts[part] for name, parts in scores.items()}
+            for part in next(iter(scores.values()))
+        },
     }
-    if next(iter(metrics.values())).thresholds:
-        report["counts"] = {name: metric.counts() for name, metric in metrics.items()}
-    if ensembles:
-        report["ensemble"] = {
-            name: ensemble.distributions(evaluated.horizon) for name, ensemble in ensembles.items()
-        }
-    return report
 
 
 def _scale(data: Data) -> tuple[Any, ...]:

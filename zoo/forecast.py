@@ -27,7 +27,7 @@ from zoo.network import Network, NetworkState
 from zoo.prediction import check_finite, check_frames, predict
 from zoo.units import Array, Frames, duration, scale, seconds, unscale
 
-__all__ = ["Forecaster", "Rollout"]
+__all__ = ["Forecaster", "Rollout", "evaluating"]
 
 
 class Rollout(NamedTuple):
@@ -57,12 +57,16 @@ class Forecaster(nn.Module):
     Args:
         network: The network, which takes one step in time.
         config: Its architecture and data.
+
+    Attributes:
+        optimized: The fast settings in use, see :func:`zoo.load`.
     """
 
     def __init__(self, network: Network, config: Config) -> None:
         super().__init__()
         self.network = network
         self.config = config
+        self.optimized: tuple[str, ...] = ()
 
     # These use the public functions of the package, as the modules behind them need this one.
 
@@ -321,7 +325,7 @@ class Forecaster(nn.Module):
             known = self._known(past, horizon, labeled if times is None else times, step, future)
             return self.sample(past, horizon, known, seed, member)[:, -horizon:]
 
-        with _evaluating(self):
+        with evaluating(self):
             forecasts: list[Any] = [
                 predict(
                     partial(forecast, member=member),
@@ -334,6 +338,7 @@ class Forecaster(nn.Module):
                 )
                 for member in range(self._count(members))
             ]
+        forecasts = [_normal(forecast) for forecast in forecasts]
         return forecasts[0] if members is None else stack_members(forecasts)
 
     def _count(self, members: int | None) -> int:
@@ -430,7 +435,7 @@ class Forecaster(nn.Module):
             last = time
             if values is not None:
                 values = values[:, None] if batched else values[None]  # T = 1
-            with _evaluating(self):
+            with evaluating(self):
                 scaled = self._scale(sequence)
                 known = self._known(scaled, 1, time, None, values)
                 if self.config.noise:
@@ -439,7 +444,7 @@ class Forecaster(nn.Module):
                 inputs = None if known is None else known[:, 0]
                 prediction, state = self.step(scaled[:, 0].nan_to_num(nan=0.0), state, inputs)
             check_finite(prediction)
-            following = unscale(prediction[:, None], self.config.data, like=sequence)
+            following = _normal(unscale(prediction[:, None], self.config.data, like=sequence))
             yield following[:, 0] if batched else following[0]
 
     def _check_gap(self, last: object, time: object) -> None:
@@ -484,13 +489,18 @@ def _as_large(inputs: Tensor, frame: Tensor) -> Tensor:
     return inputs.to(frame).expand(len(frame), -1, *frame.shape[-2:])
 
 
+def _normal(frames: Any) -> Any:
+    """Return frames that may enter computations with gradients, which inference tensors may not."""
+    return frames.clone() if isinstance(frames, Tensor) and frames.is_inference() else frames
+
+
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Switch to evaluation mode without gradients, and back."""
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Switch to evaluation and inference mode, and back. Tensors made inside have no gradients."""
     training = module.training
     module.eval()
     try:
-        with torch.no_grad():
+        with torch.inference_mode():
             yield
     finally:
         module.train(training)

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,6 +40,7 @@ from zoo.forecast import Forecaster
 from zoo.hub import load, save
 from zoo.losses import Loss, create_loss
 from zoo.network import NetworkState
+from zoo.optimize import optimize
 from zoo.options import complete_options
 from zoo.registry import create, find_cell
 from zoo.scores import Metric, create_metric
@@ -133,6 +135,17 @@ class _Contract:
         loaded = load(f"local-dir:{save(model, tmp_path / 'model')}")
         assert loaded.config == model.config
         assert torch.equal(loaded(_frames(3), 2), model(_frames(3), 2))
+
+    def test_optimized_gives_the_same_forecast(self, model: Forecaster) -> None:
+        """In the channels-last memory format, predictions in float32 are the same within 1e-5."""
+        frames = _frames(3)
+        plain = model(frames, 2)
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as caught:
+            patch.setattr("zoo.optimize.CHANNELS_LAST", {model.config.cell: 128})
+            warnings.simplefilter("always")
+            chosen = optimize(model, (8, 8), batch=2)
+        assert chosen == ("channels_last",), [str(warning.message) for warning in caught]
+        torch.testing.assert_close(model(frames, 2), plain, rtol=1e-5, atol=1e-5)
 
     def test_same_seed_same_result(self, model: Forecaster, architecture: str) -> None:
         """The seed determines the weights; frames and weights the predictions, bit for bit."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ __all__ = [
     "echo",
     "hub_option",
     "model_name",
+    "optimize_option",
     "parse_size",
     "plain",
     "print_json",
     "print_metrics",
     "print_path",
+    "print_settings",
     "print_table",
     "set_option",
 ]
@@ -46,6 +48,13 @@ hub_option = click.option(
     metavar="PLACE",
     help="Where to look for models, after the built-in ones: a folder of models, or hf://org. "
     "May be repeated.  [default: ZOO_HUB, separated by commas]",
+)
+optimize_option = click.option(
+    "--optimize",
+    type=click.Choice(["auto", "off"]),
+    default="auto",
+    show_default=True,
+    help="Whether to choose fast settings for the device, if forecasts stay the same.",
 )
 data_option = click.option(
     "--data-dir",
@@ -154,6 +163,13 @@ def model_name(ref: str, folder: Path) -> str:
     folder = folder.resolve()
     cached = folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--")
     return ref if cached else folder.name
+
+
+def print_settings(models: Mapping[str, Any]) -> None:
+    """Print the fast settings of models, if any, to standard error."""
+    for name, model in models.items():
+        if model.optimized:
+            echo(f"{name}: runs with {', '.join(model.optimized)}", err=True)
 
 
 def parse_size(size: str | None) -> tuple[int, int] | None:

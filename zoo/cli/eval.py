@@ -15,8 +15,10 @@ from zoo.cli.common import (
     device_option,
     echo,
     model_name,
+    optimize_option,
     print_json,
     print_metrics,
+    print_settings,
     set_option,
 )
 from zoo.tables import SEASONAL
@@ -120,6 +122,7 @@ def test_set_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--example", type=click.IntRange(min=0), help="Index of the sequence in the strip.")
 @click.option("--save", is_flag=True, help="Save the scores in the metrics.json of MODEL.")
+@optimize_option
 @data_option
 @any_plugin_option
 @device_option
@@ -140,6 +143,7 @@ def eval_(
     output: Path | None,
     example: int | None,
     save: bool,
+    optimize: str,
     data_dir: Path | None,
     any_plugin: bool,
     device: str,
@@ -179,10 +183,13 @@ def eval_(
         further_metrics=further_metrics,
         members=members,
         precision=precision,
+        optimize=optimize,
+        cache=True,
         **data_options,
     )
     if process_rank()[0]:  # only one process reports
         return
+    print_settings(forecasters)
     if save:
         update_metrics(folder, **report)
     if output is not None:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.common import any_plugin_option, as_json, device_option, parse_size, print_json
+from zoo.cli.common import (
+    any_plugin_option,
+    as_json,
+    device_option,
+    optimize_option,
+    parse_size,
+    print_json,
+    print_settings,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,6 +58,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Seed of the ensemble.",
 )
+@optimize_option
 @any_plugin_option
 @device_option
 @as_json
@@ -62,6 +71,7 @@ def predict(
     data: str | None,
     variable: str | None,
     future: Path | None,
+    optimize: str,
     any_plugin: bool,
     device: str,
     as_json: bool,
@@ -92,11 +102,15 @@ def predict(
     options = _supported(forecaster, options)
     if labeled:
         past = _read_labeled(forecaster.config.data, input, input_frames, data, variable)
+        if optimize == "auto":
+            _optimize(forecaster, model, past, past.sizes["time"], **options)
         forecast = forecaster.predict(past, **options)
         _write_labeled(output, forecast, forecaster.config.data)
         message = f"{output}: {forecast.sizes['time']} frames that follow"
     else:
         past = read_past(forecaster, input, input_frames, size)
+        if optimize == "auto":
+            _optimize(forecaster, model, past, past.shape[-4], **options)
         forecast = forecaster.predict(past, **options)
         _write_frames(output, forecast, forecaster.config.data)
         message = f"{output}: {forecast.shape[-4]} frames that follow {past.shape[-4]}"
@@ -125,6 +139,29 @@ def _load(model: str, device: str, any_plugin: bool) -> Forecaster | OnnxForecas
     if device != "cpu":
         raise ConfigError(f"{model} runs on the CPU; leave out --device {device}")
     return OnnxForecaster(Path(model))
+
+
+def _optimize(
+    forecaster: Forecaster | OnnxForecaster,
+    name: str,
+    past: Any,
+    given: int,
+    *,
+    horizon: int | None = None,
+    members: int | None = None,
+    **_: Any,
+) -> None:
+    """Choose fast settings for a forecast from `given` frames, and print them."""
+    from zoo.exporting.onnx_model import OnnxForecaster
+
+    if isinstance(forecaster, OnnxForecaster):
+        return
+    from zoo.optimize import optimize
+
+    steps = given - 1 + (horizon or forecaster.config.data.horizon or 1)
+    batch = past.shape[0] if past.ndim == 5 else 1
+    optimize(forecaster, past.shape[-2:], batch=batch, steps=steps * (members or 1))
+    print_settings({name: forecaster})
 
 
 def _supported(forecaster: Forecaster | OnnxForecaster, options: dict[str, Any]) -> dict[str, Any]:

@@ -169,6 +169,7 @@ def load(
     device: str = "cpu",
     dtype: torch.dtype | None = None,
     any_plugin: bool = False,
+    optimize: str | None = None,
 ) -> Forecaster:
     """Load a pretrained model, ready to forecast.
 
@@ -180,6 +181,9 @@ def load(
         dtype: the precision; by default float32, or float64 if it was saved so.
         any_plugin: whether to accept a cell, topology or head of the same name from another
             distribution than the model was saved with.
+        optimize: "auto" to choose fast settings for the device and frames of the size of training,
+            one sequence at a time. They are checked once: float32 forecasts differ by at most
+            1e-5. The attribute `optimized` of the model names them. The weights keep their values.
 
     Raises:
         ZooError: for an unknown model, an invalid config, weights that do not fit it, a plugin
@@ -194,8 +198,11 @@ def load(
     config = read_config(folder)
     import torch
 
+    from zoo.optimize import check_mode
+    from zoo.optimize import optimize as choose_settings
     from zoo.weights import fit_weights, load_weights
 
+    automatic = check_mode(optimize)
     with torch.device("meta"):  # a config alone must not allocate memory; weights may
         try:
             empty = build(config, any_plugin=any_plugin)
@@ -205,9 +212,12 @@ def load(
     model = build(empty.config).to(dtype or stored)
     load_weights(model.network, folder / WEIGHTS)
     try:
-        return model.eval().to(device)
+        model.eval().to(device)
     except (RuntimeError, AssertionError) as error:  # torch raises either for unknown devices
         raise ConfigError(f"the device {device!r} is not available: {error}") from None
+    if automatic:
+        choose_settings(model)
+    return model
 
 
 def save(model: Forecaster, folder: str | Path) -> Path:
