@@ -247,6 +247,25 @@ def test_grib_from_south_to_north_is_flipped(tmp_path: Path) -> None:
     assert dataset[0][0, 0, -1, 0] == pytest.approx(-3, abs=0.01)  # only rain is missing below 0
 
 
+def test_accumulation_in_grib_is_a_rate(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"discipline": 0, "parameterCategory": 1, "parameterNumber": 8}
+    keys |= {"centre": "kwbc", "productDefinitionTemplateNumber": 8}
+    keys |= {"typeOfStatisticalProcessing": 1, "stepUnits": "m", "stepRange": "0-15"}
+    (tmp_path / "a.grib2").write_bytes(grib(**keys))
+    dataset = Grids(tmp_path, frames=1, test_share=0)
+    assert dataset.data.unit == "mm/h"
+    assert str(dataset.when(0)[0]) == "2019-06-10T00:15:00"  # type: ignore[index]
+    assert dataset.series[0].read(0, 1)[0, 0, 2, 3] == pytest.approx(4 * (2 + 1), rel=1e-3)
+
+
+def test_missing_cells_of_grib_are_nan(tmp_path: Path) -> None:
+    keys = {"discipline": 0, "parameterCategory": 0, "parameterNumber": 0}
+    (tmp_path / "a.grib2").write_bytes(grib(bitmapPresent=1, missingValue=-3, **keys))
+    dataset = Grids(tmp_path, frames=1, test_share=0, low=0, high=1)
+    assert dataset[0][0, 0, 0, 0].isnan()
+    assert dataset[0].isnan().sum() == 1
+
+
 def test_grib_of_several_quantities_needs_a_variable(tmp_path: Path) -> None:
     other = {"discipline": 0, "parameterCategory": 0, "parameterNumber": 0}
     (tmp_path / "a.grib2").write_bytes(grib() + grib(**other))

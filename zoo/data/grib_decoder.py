@@ -144,7 +144,7 @@ def _describe(path: Path, get: Callable[..., Any]) -> dict[str, Any]:
         "name": name,
         "unit": unit,
         "time": end.isoformat(),
-        "interval": length * UNITS.get(get("stepUnits", 0), 0),
+        "interval": max(0, length) * UNITS.get(get("stepUnits", 0), 0),
         "grid_step": get("DxInMetres", 0.0),
         "size": (height, width),
         "place": [
@@ -191,7 +191,8 @@ def _values(path: Path, get: Callable[..., Any]) -> np.ndarray:
     if values.size != shape[0] * shape[1]:
         raise DataError(f"{path} has {values.size:,} values on {shape[0]} × {shape[1]} cells")
     values = values.astype(np.float32).reshape(shape)
-    missing = values < 0 if negative_is_missing else values >= np.float32(MISSING)
-    values[missing] = np.nan
+    values[values >= np.float32(MISSING)] = np.nan
+    if negative_is_missing:
+        values[values < 0] = np.nan
     values = values[::-1] if get("jScansPositively", 0) else values
     return values[:, ::-1] if get("iScansNegatively", 0) else values
