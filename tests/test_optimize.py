@@ -63,6 +63,12 @@ def test_nothing_is_chosen_where_it_is_not_faster(name, size, work) -> None:
     assert not is_channels_last(model)
 
 
+def test_settings_can_be_chosen_again(model: zoo.Forecaster) -> None:
+    optimize(model, (16, 16))
+    assert optimize(model, (16, 17)) == model.optimized == ()
+    assert not is_channels_last(model)
+
+
 def test_patches_make_the_grid_small() -> None:
     model = zoo.create("predrnn", hidden=4, layers=2, patch=4)
     assert optimize(model, (64, 64)) == ("channels_last",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -301,6 +302,16 @@ def _optimize(
             choose_settings(model, size, batch=min(batch_size, share), steps=steps)
 
 
+def _compiled_once(models: Mapping[str, Forecaster]) -> AbstractContextManager[object]:
+    """Run steps that are compiled for whole batches as they are in the last, smaller batch.
+
+    Compiling them again would take longer.
+    """
+    if any("compile" in model.optimized for model in models.values()):
+        return torch.compiler.set_stance("eager_on_recompile")
+    return nullcontext()  # as setting the stance imports the compiler, which takes seconds
+
+
 def default_thresholds(data: Data) -> tuple[float, ...]:
     """Return the default thresholds of the skill scores within the range of the data."""
     low, high = data.limits
@@ -327,9 +338,7 @@ def _measure(
     share = range(rank, evaluated.sequences, processes)
     batches = DataLoader(Subset(evaluated.dataset, share), batch_size)
     timed = any(model.config.needs_times for model in models.values())
-    # A step is compiled for whole batches: compiling it again for the last one takes too long.
-    compiled = torch.compiler.set_stance("eager_on_recompile")
-    with compiled, progress_bar("evaluating", len(share)) as bar:
+    with _compiled_once(models), progress_bar("evaluating", len(share)) as bar:
         for number, frames in enumerate(batches, 1):  # (B, T, C, H, W)
             indices = share[(number - 1) * batch_size : number * batch_size]
             times = times_of(evaluated.dataset, indices) if timed else None

@@ -84,7 +84,8 @@ def optimize(
     Returns:
         The settings chosen; () for none.
     """
-    model.optimized = ()
+    if model.optimized:
+        _reset(model)
     size = model.config.size or size or model.config.data.size or (64, 64)
     chosen = _choose(model, size, batch, steps)
     if not chosen:
@@ -153,6 +154,7 @@ def _tolerance(model: Forecaster) -> float:
 
 def _reset(model: Forecaster) -> None:
     """Undo all settings."""
+    model.optimized = ()
     model.network.to(memory_format=torch.contiguous_format)
     model.network._compiled_call_impl = None  # as Module.compile has no reverse
 
