@@ -53,8 +53,8 @@ class MKLSTM(zoo.RecurrentCell):
         outputs, updated = [], []
         for gates, output_gate, c in zip(self.gates, self.output_gates, memories, strict=True):
             i, f, g, o = zoo.activate(gates(x, h), "ifg_")
-            c = f * c + i * g
-            outputs += [o, output_gate(c)]
+            c = zoo.update(f, c, i, g)
+            outputs.append(output_gate(c) + o)
             updated.append(c)
         o = torch.sigmoid(sum(outputs[1:], start=outputs[0]))
         h = zoo.gated(o, self.mix(*updated))
