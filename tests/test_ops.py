@@ -134,14 +134,19 @@ def test_convolution_of_several_maps_is_that_of_their_concatenation(
     torch.testing.assert_close(*grads)
 
 
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize(("kernel_size", "bias"), [(5, True), (7, False), (15, True)])
 @pytest.mark.parametrize("size", [(8, 8), (9, 21), (4, 6)], ids=str)
-def test_large_kernels_agree_with_torch_in_float32(kernel_size, bias, size, batch):
+def test_large_kernels_agree_with_torch_in_float32(kernel_size, bias, size, batch, memory_format):
     torch.manual_seed(0)
     conv = zoo.convolution(5, 4, kernel_size, bias=bias)
     exact = torch.nn.functional.conv2d
     maps = [torch.randn(batch, channels, *size) for channels in (2, 3)]
+    maps, conv = (
+        [x.to(memory_format=memory_format) for x in maps],
+        conv.to(memory_format=memory_format),
+    )
     parameters = list(conv.parameters())
 
     def theirs(a, b, *parameters):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import local
 from typing import Any
 
 import torch
@@ -95,7 +96,6 @@ def _prefers_fourier(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == weight.dtype == torch.float32
         and 5 <= min(weight.shape[2:]) <= max(weight.shape[2:]) <= 15  # NNPACK's limit is 16
         and min(x.shape[2:]) >= 8
-        and weight.is_contiguous()  # else the model is in the channels-last format
         and torch.backends.nnpack.is_available()
     )
 
@@ -125,7 +125,7 @@ class _convolve_joint(torch.autograd.Function):  # noqa: N801 (a function)
     def forward(
         weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None, *inputs: Tensor
     ) -> Tensor:
-        return _convolve(*_cast(dtype, _joint(inputs), weight, bias))
+        return _convolve(*_cast(dtype, _joint_for_now(inputs), weight, bias))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -137,7 +137,7 @@ class _convolve_joint(torch.autograd.Function):  # noqa: N801 (a function)
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         weight, *parts = ctx.saved_tensors
         for_weight, for_bias, _, *for_parts = ctx.needs_input_grad
-        joint, cast_weight, _ = _cast(ctx.dtype, _joint(tuple(parts)), weight, None)
+        joint, cast_weight, _ = _cast(ctx.dtype, _joint_for_now(tuple(parts)), weight, None)
         of_joint = None
         fourier = _prefers_fourier(gradient, cast_weight)
         if fourier and any(for_parts):
@@ -163,6 +163,31 @@ class _convolve_joint(torch.autograd.Function):  # noqa: N801 (a function)
             None if grad is None else grad.to(weight.dtype) for grad in (of_weight, of_bias)
         )
         return of_weight, of_bias, None, *splits
+
+
+class _Scratch(local):
+    """The memory of the last concatenation, of each thread."""
+
+    memory = torch.empty(0)
+
+
+_scratch = _Scratch()
+
+
+def _joint_for_now(inputs: tuple[Tensor, ...]) -> Tensor:
+    """Concatenate maps until the next call, which overwrites the result on a CPU.
+
+    A new block each time would leave holes in the heap between the maps that are kept.
+    """
+    first = inputs[0]
+    if len(inputs) == 1 or first.device.type != "cpu" or not first.is_contiguous():
+        return _joint(inputs)
+    channels, numbers = sum(x.shape[1] for x in inputs), sum(x.numel() for x in inputs)
+    if _scratch.memory.numel() < numbers or _scratch.memory.dtype != first.dtype:
+        with torch.inference_mode(False):  # else only inference could use it
+            _scratch.memory = torch.empty(numbers, dtype=first.dtype, device="cpu")
+    shape = (first.shape[0], channels, *first.shape[2:])
+    return torch.cat(inputs, dim=1, out=_scratch.memory[:numbers].view(shape))
 
 
 def _autocast_dtype(x: Tensor) -> torch.dtype | None:

@@ -102,13 +102,13 @@ def update(f: Tensor, c: Tensor, i: Tensor, g: Tensor) -> Tensor:
 def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """Return function(*inputs). For large maps, the backward pass computes it again.
 
-    For functions that would keep much more than their inputs and results.
+    For functions that would keep several maps besides their inputs and results.
 
     Args:
         function: Draws no random numbers.
         inputs: Feature maps.
     """
-    if is_transformed() or not torch.is_grad_enabled() or are_small(*inputs):
+    if is_transformed() or not torch.is_grad_enabled() or are_small(*inputs, *inputs):
         return function(*inputs)
     return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
 
