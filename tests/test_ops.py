@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import zoo
+from zoo.convolutions import _Scratch
 from zoo.errors import ConfigError
 
 #: Largest error by dtype: coordinates are rounded to float32, or to float64 for float64 maps.
@@ -142,11 +143,9 @@ def test_large_kernels_agree_with_torch_in_float32(kernel_size, bias, size, batc
     torch.manual_seed(0)
     conv = zoo.convolution(5, 4, kernel_size, bias=bias)
     exact = torch.nn.functional.conv2d
+    conv = conv.to(memory_format=memory_format)
     maps = [torch.randn(batch, channels, *size) for channels in (2, 3)]
-    maps, conv = (
-        [x.to(memory_format=memory_format) for x in maps],
-        conv.to(memory_format=memory_format),
-    )
+    maps = [x.to(memory_format=memory_format) for x in maps]
     parameters = list(conv.parameters())
 
     def theirs(a, b, *parameters):
@@ -187,6 +186,18 @@ def test_functions_of_large_maps_are_computed_again(monkeypatch):
     x = noise((6, 8), torch.float32).requires_grad_()
     zoo.recomputed(lambda x: calls.append(x) or x.exp(), x).sum().backward()
     assert len(calls) == 2
+
+
+def test_convolutions_can_be_trained_after_inference(monkeypatch):
+    monkeypatch.setattr("zoo.convolutions._scratch", _Scratch())
+    conv = zoo.convolution(4, 4, 5)
+    maps = [noise((8, 8), torch.float32).requires_grad_() for _ in range(2)]
+    with torch.inference_mode():
+        expected = conv(*maps)
+    result = conv(*maps)
+    result.sum().backward()
+    torch.testing.assert_close(result, expected.clone())
+    assert maps[0].grad.isfinite().all()
 
 
 def test_convolution_of_large_maps_keeps_no_concatenation(monkeypatch):
