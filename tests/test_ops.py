@@ -135,6 +135,7 @@ def test_convolution_of_several_maps_is_that_of_their_concatenation(
     torch.testing.assert_close(*grads)
 
 
+@pytest.mark.usefixtures("size_of_maps")
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize(("kernel_size", "bias"), [(5, True), (7, False), (15, True)])

@@ -75,9 +75,12 @@ def convolve(*inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
     odd = all(k % 2 for k in weight.shape[2:])
     if odd and not is_transformed():
         dtype = _autocast_dtype(inputs[0])
-        keeps_parts = len(inputs) > 1 and torch.is_grad_enabled() and not are_small(*inputs)
-        if keeps_parts or (dtype is None and _prefers_fourier(inputs[0], weight)):
+        fourier = dtype is None and _prefers_fourier(inputs[0], weight)
+        large = torch.is_grad_enabled() and not are_small(*inputs)
+        if large and (fourier or len(inputs) > 1):
             return _convolve_joint.apply(weight, bias, dtype, *inputs)
+        if fourier:
+            return _convolve(_joint(inputs), weight, bias)
     return F.conv2d(_joint(inputs), weight, bias, padding="same")
 
 
