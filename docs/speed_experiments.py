@@ -1,11 +1,13 @@
-"""Measure what could make models faster on a CPU, and mostly does not.
+"""Measure what could make models faster on a CPU, and often does not.
 
-`python docs/speed_experiments.py` prints the second table in speed.md: how many times as long the
+`python docs/speed_experiments.py` prints the table in speed.md (with names such as `fourier`, these
+rows only): how many times as long the
 first way takes as the second, in CPU time on one thread, as the median of interleaved pairs.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from statistics import median
 
@@ -112,6 +114,33 @@ def attention() -> Iterator[Pair]:
     yield "attention in blocks of 64 rows / fused", blocks, fused
 
 
+def fourier() -> Iterator[Pair]:
+    """Convolutions of large kernels: PyTorch's, or by Fourier transforms as in zoo.convolve."""
+    for kernel, inputs, outputs, grid, batch in (
+        (5, 64, 128, 64, 1),
+        (5, 64, 128, 64, 4),
+        (5, 64, 128, 16, 8),
+        (7, 32, 32, 64, 1),
+    ):
+        x, bias = torch.randn(batch, inputs, grid, grid), torch.randn(outputs)
+        weight = torch.randn(outputs, inputs, kernel, kernel)
+        exact = F.conv2d(x.double(), weight.double(), bias.double(), padding="same")
+
+        def first(x=x, w=weight, b=bias) -> Tensor:
+            return F.conv2d(x, w, b, padding="same")
+
+        def second(x=x, w=weight, b=bias) -> Tensor:
+            return zoo.convolve(x, weight=w, bias=b)
+
+        slow, fast = ((f() - exact).abs().max() / exact.abs().max() for f in (first, second))
+        yield (
+            f"F.conv2d / zoo.convolve (relative errors {slow:.0e}, {fast:.0e}), "
+            f"{kernel}×{kernel}, {inputs} to {outputs} channels on {grid}×{grid}, batch {batch}",
+            first,
+            second,
+        )
+
+
 def winograd() -> Iterator[Pair]:
     """oneDNN's direct convolution, or NNPACK's Winograd transformation."""
     for grid, batch in ((64, 4), (16, 8)):
@@ -128,12 +157,17 @@ def winograd() -> Iterator[Pair]:
         )
 
 
+EXPERIMENTS = (activations, weight_gradients, small_convolutions, attention, fourier, winograd)
+
+
 def main() -> None:
-    """Print all ratios."""
+    """Print the ratios."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     with torch.no_grad():
-        for experiment in (activations, weight_gradients, small_convolutions, attention, winograd):
+        for experiment in EXPERIMENTS:
+            if len(sys.argv) > 1 and experiment.__name__ not in sys.argv:
+                continue
             for label, first, second in experiment():
                 first(), second()
                 rounds = compare([first, second], "cpu", seconds=1.5, least=5)

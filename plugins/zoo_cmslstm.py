@@ -106,11 +106,13 @@ class CMSLSTM(zoo.RecurrentCell):
         h, c = state
         for turn in range(self.iterations):
             if turn % 2 == 0:
-                x = 2 * torch.sigmoid(self.look_at_h(h)) * x
+                (gate,) = zoo.activate(self.look_at_h(h), "i")
+                x = 2 * (gate * x)
             else:
-                h = 2 * torch.sigmoid(self.look_at_x(x)) * h
+                (gate,) = zoo.activate(self.look_at_x(x), "i")
+                h = 2 * (gate * h)
         i, f, g, o = zoo.activate(self.gates(x, h), "ifgo")
-        c = f * c + i * g
+        c = zoo.update(f, c, i, g)
         h = zoo.gated(o, c)
         # As in the paper, the convolution crosses the seam between h and c.
         z = self.combine(*(attend(h, c) for attend in self.attentions))

@@ -56,6 +56,6 @@ class ConvLSTM(zoo.RecurrentCell):
         h, c = state
         gates = self.x_gates(x) + self.h_gates(h) if self.norm else self.gates(x, h)
         i, f, g, o = zoo.activate(gates, "ifgo", self.forget_bias)
-        c = f * c + i * g
+        c = zoo.update(f, c, i, g)
         h = zoo.gated(o, c)
         return zoo.Step(h, (h, c))

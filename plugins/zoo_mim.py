@@ -87,9 +87,9 @@ class MIM(zoo.RecurrentCell):
             cascade = [n, s]
         else:
             i, f, g, o = zoo.activate(gates, "ifg_")
-            c = f * c + i * g
+            c = zoo.update(f, c, i, g)
         i, f, g = zoo.activate(self.memory_gates(x, m), "ifg")
-        m = f * m + i * g
+        m = zoo.update(f, m, i, g)
         o = torch.sigmoid(o + self.output_gate(c, m))
         h = zoo.gated(o, self.mix(c, m))
         return zoo.Step(h, (h, c, *cascade), memory=m), o
@@ -97,11 +97,11 @@ class MIM(zoo.RecurrentCell):
     def _nonstationary(self, difference: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
         """Return n′ and D of MIM-N."""
         i, f, g = zoo.activate(self.n_gates(difference, n), "ifg")
-        n = f * n + i * g
+        n = zoo.update(f, n, i, g)
         return n, zoo.gated(torch.sigmoid(self.n_output(difference, n)), n)
 
     def _stationary(self, d: Tensor, c: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """Return s′ and T of MIM-S."""
         i, f, g, o = zoo.activate(self.s_gates(d, c), "ifg_")
-        s = f * s + i * g
+        s = zoo.update(f, s, i, g)
         return s, zoo.gated(torch.sigmoid(o + self.s_output(s)), s)

@@ -51,11 +51,17 @@ class MKLSTM(zoo.RecurrentCell):
         """Take one step of the equations above."""
         h, *memories = state
         outputs, updated = [], []
-        for gates, output_gate, c in zip(self.gates, self.output_gates, memories, strict=True):
+        for gates, c in zip(self.gates, memories, strict=True):
             i, f, g, o = zoo.activate(gates(x, h), "ifg_")
-            c = f * c + i * g
-            outputs += [o, output_gate(c)]
-            updated.append(c)
-        o = torch.sigmoid(sum(outputs[1:], start=outputs[0]))
-        h = zoo.gated(o, self.mix(*updated))
+            outputs.append(o)
+            updated.append(zoo.update(f, c, i, g))
+        h = zoo.recomputed(self._output, *outputs, *updated)
         return zoo.Step(h, (h, *updated))
+
+    def _output(self, *maps: Tensor) -> Tensor:
+        """Return h′, given all oₖ and then all cₖ′."""
+        outputs, memories = maps[: len(self.gates)], maps[len(self.gates) :]
+        gates = zip(outputs, self.output_gates, memories, strict=True)
+        first, *others = (o + conv(c) for o, conv, c in gates)
+        o = torch.sigmoid(sum(others, start=first))
+        return zoo.gated(o, self.mix(*memories))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -29,12 +28,12 @@ class MeanConvolution(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList(nn.Conv2d(inputs, outputs, k, padding=k // 2) for k in sizes)
 
-    def merged(self) -> tuple[Tensor, Tensor]:
+    def merged(self) -> dict[str, Tensor]:
         """Return the weight and bias of the equivalent convolution."""
         largest = max(conv.weight.shape[-1] for conv in self.convs)
         weight = sum(F.pad(c.weight, 4 * [(largest - c.weight.shape[-1]) // 2]) for c in self.convs)
         bias = sum(conv.bias for conv in self.convs)
-        return weight / len(self.convs), bias / len(self.convs)
+        return {"weight": weight / len(self.convs), "bias": bias / len(self.convs)}
 
 
 class MoDeRNN(zoo.RecurrentCell):
@@ -70,10 +69,12 @@ class MoDeRNN(zoo.RecurrentCell):
         at_h, at_x = self.look_at_h.merged(), self.look_at_x.merged()
         for turn in range(self.iterations):
             if turn % 2 == 0:
-                x = 2 * torch.sigmoid(F.conv2d(h, *at_h, padding="same")) * x
+                (gate,) = zoo.activate(zoo.convolve(h, **at_h), "i")
+                x = 2 * (gate * x)
             else:
-                h = 2 * torch.sigmoid(F.conv2d(x, *at_x, padding="same")) * h
+                (gate,) = zoo.activate(zoo.convolve(x, **at_x), "i")
+                h = 2 * (gate * h)
         i, f, g, o = zoo.activate(self.gates(x, h), "ifgo")
-        c = f * c + i * g
+        c = zoo.update(f, c, i, g)
         h = zoo.gated(o, c)
         return zoo.Step(h, (h, c))

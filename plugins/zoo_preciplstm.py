@@ -124,9 +124,9 @@ class PrecipLSTM(zoo.RecurrentCell):
         """Take one step of the equations above."""
         h, c, s, t, y = state
         m = memory
-        a = x + self.attention_mix(self.attention(x))
+        a = x + self.attention_mix(zoo.recomputed(self.attention, x))
         i, f, g, o = zoo.activate(self.gates(a, h), "ifg_")
-        c = f * c + i * g
+        c = zoo.update(f, c, i, g)
         m = _update(self.memory_gates, a, m)
         s = _update(self.spatial_gates, a, s)
         t = _update(self.temporal_gates, x - y, t)
@@ -138,4 +138,4 @@ class PrecipLSTM(zoo.RecurrentCell):
 def _update(gates: nn.Module, x: Tensor, memory: Tensor) -> Tensor:
     """Return the new memory, with i, f, g from x and the memory."""
     i, f, g = zoo.activate(gates(x, memory), "ifg")
-    return f * memory + i * g
+    return zoo.update(f, memory, i, g)

@@ -87,7 +87,7 @@ class PredRNNpp(zoo.RecurrentCell):
             x = self.highway(x, z[0])
             z = [x]
         i, f, g = zoo.activate(self.gates(x, h, c), "ifg", self.forget_bias)
-        c = f * c + i * g
+        c = zoo.update(f, c, i, g)
         i, f, g = zoo.activate(self.memory_gates(x, c, m), "ifg", self.forget_bias)
         m = zoo.gated(f, self.memory_mix(m)) + i * g
         o = zoo.tanh(self.output_gate(x, c, m))

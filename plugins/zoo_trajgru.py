@@ -63,15 +63,21 @@ class TrajGRU(zoo.RecurrentCell):
         h = state
         flow = self.flow(self._activate(self.flow_hidden(x, h)))
         flow = rearrange(flow, "b (l uv) h w -> b l uv h w", uv=2)
-        warped = zoo.warp(h, -flow, align_corners=self.align_corners)
-        warped = rearrange(warped, "b l c h w -> b (l c) h w")
         z_x, r_x, n_x = self.gates(x).chunk(3, dim=1)
-        z_h, r_h, n_h = self.project(warped).chunk(3, dim=1)
+        z_h, r_h, n_h = zoo.recomputed(self._read, h, flow).chunk(3, dim=1)
         z = torch.sigmoid(z_x + z_h)
         r = torch.sigmoid(r_x + r_h)
         n = self._activate(n_x + r * n_h)
         h = (1 - z) * n + z * h
         return zoo.Step(h, h)
+
+    def _read(self, h: Tensor, flow: Tensor) -> Tensor:
+        """Return P ∗ [warp(h, −flow_1), …, warp(h, −flow_L)]."""
+        warped = zoo.warp(h, -flow, align_corners=self.align_corners)
+        # Links are the inner axis in memory; weights in that order save copying L maps.
+        warped = rearrange(warped, "b l c h w -> b (c l) h w")
+        weight = rearrange(self.project.weight, "o (l c) i j -> o (c l) i j", l=flow.shape[1])
+        return F.conv2d(warped, weight, self.project.bias)
 
     def _activate(self, x: Tensor) -> Tensor:
         return F.leaky_relu(x, self.slope)

@@ -23,7 +23,9 @@ def small_case():
     return Case("convlstm", "rollout", (8, 8), 2, 1, options=options)
 
 
-@pytest.mark.parametrize("name", ["convlstm", "ms-predrnn", "ms-mim", "mim", "ms-mklstm"])
+@pytest.mark.parametrize(
+    "name", ["convlstm", "ms-predrnn", "ms-mim", "mim", "ms-mklstm", "modernn", "trajgru"]
+)
 def test_reference_gives_the_same_numbers_and_gradients(name):
     torch.manual_seed(0)
     model = zoo.create(name, hidden=4).double()
@@ -38,7 +40,7 @@ def test_reference_gives_the_same_numbers_and_gradients(name):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["convlstm", "ms-mim"])
+@pytest.mark.parametrize("name", ["convlstm", "ms-mim", "mklstm", "modernn", "trajgru"])
 def test_float32_agrees_with_the_reference(name):
     torch.manual_seed(0)
     model = zoo.create(name, hidden=8)
@@ -51,7 +53,7 @@ def test_float32_agrees_with_the_reference(name):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("trajgru", {}),
+        ("cmslstm", {}),
         ("convlstm", {"norm": True, "size": (8, 8)}),
         ("predrnn", {"forget_bias": 1.0}),
         ("mklstm", {"kernel_sizes": [3]}),

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import zoo
+from zoo.convolutions import _Scratch
 from zoo.errors import ConfigError
 
 #: Largest error by dtype: coordinates are rounded to float32, or to float64 for float64 maps.
@@ -132,6 +133,72 @@ def test_convolution_of_several_maps_is_that_of_their_concatenation(
         conv(*inputs).square().sum().backward()
         grads.append([p.grad for p in conv.parameters()])
     torch.testing.assert_close(*grads)
+
+
+@pytest.mark.usefixtures("size_of_maps")
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(("kernel_size", "bias"), [(5, True), (7, False), (15, True)])
+@pytest.mark.parametrize("size", [(8, 8), (9, 21), (4, 6)], ids=str)
+def test_large_kernels_agree_with_torch_in_float32(kernel_size, bias, size, batch, memory_format):
+    torch.manual_seed(0)
+    conv = zoo.convolution(5, 4, kernel_size, bias=bias)
+    exact = torch.nn.functional.conv2d
+    conv = conv.to(memory_format=memory_format)
+    maps = [torch.randn(batch, channels, *size) for channels in (2, 3)]
+    maps = [x.to(memory_format=memory_format) for x in maps]
+    parameters = list(conv.parameters())
+
+    def theirs(a, b, *parameters):
+        return exact(torch.cat([a, b], dim=1), *parameters, padding=kernel_size // 2)
+
+    def ours(a, b, weight, bias=None):
+        return zoo.convolve(a, b, weight=weight, bias=bias)
+
+    expected = gradients(theirs, *(x.double() for x in [*maps, *parameters]))
+    for result, exactly in zip(gradients(ours, *maps, *parameters), expected, strict=True):
+        assert (result - exactly).abs().max() < 2e-6 * exactly.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_update_agrees_with_its_equation(dtype):
+    f, c, i, g = noise((6, 8), dtype, channels=8).split(2, dim=1)
+    c = c.float()
+    pair = (
+        gradients(zoo.update, f, c, i, g),
+        gradients(lambda f, c, i, g: f * c + i * g, f, c, i, g),
+    )
+    assert pair[0][0].dtype == torch.float32
+    torch.testing.assert_close(*pair, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.usefixtures("size_of_maps")
+def test_recomputed_functions_have_the_same_gradients():
+    x = noise((6, 8), torch.float64)
+    plain = gradients(lambda x: x.exp().sin(), x)
+    torch.testing.assert_close(
+        gradients(lambda x: zoo.recomputed(lambda y: y.exp().sin(), x), x), plain
+    )
+
+
+def test_functions_of_large_maps_are_computed_again(monkeypatch):
+    monkeypatch.setattr("zoo.ops.SMALL", 0)
+    calls = []
+    x = noise((6, 8), torch.float32).requires_grad_()
+    zoo.recomputed(lambda x: calls.append(x) or x.exp(), x).sum().backward()
+    assert len(calls) == 2
+
+
+def test_convolutions_can_be_trained_after_inference(monkeypatch):
+    monkeypatch.setattr("zoo.convolutions._scratch", _Scratch())
+    conv = zoo.convolution(4, 4, 5)
+    maps = [noise((8, 8), torch.float32).requires_grad_() for _ in range(2)]
+    with torch.inference_mode():
+        expected = conv(*maps)
+    result = conv(*maps)
+    result.sum().backward()
+    torch.testing.assert_close(result, expected.clone())
+    assert maps[0].grad.isfinite().all()
 
 
 def test_convolution_of_large_maps_keeps_no_concatenation(monkeypatch):

@@ -15,17 +15,19 @@ from zoo.plugins import DISTRIBUTION, Pretrained, hookimpl
 if TYPE_CHECKING:
     from zoo.cell import Place, RecurrentCell, Step
     from zoo.config import Config, Data
+    from zoo.convolutions import convolution, convolve
     from zoo.exporting.export import export
     from zoo.forecast import Forecaster
     from zoo.head import Head
     from zoo.hub import list_models, load, pull, save
     from zoo.hub.publish import publish
     from zoo.losses import Loss
-    from zoo.ops import activate, convolution, gated, tanh, warp
+    from zoo.ops import activate, gated, recomputed, tanh, update
     from zoo.options import KernelSize
     from zoo.registry import create
     from zoo.scores import Metric
     from zoo.topology import Topology
+    from zoo.warping import warp
 
 __all__ = [
     "Config",
@@ -43,6 +45,7 @@ __all__ = [
     "ZooError",
     "activate",
     "convolution",
+    "convolve",
     "create",
     "export",
     "gated",
@@ -51,8 +54,10 @@ __all__ = [
     "load",
     "publish",
     "pull",
+    "recomputed",
     "save",
     "tanh",
+    "update",
     "warp",
 ]
 
@@ -71,7 +76,8 @@ _HOMES = {
     "Step": "zoo.cell",
     "Topology": "zoo.topology",
     "activate": "zoo.ops",
-    "convolution": "zoo.ops",
+    "convolution": "zoo.convolutions",
+    "convolve": "zoo.convolutions",
     "create": "zoo.registry",
     "export": "zoo.exporting.export",
     "gated": "zoo.ops",
@@ -79,9 +85,11 @@ _HOMES = {
     "load": "zoo.hub",
     "publish": "zoo.hub.publish",
     "pull": "zoo.hub",
+    "recomputed": "zoo.ops",
     "save": "zoo.hub",
     "tanh": "zoo.ops",
-    "warp": "zoo.ops",
+    "update": "zoo.ops",
+    "warp": "zoo.warping",
 }
 
 

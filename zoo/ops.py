@@ -1,149 +1,18 @@
-"""Operations that several cells and heads share: convolution, activations and warping."""
+"""Activations of cells, and what they save of time and memory."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from zoo.errors import ConfigError
-
-__all__ = ["activate", "convolution", "gated", "tanh", "warp"]
+__all__ = ["activate", "are_small", "gated", "is_transformed", "recomputed", "tanh", "update"]
 
 #: Bytes of feature maps below which time counts more than memory: nothing is computed twice.
 SMALL = 2**22
-
-
-def convolution(
-    inputs: int,
-    outputs: int,
-    kernel_size: int,
-    *,
-    bias: bool = True,
-    norm: bool = False,
-    size: tuple[int, int] | None = None,
-) -> nn.Module:
-    """Return a k×k convolution that keeps the size of its input, which it pads with zeros.
-
-    It takes one feature map or several, W ∗ [x, h], which it concatenates. In training this needs
-    less memory than ``torch.cat``: the concatenation of large maps is not kept for the backward
-    pass, but repeated.
-
-    Args:
-        inputs: Number of input channels, of all feature maps together.
-        outputs: Number of output channels.
-        kernel_size: k, odd.
-        bias: Whether the convolution adds a bias.
-        norm: Whether to append layer normalization (arXiv 1607.06450) over (outputs, H, W), with
-            a weight and a bias per element.
-        size: (H, W) of the feature maps. Required by `norm`.
-
-    Returns:
-        A module from one or more (B, C, H, W) to (B, outputs, H, W).
-
-    Raises:
-        ConfigError: If `norm` is set and `size` is missing.
-    """
-    conv = JointConvolution(inputs, outputs, kernel_size, padding="same", bias=bias)
-    if not norm:
-        return conv
-    if size is None:
-        raise ConfigError(
-            "layer normalization has weights for every pixel and needs the size of the frames: "
-            "pass size=[HEIGHT, WIDTH], or norm=False"
-        )
-    return _Normalized(conv, nn.LayerNorm([outputs, *size]))
-
-
-class JointConvolution(nn.Conv2d):
-    """A convolution of the concatenation of feature maps; see :func:`convolution`."""
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Return W ∗ [inputs] + b."""
-        if len(inputs) == 1:
-            return super().forward(*inputs)
-        odd = all(k % 2 for k in self.kernel_size)
-        if odd and torch.is_grad_enabled() and not (_is_transformed() or _are_small(*inputs)):
-            dtype = _autocast_dtype(inputs[0])
-            return _convolve_joint.apply(self.weight, self.bias, dtype, *inputs)
-        return super().forward(torch.cat(inputs, dim=1))
-
-
-class _Normalized(nn.Sequential):
-    """A joint convolution and its normalization."""
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        conv, norm = self
-        return norm(conv(*inputs))
-
-
-class _convolve_joint(torch.autograd.Function):  # noqa: N801 (a function)
-    """The convolution of a concatenation that keeps only the parts.
-
-    The parts need no further memory: they are outputs and states, which other operations keep.
-    """
-
-    @staticmethod
-    def forward(
-        weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None, *inputs: Tensor
-    ) -> Tensor:
-        joint, weight, bias = _cast(dtype, torch.cat(inputs, dim=1), weight, bias)
-        return F.conv2d(joint, weight, bias, padding=_padding(weight))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        weight, bias, ctx.dtype, *parts = inputs
-        ctx.outputs = None if bias is None else [len(weight)]
-        ctx.save_for_backward(weight, *parts)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weight, *parts = ctx.saved_tensors
-        for_weight, for_bias, _, *for_parts = ctx.needs_input_grad
-        joint, cast_weight, _ = _cast(ctx.dtype, torch.cat(parts, dim=1), weight, None)
-        of_joint, of_weight, of_bias = torch.ops.aten.convolution_backward(
-            gradient,
-            joint,
-            cast_weight,
-            ctx.outputs,
-            *([1, 1], _padding(weight), [1, 1], False, [0, 0], 1),  # no stride and no dilation
-            [any(for_parts), for_weight, for_bias],
-        )
-        splits = [None] * len(parts)
-        if of_joint is not None:
-            sizes = [part.shape[1] for part in parts]
-            splits = [
-                split.to(part.dtype)
-                for split, part in zip(of_joint.split(sizes, dim=1), parts, strict=True)
-            ]
-        of_weight, of_bias = (
-            None if grad is None else grad.to(weight.dtype) for grad in (of_weight, of_bias)
-        )
-        return of_weight, of_bias, None, *splits
-
-
-def _autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """Return the dtype of automatic mixed precision, if it is on and casts `x`."""
-    kind = x.device.type
-    available = torch.amp.is_autocast_available(kind)  # the meta device has none
-    if x.dtype == torch.float64 or not (available and torch.is_autocast_enabled(kind)):
-        return None
-    return torch.get_autocast_dtype(kind)
-
-
-def _cast(
-    dtype: torch.dtype | None, x: Tensor, weight: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    if dtype is None:
-        return x, weight, bias
-    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-
-
-def _padding(weight: Tensor) -> list[int]:
-    return [k // 2 for k in weight.shape[2:]]
 
 
 def activate(gates: Tensor, names: str, forget_bias: float = 0.0) -> tuple[Tensor, ...]:
@@ -161,7 +30,7 @@ def activate(gates: Tensor, names: str, forget_bias: float = 0.0) -> tuple[Tenso
     Returns:
         The gates, (B, C, H, W) each, views of one tensor.
     """
-    if _is_transformed():
+    if is_transformed():
         return tuple(
             _activation(name, gate, forget_bias)
             for name, gate in zip(names, gates.chunk(len(names), dim=1), strict=True)
@@ -215,6 +84,35 @@ def _activation(name: str, gate: Tensor, forget_bias: float) -> Tensor:
     return gate if name == "_" else torch.sigmoid(gate)
 
 
+def update(f: Tensor, c: Tensor, i: Tensor, g: Tensor) -> Tensor:
+    """Return f ⊙ c + i ⊙ g, the new memory of an LSTM, without maps in between.
+
+    Args:
+        f: (B, C, H, W), as all others.
+        c: The memory.
+        i: What is added of `g`, and `f` what is kept of `c`.
+        g: The candidates.
+    """
+    new = i * g
+    if is_transformed() or new.dtype != c.dtype:
+        return f * c + new
+    return new.addcmul_(f, c)
+
+
+def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """Return function(*inputs). For large maps, the backward pass computes it again.
+
+    For functions that would keep several maps besides their inputs and results.
+
+    Args:
+        function: Draws no random numbers.
+        inputs: Feature maps.
+    """
+    if is_transformed() or not torch.is_grad_enabled() or are_small(*inputs, *inputs):
+        return function(*inputs)
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+
 def gated(gate: Tensor, x: Tensor) -> Tensor:
     """Return gate ⊙ tanh(x). For large maps, the backward pass computes tanh(x) again.
 
@@ -222,7 +120,7 @@ def gated(gate: Tensor, x: Tensor) -> Tensor:
         gate: (B, C, H, W), already between 0 and 1.
         x: (B, C, H, W).
     """
-    if _is_transformed() or _are_small(gate, x):
+    if is_transformed() or are_small(gate, x):
         return gate * tanh(x)
     return _gated.apply(gate, x)
 
@@ -249,7 +147,7 @@ def tanh(x: Tensor) -> Tensor:
 
     The absolute error is below 2e-7.
     """
-    if _is_transformed() or not _uses_sigmoid(x):
+    if is_transformed() or not _uses_sigmoid(x):
         return torch.tanh(x)
     return _tanh.apply(x)
 
@@ -271,7 +169,7 @@ class _tanh(torch.autograd.Function):  # noqa: N801 (a function)
         return torch.ops.aten.tanh_backward(gradient, y)
 
 
-def _is_transformed() -> bool:
+def is_transformed() -> bool:
     """Return whether torch.compile, torch.export, torch.jit or torch.func read the operations."""
     return (
         torch.compiler.is_compiling()
@@ -280,7 +178,8 @@ def _is_transformed() -> bool:
     )
 
 
-def _are_small(*maps: Tensor) -> bool:
+def are_small(*maps: Tensor) -> bool:
+    """Return whether feature maps together are below :data:`SMALL`."""
     return sum(x.numel() * x.element_size() for x in maps) < SMALL
 
 
@@ -292,38 +191,3 @@ def _tanh_in_place(x: Tensor) -> Tensor:
     if not _uses_sigmoid(x):
         return x.tanh_()
     return x.mul_(-2).sigmoid_().mul_(-2).add_(1)
-
-
-def warp(x: Tensor, flow: Tensor, *, align_corners: bool = False, padding: str = "zeros") -> Tensor:
-    """Sample a feature map at every pixel's position + flow, bilinearly (backward warping).
-
-    Coordinates and sampling are in float32 or better, whatever the dtypes of `x` and `flow`:
-    bfloat16 cannot represent every pixel position above 256.
-
-    Args:
-        x: (B, C, H, W).
-        flow: (B, L, 2, H, W), L fields of displacements in pixels, first along W, then along H.
-        align_corners: Whether sampling uses the coordinates in which the flow is normalized, so
-            that zero flow returns `x`. The published code of TrajGRU and MotionRNN normalizes
-            to the centers of the corner pixels, but samples as if to their outer corners, which
-            stretches the frame by one pixel; its checkpoints need False.
-        padding: Value outside the frame: "zeros", or "border" for the nearest pixel.
-
-    Returns:
-        (B, L, C, H, W) in the dtype of `x`.
-    """
-    height, width = x.shape[-2:]
-    u, v = flow.unbind(dim=2)  # (B, L, H, W) each
-    precise = torch.promote_types(x.dtype, torch.float32)
-    u, v = u.to(precise), v.to(precise)
-    columns = torch.arange(width, device=x.device, dtype=precise)
-    rows = torch.arange(height, device=x.device, dtype=precise)[:, None]
-    across = 2 * (columns + u) / max(width - 1, 1) - 1
-    along = 2 * (rows + v) / max(height - 1, 1) - 1
-    # All fields sample the same map: one tall grid avoids copying it.
-    grid = rearrange([across, along], "yx b l h w -> b (l h) w yx")
-    # Contiguous, because torch samples half-precision channels_last maps wrongly on CPUs.
-    sampled = F.grid_sample(
-        x.to(precise).contiguous(), grid, padding_mode=padding, align_corners=align_corners
-    )
-    return rearrange(sampled.to(x.dtype), "b c (l h) w -> b l c h w", h=height)

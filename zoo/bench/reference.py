@@ -1,4 +1,4 @@
-"""Plain implementations of four cells, to compare the zoo's with: as numbers and in speed.
+"""Plain implementations of some cells, to compare the zoo's with: as numbers and in speed.
 
 They are the papers' equations, as one would first write them: one convolution per operand, no
 options, and nothing to save time or memory. Each takes its weights from a cell of the zoo.
@@ -10,11 +10,13 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.cell import RecurrentCell, State, Step
 from zoo.errors import ConfigError
 from zoo.forecast import Forecaster
+from zoo.warping import warp
 
 __all__ = ["REFERENCES", "plain"]
 
@@ -163,12 +165,65 @@ class PlainMKLSTM(PlainCell):
         return Step(h, (h, c3, c5))
 
 
+class PlainMoDeRNN(PlainCell):
+    """MoDeRNN, with one convolution per kernel size."""
+
+    def __init__(self, cell: Any) -> None:
+        super().__init__(cell)
+        self.iterations = cell.iterations
+        self.look_at_h = deepcopy(cell.look_at_h.convs)
+        self.look_at_x = deepcopy(cell.look_at_x.convs)
+        self.gates = Operands(cell.gates, cell.in_channels, cell.channels)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> Step:
+        """Take one step."""
+        h, c = state
+        for turn in range(self.iterations):
+            if turn % 2 == 0:
+                mean = sum(conv(h) for conv in self.look_at_h) / len(self.look_at_h)
+                x = 2 * torch.sigmoid(mean) * x
+            else:
+                mean = sum(conv(x) for conv in self.look_at_x) / len(self.look_at_x)
+                h = 2 * torch.sigmoid(mean) * h
+        i, f, g, o = self.gates(x, h).chunk(4, dim=1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        return Step(h, (h, c))
+
+
+class PlainTrajGRU(PlainCell):
+    """TrajGRU, with one warp per link."""
+
+    def __init__(self, cell: Any) -> None:
+        super().__init__(cell)
+        self.slope, self.align_corners = cell.slope, cell.align_corners
+        self.gates = Operands(cell.gates, cell.in_channels)
+        self.flow_hidden = Operands(cell.flow_hidden, cell.in_channels, cell.channels)
+        self.flow = Operands(cell.flow, cell.channels)
+        self.project = deepcopy(cell.project)
+
+    def forward(self, x: Tensor, state: Tensor) -> Step:
+        """Take one step."""
+        h = state
+        flows = self.flow(F.leaky_relu(self.flow_hidden(x, h), self.slope)).split(2, dim=1)
+        fields = [-flow.unsqueeze(1) for flow in flows]  # (B, 1, 2, H, W) each
+        warped = [warp(h, field, align_corners=self.align_corners)[:, 0] for field in fields]
+        z_x, r_x, n_x = self.gates(x).chunk(3, dim=1)
+        z_h, r_h, n_h = self.project(torch.cat(warped, dim=1)).chunk(3, dim=1)
+        z, r = torch.sigmoid(z_x + z_h), torch.sigmoid(r_x + r_h)
+        n = F.leaky_relu(n_x + r * n_h, self.slope)
+        h = (1 - z) * n + z * h
+        return Step(h, h)
+
+
 #: The plain implementation of each cell that has one.
 REFERENCES: dict[str, type[PlainCell]] = {
     "convlstm": PlainConvLSTM,
     "predrnn": PlainPredRNN,
     "mim": PlainMIM,
     "mklstm": PlainMKLSTM,
+    "modernn": PlainMoDeRNN,
+    "trajgru": PlainTrajGRU,
 }
 
 
