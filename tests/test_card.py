@@ -177,6 +177,16 @@ def test_metrics_of_any_name_are_shown(folder):
     assert "| CSI@0.5 forecast | 0.432 | 0.432 |  |" in text
 
 
+def test_command_of_the_scores_names_their_baselines(folder):
+    metrics = read_metrics(folder)
+    for protocol in ("forecast", "all-steps"):
+        metrics[protocol] |= {"optical flow": {"mse": 7.0}, "seasonal 7d": {"mse": 6.0}}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    write_card(folder, "mit")
+    text = (folder / "README.md").read_text()
+    assert "`zoo eval mine --optical-flow --seasonal 7d --save`" in text
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

@@ -337,9 +337,20 @@ def test_command_writes_tables_and_pictures(
         (["--set", "pol=2"], "'pol'"),
         (["--thresholds", "a,b"], "--thresholds"),
         (["--split", "valid"], "valid"),
+        (["--seasonal", "often"], "'often'"),
+        (["--seasonal", "20min"], "times"),
         (["--example", "9", "-o", "report"], "--example is 9"),
     ],
-    ids=["same-name", "save-two", "option", "thresholds", "no-window", "example"],
+    ids=[
+        "same-name",
+        "save-two",
+        "option",
+        "thresholds",
+        "no-window",
+        "period",
+        "no-times",
+        "example",
+    ],
 )
 def test_command_refuses_invalid_arguments(
     root: Path, models: Path, cli: Any, arguments: list[str], message: str
