@@ -26,7 +26,6 @@ MODES = ("auto", "off")
 #: of the finest grid, of all sequences of a batch: 256 are 16×16.
 CHANNELS_LAST = {
     "mim": 256,
-    "modernn": 256,
     "motionrnn": 256,
     "preciplstm": 2048,
     "predrnn": 256,
@@ -114,7 +113,10 @@ def _choose(
     if steps is not None and steps < FEW:
         return chosen
     positions = batch * math.prod(-(-side // network.patch) for side in size)
-    if device == "cpu" and positions <= CHANNELS_LAST.get(model.config.cell, 0):
+    # zoo.convolve computes large kernels by Fourier transforms, which need the default format.
+    largest = max(weight.shape[-1] for weight in network.parameters() if weight.ndim == 4)
+    few_positions = positions <= CHANNELS_LAST.get(model.config.cell, 0)
+    if device == "cpu" and few_positions and largest < 5:
         chosen["channels_last"] = lambda: network.to(memory_format=torch.channels_last)
     if steps and device in LONG and steps * _step_time(model, size, batch) > LONG[device]:
         chosen["compile"] = lambda: network.compile(**COMPILE)
