@@ -114,9 +114,9 @@ def _choose(
         return chosen
     positions = batch * math.prod(-(-side // network.patch) for side in size)
     # zoo.convolve computes large kernels by Fourier transforms, which need the default format.
-    largest = max(weight.shape[-1] for weight in network.parameters() if weight.ndim == 4)
+    kernels = [weight.shape[-1] for weight in network.parameters() if weight.ndim == 4]
     few_positions = positions <= CHANNELS_LAST.get(model.config.cell, 0)
-    if device == "cpu" and few_positions and largest < 5:
+    if device == "cpu" and few_positions and max(kernels, default=1) < 5:
         chosen["channels_last"] = lambda: network.to(memory_format=torch.channels_last)
     if steps and device in LONG and steps * _step_time(model, size, batch) > LONG[device]:
         chosen["compile"] = lambda: network.compile(**COMPILE)
