@@ -100,7 +100,7 @@ def update(f: Tensor, c: Tensor, i: Tensor, g: Tensor) -> Tensor:
 
 
 def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """Return function(*inputs). For large maps, the backward pass computes it again.
+    """Return ``function(*inputs)``. For large maps, the backward pass computes it again.
 
     For functions that would keep several maps besides their inputs and results.
 
