@@ -37,9 +37,10 @@ __all__ = [
     "steps",
 ]
 
-#: Names of the baselines except the seasonal ones, and of those that are ensembles.
+#: Names of the baselines except the seasonal ones, and which of them are ensembles or need pysteps.
 BASELINES = ("persistence", "optical flow", "STEPS")
 ENSEMBLES = ("STEPS",)
+NEED_PYSTEPS = ("optical flow", "STEPS")
 
 DRY = 10.0  # dBZ, 0.1 mm/h; STEPS takes less for dry
 GAP = 7.0  # dBZ between the weakest rain and the value that STEPS reads where it is dry
@@ -256,7 +257,7 @@ def check_baseline(name: str) -> None:
             f"unknown baseline {name!r}{did_you_mean(name, BASELINES)}; "
             f"choose from: {', '.join(BASELINES)}, {SEASONAL}7d"
         )
-    if name != "persistence":
+    if name in NEED_PYSTEPS:
         try:
             with _quiet():
                 import cv2  # noqa: F401, needed by pysteps for Lucas and Kanade

@@ -33,6 +33,10 @@ CHANNELS_LAST = {
     "predrnnv2": 2048,
 }
 
+#: The largest kernel in that format. zoo.convolve computes larger ones by Fourier transforms, which
+#: need the default format.
+LARGEST_KERNEL = 3
+
 #: Steps below which nothing is chosen, as the check takes up to 12.
 FEW = 500
 
@@ -113,10 +117,9 @@ def _choose(
     if steps is not None and steps < FEW:
         return chosen
     positions = batch * math.prod(-(-side // network.patch) for side in size)
-    # zoo.convolve computes large kernels by Fourier transforms, which need the default format.
     kernels = [weight.shape[-1] for weight in network.parameters() if weight.ndim == 4]
     few_positions = positions <= CHANNELS_LAST.get(model.config.cell, 0)
-    if device == "cpu" and few_positions and max(kernels, default=1) < 5:
+    if device == "cpu" and few_positions and max(kernels, default=1) <= LARGEST_KERNEL:
         chosen["channels_last"] = lambda: network.to(memory_format=torch.channels_last)
     if steps and device in LONG and steps * _step_time(model, size, batch) > LONG[device]:
         chosen["compile"] = lambda: network.compile(**COMPILE)

@@ -142,6 +142,7 @@ class _Contract:
         plain = model(frames, 2)
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as caught:
             patch.setattr("zoo.optimize.CHANNELS_LAST", {model.config.cell: 128})
+            patch.setattr("zoo.optimize.LARGEST_KERNEL", 99)
             warnings.simplefilter("always")
             chosen = optimize(model, (8, 8), batch=2)
         assert chosen == ("channels_last",), [str(warning.message) for warning in caught]

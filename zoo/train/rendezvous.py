@@ -50,7 +50,8 @@ def agree_on_prefix(store: Store, rank: int, processes: int, timeout: timedelta)
                 store.set(f"prefix for {name}", own)
         missing = {other for other in missing if not store.check([f"{own} confirmed by {other}"])}
         time.sleep(PAUSE if missing else 0)
-    store.wait([f"{own} confirmed by {other}" for other in missing], timedelta(milliseconds=1))
+    if missing:  # raises
+        store.wait([f"{own} confirmed by {other}" for other in missing], timedelta(milliseconds=1))
     return own
 
 
