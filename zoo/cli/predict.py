@@ -102,16 +102,17 @@ def predict(
     options = _supported(forecaster, options)
     if labeled:
         past = _read_labeled(forecaster.config.data, input, input_frames, data, variable)
-        if optimize == "auto":
-            _optimize(forecaster, model, past, past.sizes["time"], **options)
-        forecast = forecaster.predict(past, **options)
+        given = past.sizes["time"]
+    else:
+        past = read_past(forecaster, input, input_frames, size)
+        given = past.shape[-4]
+    if optimize == "auto":
+        _optimize(forecaster, model, past, given, **options)
+    forecast = forecaster.predict(past, **options)
+    if labeled:
         _write_labeled(output, forecast, forecaster.config.data)
         message = f"{output}: {forecast.sizes['time']} frames that follow"
     else:
-        past = read_past(forecaster, input, input_frames, size)
-        if optimize == "auto":
-            _optimize(forecaster, model, past, past.shape[-4], **options)
-        forecast = forecaster.predict(past, **options)
         _write_frames(output, forecast, forecaster.config.data)
         message = f"{output}: {forecast.shape[-4]} frames that follow {past.shape[-4]}"
     if as_json:
