@@ -15,7 +15,7 @@ LAYERS = [
     ["chunks", "inputs"],
     ["stores"],
     ["atomic", "extras", "memory", "ops", "options", "progress", "published", "tables", "warping"],
-    ["convolutions"],
+    ["convolutions", "extrapolation"],
     ["config", "fetching"],
     ["model_folder", "units"],
     ["known_inputs", "labeled"],

@@ -24,7 +24,7 @@ from pydantic_core import to_jsonable_python
 from zoo.errors import ConfigError, abbreviate, did_you_mean
 
 __all__ = [
-    "TIME_INPUTS",
+    "TIMED_INPUTS",
     "Config",
     "Data",
     "PluginSource",
@@ -257,10 +257,10 @@ class Data(Validated):
         return 0.0, (10 ** (z.high / 10) / z.a) ** (1 / z.b)
 
 
-#: Inputs that are computed, not given, and the channels of each: sine and cosine of a time.
-TIME_INPUTS = {"hour_of_day": 2, "day_of_week": 2, "day_of_year": 2, "lead_time": 1}
+#: Inputs that are computed from the times of the frames.
+TIMED_INPUTS = ("hour_of_day", "day_of_week", "day_of_year")
 
-TimeInput = Literal["hour_of_day", "day_of_week", "day_of_year", "lead_time"]
+ComputedInput = Literal["hour_of_day", "day_of_week", "day_of_year", "lead_time", "extrapolation"]
 
 
 class PluginSource(Validated):
@@ -290,7 +290,9 @@ class Config(Validated):
         future_channels: the number of channels, the last ones, that are only inputs and whose
             future is known.
         inputs: further inputs, computed for the frame to be predicted: "hour_of_day",
-            "day_of_week" and "day_of_year" from its time, as sine and cosine, and "lead_time".
+            "day_of_week" and "day_of_year" from its time, as sine and cosine, "lead_time", and
+            "extrapolation": the frames read, moved along their motion (:mod:`zoo.extrapolation`).
+            With it, heads that start from the current frame start from the extrapolation.
         static: the number of maps that are the same for all frames, such as the orography. They
             are kept with the weights, and need `size`.
         noise: the number of channels of normally distributed noise, drawn at every step. The
@@ -318,7 +320,7 @@ class Config(Validated):
     in_channels: Count = 1
     out_channels: Count | None = None
     future_channels: Annotated[int, Field(ge=0, le=LARGEST_COUNT, strict=True)] = 0
-    inputs: tuple[TimeInput, ...] = ()
+    inputs: tuple[ComputedInput, ...] = ()
     static: Annotated[int, Field(ge=0, le=64, strict=True)] = 0
     noise: Annotated[int, Field(ge=0, le=64, strict=True)] = 0
     hidden: Count | tuple[Count, ...] = 32
@@ -367,18 +369,30 @@ class Config(Validated):
     @property
     def needs_times(self) -> bool:
         """Whether the inputs depend on the times of the frames."""
-        return any(name != "lead_time" for name in self.inputs)
+        return any(name in TIMED_INPUTS for name in self.inputs)
 
     @property
     def known_channels(self) -> int:
         """The number of channels that every step reads besides a frame, with noise."""
-        timed = sum(TIME_INPUTS[name] for name in self.inputs)
-        return self.future_channels + timed + self.noise
+        return self.future_channels + self._computed_channels(self.inputs) + self.noise
 
     @property
     def read_channels(self) -> int:
         """The number of channels that the network reads at every step, without static maps."""
         return self.in_channels + self.known_channels
+
+    @property
+    def start_channel(self) -> int:
+        """The first of the channels read from which the head starts: the frame, or its motion."""
+        if "extrapolation" not in self.inputs:
+            return 0
+        before = self.inputs[: self.inputs.index("extrapolation")]
+        return self.in_channels + self.future_channels + self._computed_channels(before)
+
+    def _computed_channels(self, names: tuple[str, ...]) -> int:
+        """The number of channels of computed inputs; a time has two, sine and cosine."""
+        channels = {**dict.fromkeys(TIMED_INPUTS, 2), "extrapolation": self.forecast_channels}
+        return sum(channels.get(name, 1) for name in names)
 
     @property
     def architecture(self) -> str:

@@ -7,6 +7,7 @@ prediction; at step t it predicts frame t + 1.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.config import Config
 from zoo.errors import ConfigError, DataError
+from zoo.extrapolation import RECENT
 from zoo.known_inputs import draw_noise, known_inputs, predicted_times, with_noise
 from zoo.labeled import stack_members
 from zoo.network import Network, NetworkState
@@ -361,6 +363,7 @@ class Forecaster(nn.Module):
         times: object,
         step: float | None,
         future: Tensor | np.ndarray | None,
+        earlier: Iterable[Tensor] = (),
     ) -> Tensor | None:
         """Return the known inputs of all steps; arguments are as for :meth:`predict`.
 
@@ -370,6 +373,7 @@ class Forecaster(nn.Module):
             times: Times of the frames.
             step: Seconds between them; by default those of the training.
             future: Values of the channels whose future is known.
+            earlier: Frames (B, 1, C, H, W) before the input frames, in which motion is seen.
         """
         length, predicted = past.shape[1], None
         if times is not None and self.config.needs_times:
@@ -377,7 +381,14 @@ class Forecaster(nn.Module):
             predicted = predicted_times(times, step, length, horizon)
         channels = None if future is None else self._future(past, horizon, future)
         steps = length - 1 + horizon
-        known = known_inputs(self.config, steps, length, times=predicted, channels=channels)
+        known = known_inputs(
+            self.config,
+            steps,
+            length,
+            times=predicted,
+            channels=channels,
+            past=torch.cat([*earlier, past], dim=1).nan_to_num(nan=0.0),
+        )
         return None if known is None else known.to(past)
 
     def _future(self, past: Tensor, horizon: int, future: Tensor | np.ndarray) -> Tensor:
@@ -419,6 +430,7 @@ class Forecaster(nn.Module):
             DataError: If a frame does not fit the model, or differs in shape from the first.
         """
         state, shape, last, noise = None, None, None, None
+        recent: deque[Tensor] = deque(maxlen=RECENT - 1)
         clock = iter(() if times is None else times)
         ahead = iter(() if future is None else future)
         for frame in frames:
@@ -437,7 +449,8 @@ class Forecaster(nn.Module):
                 values = values[:, None] if batched else values[None]  # T = 1
             with evaluating(self):
                 scaled = self._scale(sequence)
-                known = self._known(scaled, 1, time, None, values)
+                known = self._known(scaled, 1, time, None, values, recent)
+                recent.append(scaled)
                 if self.config.noise:
                     noise = noise or draw_noise(self.config, scaled.shape[-2:], seed)
                     known = with_noise(known, next(noise)[:, None].to(scaled))  # of one step

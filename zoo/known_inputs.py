@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zoo.config import Config
 from zoo.errors import ConfigError, DataError
+from zoo.extrapolation import extrapolations
 
 __all__ = [
     "draw_noise",
@@ -41,6 +42,7 @@ def known_inputs(
     *,
     times: np.ndarray | None = None,
     channels: Tensor | None = None,
+    past: Tensor | None = None,
 ) -> Tensor | None:
     """Return the known inputs of a rollout, (B, steps, K, H, W), of which B, H and W may be 1.
 
@@ -51,6 +53,8 @@ def known_inputs(
         times: the times of the frames that the steps predict, (B, steps) of datetime64; None if
             they are not known.
         channels: the channels of these frames whose future is known, (B, steps, F, H, W), scaled.
+        past: the frames up to the last that is read, (B, T, C, H, W), scaled, without NaN; more
+            than `input_frames` help to find the motion.
 
     Returns:
         The inputs, or None if the model has none.
@@ -74,6 +78,13 @@ def known_inputs(
                     "are not known; give frames with the coordinate 'time' (xarray), or `times`"
                 )
             parts.append(_cycle(times, *TIMED[name]))
+        elif name == "extrapolation":
+            if past is None:
+                raise DataError(
+                    "this model reads an extrapolation of the frames; give them as `past`"
+                )
+            forecast = past[:, :, : config.forecast_channels]
+            parts.append(extrapolations(forecast, steps, steps - input_frames + 1))
         else:
             parts.append(_lead(config, steps, input_frames))
     if not parts:
@@ -108,6 +119,7 @@ def sequence_inputs(
         input_frames,
         times=None if times is None else times[:, 1:],
         channels=sequences[:, 1:, first:].nan_to_num(nan=0.0),
+        past=sequences[:, :input_frames].nan_to_num(nan=0.0),
     )
     return None if known is None else known.to(sequences)
 

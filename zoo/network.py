@@ -50,6 +50,7 @@ class Network(nn.Module):
         topology: How the layers are stacked.
         in_channels: Channels of a frame, with all inputs.
         out_channels: Channels that are predicted, the first ones; by default all.
+        start_channel: First of the channels of a frame from which the head starts.
         static: Number of maps that are read with every frame, the buffer `static`.
         hidden: Channels of every layer, or one number per layer.
         patch: Side of the square patches whose pixels become channels before the embedding, which
@@ -75,6 +76,7 @@ class Network(nn.Module):
         *,
         in_channels: int = 1,
         out_channels: int | None = None,
+        start_channel: int = 0,
         static: int = 0,
         hidden: int | Sequence[int] = 32,
         patch: int = 1,
@@ -100,6 +102,7 @@ class Network(nn.Module):
         self.patch = patch
         self.size = size
         self.out_channels = out_channels or in_channels
+        self.start_channel = start_channel
         if static:
             if size is None:
                 raise ConfigError("static maps belong to one size of frames; set size")
@@ -203,8 +206,8 @@ class Network(nn.Module):
             if step.loss is not None:
                 loss = step.loss if loss is None else loss + step.loss
         height, width = frame.shape[-2:]
-        last = padded[:, : self.out_channels]
-        prediction = self.head(outputs[-1], last)[..., :height, :width]
+        start = padded[:, self.start_channel : self.start_channel + self.out_channels]
+        prediction = self.head(outputs[-1], start)[..., :height, :width]
         return prediction, NetworkState(tuple(states), memory, tuple(below)), loss
 
     def _sum_of_inputs(self, layer: int, outputs: list[Tensor]) -> Tensor:

@@ -301,6 +301,7 @@ def _build_network(
             topology,
             in_channels=config.read_channels,
             out_channels=config.forecast_channels,
+            start_channel=config.start_channel,
             static=config.static,
             hidden=config.hidden,
             patch=config.patch,
