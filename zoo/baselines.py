@@ -22,6 +22,7 @@ from torch import Tensor
 from zoo.config import Data
 from zoo.data.dataset import data_of
 from zoo.errors import ConfigError, DataError, did_you_mean
+from zoo.extrapolation import extrapolations
 from zoo.tables import SEASONAL
 from zoo.units import duration, seconds
 
@@ -30,6 +31,7 @@ __all__ = [
     "ENSEMBLES",
     "check_baseline",
     "earlier_frames",
+    "extrapolation",
     "forecast_baseline",
     "optical_flow",
     "persistence",
@@ -38,7 +40,7 @@ __all__ = [
 ]
 
 #: Names of the baselines except the seasonal ones, and which of them are ensembles or need pysteps.
-BASELINES = ("persistence", "optical flow", "STEPS")
+BASELINES = ("persistence", "extrapolation", "optical flow", "STEPS")
 ENSEMBLES = ("STEPS",)
 NEED_PYSTEPS = ("optical flow", "STEPS")
 
@@ -70,6 +72,16 @@ def persistence(frames: Tensor, horizon: int) -> Tensor:
     frames = torch.stack(filled, dim=1).nan_to_num(nan=0.0)
     last = frames[:, -1:].expand(-1, horizon, -1, -1, -1)  # (B, horizon, C, H, W)
     return torch.cat([frames[:, :-1], last], dim=1)
+
+
+def extrapolation(frames: Tensor, horizon: int) -> Tensor:
+    """Move the last frame along the motion of the frames before it (:mod:`zoo.extrapolation`).
+
+    Models with the input "extrapolation" start from this forecast. Arguments and missing values are
+    as in :func:`persistence`.
+    """
+    filled = persistence(frames, 1)  # the frames themselves, without missing values
+    return extrapolations(filled, frames.shape[1] - 1 + horizon, horizon)
 
 
 def optical_flow(frames: Tensor, horizon: int, data: Data) -> Tensor:
@@ -210,6 +222,8 @@ def forecast_baseline(
         return steps(frames, horizon, data, members, numbers)
     if name == "optical flow":
         return optical_flow(frames, horizon, data)[None]
+    if name == "extrapolation":
+        return extrapolation(frames, horizon)[None]
     return persistence(frames, horizon)[None]
 
 

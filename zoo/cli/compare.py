@@ -30,6 +30,7 @@ def compare(
     models: tuple[str, ...],
     output: Path,
     settings: tuple[tuple[str, Any], ...],
+    extrapolation: bool,
     optical_flow: bool,
     steps: bool,
     seasonal: tuple[str, ...],
@@ -58,7 +59,7 @@ def compare(
     evaluated = open_data(first, **data_options)
     if example is not None and example >= evaluated.sequences:
         raise ConfigError(f"--example is {example}; expected 0 to {evaluated.sequences - 1}")
-    baselines = baseline_names(optical_flow, steps, seasonal)
+    baselines = baseline_names(extrapolation, optical_flow, steps, seasonal)
     report = evaluate(forecasters, baselines=baselines, **data_options)
     frames = evaluated.dataset[0][None, : evaluated.input_frames]  # (1, T, C, H, W)
     seconds = measure_seconds(forecasters, frames.nan_to_num(nan=0.0), evaluated.horizon)

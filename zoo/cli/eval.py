@@ -51,6 +51,9 @@ def test_set_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--steps", is_flag=True, help="Add the STEPS ensemble, for radar (pysteps)."),
         click.option(
+            "--extrapolation", is_flag=True, help="Add the last frame, moved on, as a baseline."
+        ),
+        click.option(
             "--optical-flow", is_flag=True, help="Add optical flow as a baseline (pysteps)."
         ),
         click.option("--horizon", type=click.IntRange(min=1), help="Number of frames to forecast."),
@@ -133,6 +136,7 @@ def eval_(
     batch_size: int,
     thresholds: list[float] | None,
     windows: list[float] | None,
+    extrapolation: bool,
     optical_flow: bool,
     steps: bool,
     seasonal: tuple[str, ...],
@@ -172,7 +176,7 @@ def eval_(
     first = next(iter(forecasters.values()))
     options = dataset_options(dict(settings), data_options["dataset"], first)
     data_options |= {"options": options, "root": data_dir}
-    baselines = baseline_names(optical_flow, steps, seasonal)
+    baselines = baseline_names(extrapolation, optical_flow, steps, seasonal)
     report = evaluate(
         first if len(models) == 1 else forecasters,
         batch_size=batch_size,
@@ -203,9 +207,16 @@ def eval_(
             click.echo(f"{output}: report.json, report.csv, table.md and pictures", err=True)
 
 
-def baseline_names(optical_flow: bool, steps: bool, seasonal: Sequence[str]) -> list[str]:
+def baseline_names(
+    extrapolation: bool, optical_flow: bool, steps: bool, seasonal: Sequence[str]
+) -> list[str]:
     """Return the names of the baselines that the options choose; persistence is always one."""
-    chosen = {"persistence": True, "optical flow": optical_flow, "STEPS": steps}
+    chosen = {
+        "persistence": True,
+        "extrapolation": extrapolation,
+        "optical flow": optical_flow,
+        "STEPS": steps,
+    }
     names = [name for name, wanted in chosen.items() if wanted]
     return names + [f"{SEASONAL}{period}" for period in seasonal]
 

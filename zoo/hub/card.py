@@ -403,7 +403,11 @@ def _baseline_option(name: str) -> str:
     """Return the option of zoo eval that adds a baseline; none adds persistence and models."""
     if name.startswith(SEASONAL):
         return f" --seasonal {name.removeprefix(SEASONAL)}"
-    return {"optical flow": " --optical-flow", "STEPS": " --steps"}.get(name, "")
+    return {
+        "extrapolation": " --extrapolation",
+        "optical flow": " --optical-flow",
+        "STEPS": " --steps",
+    }.get(name, "")
 
 
 def _by_lead_time(name: str, metrics: dict[str, Any]) -> str:
