@@ -162,9 +162,22 @@ def test_missing_values_are_read_as_nothing() -> None:
     assert forecast[..., 8:, :].isfinite().all()
 
 
-def test_rollout_needs_the_extrapolation() -> None:
+def test_rollout_extrapolates_by_itself() -> None:
+    model, frames = create(), moving(2, 1, steps=4)
+    torch.testing.assert_close(model(frames, 3)[:, -3:].clamp(0, 1), model.predict(frames))
+
+
+def test_step_needs_the_extrapolation() -> None:
     with pytest.raises(zoo.errors.DataError, match="known inputs"):
-        create()(moving(1, 0), 2)
+        create().step(moving(1, 0)[:, 0])
+
+
+def test_gradients_flow_to_the_frame_that_is_moved() -> None:
+    frames = moving(2, 1, steps=4).requires_grad_()
+    extrapolations(frames, 5, 2)[:, -2:].sum().backward()
+    assert frames.grad is not None
+    assert frames.grad[:, -1].any()
+    assert not frames.grad[:, :-1].any()
 
 
 @pytest.mark.data

@@ -78,12 +78,12 @@ def extrapolate(frame: Tensor, motion: Tensor, horizon: int) -> Tensor:
     return torch.stack(moved, dim=1)
 
 
-@torch.no_grad()
 def extrapolations(frames: Tensor, steps: int, horizon: int) -> Tensor:
     """Extrapolate the frames of a rollout at each of its steps, channel by channel.
 
     While frames are read, each is moved by one step, along the motion of the latest RECENT frames
-    up to it; then the last frame is moved by more and more steps.
+    up to it; then the last frame is moved by more and more steps. Gradients flow to the frames that
+    are moved, but not through the motion.
 
     Args:
         frames: The frames read, (B, T, C, H, W), without NaN.
@@ -103,7 +103,7 @@ def extrapolations(frames: Tensor, steps: int, horizon: int) -> Tensor:
         if recent.shape[1] < 2:
             moved.append(recent.expand(-1, count, -1, -1)[:, :, None])
         else:
-            moved.append(extrapolate(recent[:, -1:], find_motion(recent), count))
+            moved.append(extrapolate(recent[:, -1:], find_motion(recent.detach()), count))
     return rearrange(torch.cat(moved, dim=1), "(b c) t 1 h w -> b t c h w", c=channels).to(frames)
 
 

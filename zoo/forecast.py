@@ -179,7 +179,8 @@ class Forecaster(nn.Module):
                 last prediction instead of the frame. The first frame is always read.
             known: (B, T_in − 1 + horizon, K, H, W), of which B, H and W may be 1: what is known of
                 the frames to be predicted besides `frames`, as computed by
-                :func:`zoo.known_inputs.known_inputs`.
+                :func:`zoo.known_inputs.known_inputs`. By default it is computed from `frames`, if
+                the model needs no times, noise or channels whose future is known.
             checkpoint_every: Save memory in training by keeping the state only once every N steps
                 and repeating the steps in between in the backward pass.
 
@@ -192,6 +193,7 @@ class Forecaster(nn.Module):
         predictions: list[Tensor] = []
         losses: list[Tensor] = []
         steps = range(frames.shape[1] - 1 + horizon)
+        known = self.computed_inputs(frames, horizon) if known is None else known
         known = self._checked(known, len(steps))
         segment = checkpoint_every or len(steps)
         for start in range(0, len(steps), segment):
@@ -205,6 +207,18 @@ class Forecaster(nn.Module):
             losses += new_losses
         mean = torch.stack(losses).mean(dim=0) if losses else None
         return Rollout(torch.stack(predictions, dim=1), mean)
+
+    def computed_inputs(self, frames: Tensor, horizon: int) -> Tensor | None:
+        """Return the known inputs of a rollout that frames (B, T_in, C, H, W) determine.
+
+        Returns:
+            The inputs as in :meth:`rollout`. None if the model has none, or needs more than frames.
+        """
+        config = self.config
+        if config.needs_times or config.noise or config.future_channels:
+            return None
+        steps = frames.shape[1] - 1 + horizon
+        return known_inputs(config, steps, frames.shape[1], past=frames)
 
     def _advance(
         self,

@@ -177,22 +177,25 @@ def _frozen(model: Forecaster) -> Iterator[None]:
 def _heats(model: Forecaster, past: Tensor) -> list[np.ndarray]:
     """Root mean square gradients (H, W) of every layer's central output, then of the forecast's."""
     outputs: list[Tensor] = []
+    last = past[:, -1:].clone().requires_grad_()
+    past = torch.cat([past[:, :-1], last], dim=1)
+    known = model.computed_inputs(past, horizon=1)
     with _frozen(model):
-        with torch.no_grad():
-            state = model.network.init_state(past[:, 0])
-            for t in range(past.shape[1] - 1):
-                _, state, _ = model.network(past[:, t], state)
-        frame = past[:, -1].clone().requires_grad_()
+        state = None
+        for t in range(past.shape[1] - 1):
+            with torch.no_grad():
+                inputs = None if known is None else known[:, t]
+                _, state = model.step(past[:, t], state, inputs)
         with recording(model, lambda j, step: outputs.append(step.output)):
-            prediction, _, _ = model.network(frame, state)
+            prediction, _ = model.step(past[:, -1], state, None if known is None else known[:, -1])
         heats = []
         for j, output in enumerate([*outputs, prediction]):
             scale = [*layer_scales(model), 1][j]
             y, x = (_middle(size, scale) for size in past.shape[-2:])
             center = output[:, :, y, x]  # (B, C)
             target = (center * _signs(center)).sum()
-            (gradient,) = torch.autograd.grad(target, frame, retain_graph=True)
-            heats.append(gradient.square().mean(dim=(0, 1)).sqrt().cpu().numpy())
+            (gradient,) = torch.autograd.grad(target, last, retain_graph=True)
+            heats.append(gradient.square().mean(dim=(0, 1, 2)).sqrt().cpu().numpy())
     return heats
 
 
