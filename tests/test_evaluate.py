@@ -311,7 +311,7 @@ def test_command_writes_tables_and_pictures(
     report = json.loads((output / "report.json").read_text())
     for text in ("one, two", "2 test", "arrays", report["protocol"]["id"], "CSI@2", "persistence"):
         assert text in printed
-    pictures = {"curves.png", "cumulated.png", "strip.png"}
+    pictures = {"curves.png", "cumulated.png", "strip.png", "strip.gif"}
     assert {p.name for p in output.iterdir()} == {
         "report.json",
         "report.csv",

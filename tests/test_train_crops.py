@@ -102,7 +102,7 @@ def test_training_on_crops_resumes_bit_for_bit(tmp_path: Path, noise_root: Path)
     train(recipe, parts, data_root=noise_root, settings=CROPS, resume=True)
     one, two = (zoo.load(f"local-dir:{run}").network.state_dict() for run in (whole, parts))
     assert all(torch.equal(one[name], two[name]) for name in one)
-    assert zoo.load(f"local-dir:{whole}").config.data.size == (32, 16)
+    assert zoo.load(f"local-dir:{whole}").config.data.size == (64, 64)  # of whole frames
     workers = tmp_path / "workers"
     train(recipe, workers, data_root=noise_root, settings=[*CROPS, ("data.workers", 1)])
     three = zoo.load(f"local-dir:{workers}").network.state_dict()

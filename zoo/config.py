@@ -173,6 +173,8 @@ class Data(Validated):
 
     Attributes:
         name: the name of the data set.
+        title: what these data are, for people, if the name does not say it, such as "New York taxi
+            pick-ups" for data of the data set `arrays`.
         variable: the name of the variable.
         unit: the unit of the values. Pictures have "1" with low 0 and high 1; for them, arrays
             of uint8 (0 to 255) are accepted and returned as well.
@@ -191,6 +193,7 @@ class Data(Validated):
     """
 
     name: str | None = None
+    title: Annotated[str, Field(min_length=1, max_length=80)] | None = None
     variable: str = "intensity"
     unit: str = "1"
     low: float = 0.0

@@ -204,7 +204,10 @@ def open_data(
     }
     opened = open_dataset(name, split, root=root, frames=given + horizon, **chosen)
     count = min(sequences or len(opened), len(opened))
-    return EvalData(name, split, opened, data_of(opened), count, given, horizon)
+    data = data_of(opened)
+    if options == trained.options and name == trained.name:
+        data = data.model_copy(update={"title": trained.title})
+    return EvalData(name, split, opened, data, count, given, horizon)
 
 
 @torch.no_grad()
@@ -407,9 +410,11 @@ def _report(
 ) -> dict[str, Any]:
     """Return what :func:`evaluate` returns, from the scores of each forecast."""
     names = {name for parts in scores.values() for name in parts["all-steps"]}
+    title = evaluated.data.title
     return {
         "data": {
             "name": evaluated.name,
+            **({"title": title} if title else {}),
             "split": evaluated.split,
             "sequences": evaluated.sequences,
             "sha256": checksum,

@@ -67,7 +67,7 @@ def known_inputs(
         if channels is None:
             raise DataError(
                 f"this model reads {config.future_channels} channels whose future is known; give "
-                "their values for the forecast frames as `future`"
+                "their values for the forecast frames as `future` (--future FILE)"
             )
         parts.append(channels)
     for name in config.inputs:
@@ -75,7 +75,8 @@ def known_inputs(
             if times is None:
                 raise DataError(
                     f"this model reads the {name.replace('_', ' ')}, but the times of the frames "
-                    "are not known; give frames with the coordinate 'time' (xarray), or `times`"
+                    "are not known; give frames with the coordinate 'time' (xarray), or `times`, "
+                    "the time of the first (--times 2015-01-31T12:00)"
                 )
             parts.append(_cycle(times, *TIMED[name]))
         elif name == "extrapolation":

@@ -9,6 +9,7 @@ __all__ = [
     "LABELS",
     "MAIN_METRICS",
     "SEASONAL",
+    "data_title",
     "format_score",
     "markdown_table",
     "metric_label",
@@ -77,6 +78,12 @@ def scores_by_lead_time(report: Mapping[str, Any]) -> dict[str, dict[str, dict[s
         }
         for lead in range(report["data"]["horizon"])
     }
+
+
+def data_title(report: Mapping[str, Any]) -> str:
+    """Return the title of the data of a report of :func:`zoo.evaluate.evaluate`, or their name."""
+    data = report["data"]
+    return str(data.get("title") or data["name"])
 
 
 def metric_label(metric: str, unit: str | None = None) -> str:

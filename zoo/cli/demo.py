@@ -38,13 +38,19 @@ def demo(
     """
     from zoo.atomic import atomic_path, make_folder
     from zoo.data.clips import demo_clip
+    from zoo.errors import DataError
     from zoo.hub import load, pull
     from zoo.inspect.pictures import comparison_gif, comparison_strip
     from zoo.model_folder import update_metrics, writable_part
 
     forecaster = load(model, device=device, any_plugin=any_plugin)
-    data = forecaster.config.data
+    config, data = forecaster.config, forecaster.config.data
     clip = demo_clip(data.name)  # (T, C, H, W), uint8
+    if config.known_channels > config.noise or config.in_channels != clip.shape[1]:
+        raise DataError(
+            f"{model} forecasts {data.title or data.name or 'other frames'}, of which no clip comes "
+            f"with the zoo; draw a sequence of its data: zoo eval {model} -o report"
+        )
     given = min(data.input_frames or 10, len(clip) - 1)
     past, truth = clip[:given], clip[given:]
     forecast = forecaster.predict(past, horizon=len(truth))

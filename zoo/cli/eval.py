@@ -274,12 +274,12 @@ def _write_report(
 
 def _print_report(report: dict[str, Any], names: list[str]) -> None:
     """Print the scores by lead time, and their means."""
-    from zoo.tables import scores_by_lead_time
+    from zoo.tables import data_title, scores_by_lead_time
 
     data = report["data"]
     echo(
         f"{', '.join(names)} on {data['sequences']:,} {data['split']} sequences of "
-        f"{data['name']}; protocol {report['protocol']['id']}"
+        f"{data_title(report)}; protocol {report['protocol']['id']}"
     )
     scores = scores_by_lead_time(report)
     scores |= {frames: report[frames] for frames in ("forecast", "all-steps")}

@@ -25,6 +25,7 @@ from zoo.published import TABLES
 from zoo.tables import (
     MAIN_METRICS,
     SEASONAL,
+    data_title,
     format_score,
     markdown_table,
     metric_label,
@@ -200,7 +201,7 @@ def card_results(metrics: dict[str, Any]) -> list[EvalResult]:
             dataset_name=_title(metrics),
             dataset_split=metrics["data"]["split"],
             metric_type=metric,
-            metric_name=f"{metric_label(metric)} ({protocol})",
+            metric_name=f"{_label(metric, metrics)} ({protocol})",
             metric_value=value,
         )
         for protocol in PROTOCOLS
@@ -209,24 +210,24 @@ def card_results(metrics: dict[str, Any]) -> list[EvalResult]:
 
 
 def models_tables(folder: Path) -> str:
-    """Return Markdown tables of the evaluated models in a folder of models, one for each data set.
+    """Return Markdown tables of the evaluated models in a folder of models, one for each data.
 
-    The best forecast comes first; baselines come last.
+    Data are told apart by their titles. The best forecast comes first; baselines come last.
 
     Raises:
-        HubError: if models of one data set were not evaluated in the same way.
+        HubError: if models of the same data were not evaluated in the same way.
     """
     by_data: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for path in sorted(folder.glob("*/metrics.json")):
         metrics = measured(path.parent)
-        by_data.setdefault(metrics["data"]["name"], []).append((path.parent, metrics))
-    # The data set with the most models first.
+        by_data.setdefault(_title(metrics), []).append((path.parent, metrics))
+    # The data with the most models first.
     groups = sorted(by_data.values(), key=lambda group: (-len(group), group[0][0].name))
     return "\n\n".join(map(_models_table, groups))
 
 
 def _models_table(models: list[tuple[Path, dict[str, Any]]]) -> str:
-    """A title and a table of models of one data set."""
+    """A title and a table of models of the same data."""
     first, expected = models[0]
     for folder, metrics in models[1:]:
         if protocol_of(metrics) != protocol_of(expected):
@@ -237,8 +238,10 @@ def _models_table(models: list[tuple[Path, dict[str, Any]]]) -> str:
     models = sorted(models, key=lambda item: item[1]["forecast"]["model"]["mse"])
     rows = [(f"[{f.name}](cards/{f.name}/README.md)", m, "model") for f, m in models]
     rows += [(name, expected, name) for name in expected["forecast"] if name != "model"]
-    columns = [(protocol, metric) for protocol in PROTOCOLS for metric in MAIN_METRICS]
-    head = ["model", *(f"{metric_label(metric)} {PROTOCOLS[p]}" for p, metric in columns)]
+    # All steps are for comparisons with published tables.
+    protocols = PROTOCOLS if expected["data"]["name"] in TABLES else ("forecast",)
+    columns = [(protocol, metric) for protocol in protocols for metric in _main_metrics(expected)]
+    head = ["model", *(f"{_label(metric, expected)} {PROTOCOLS[p]}" for p, metric in columns)]
     table = markdown_table(
         head,
         [
@@ -322,7 +325,7 @@ def _summary(name: str, ref: str, folder: Path, config: Config, metrics: dict[st
         "```python\nimport zoo\n\n"
         f'model = zoo.load("{ref}")\n'
         f"future = model.predict(past, horizon={horizon}{_more_arguments(config)})  "
-        f"# (B, T, {config.in_channels}, H, W) {units}\n```",
+        f"# {_shapes(config)} {units}\n```",
         _needs(config),
         paper_links(config),
     ]
@@ -337,6 +340,14 @@ def _summary(name: str, ref: str, folder: Path, config: Config, metrics: dict[st
             f"{model['mse']:.1f}, persistence {still['mse']:.1f}."
         )
     return "\n\n".join(filter(None, parts))
+
+
+def _shapes(config: Config) -> str:
+    """The shape of what a model reads and, if it differs, forecasts."""
+    read, made = (
+        f"(B, T, {channels}, H, W)" for channels in (config.in_channels, config.forecast_channels)
+    )
+    return read if read == made else f"{read} to {made}"
 
 
 def _more_arguments(config: Config) -> str:
@@ -367,7 +378,7 @@ def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -
         "values in [0, 1], and averaged over frames and sequences: over the "
         f"{horizon} forecast frames, "
         f"or over all {given + horizon - 1} one-step predictions, the warm-up included, as the "
-        "tables of the MS-LSTM paper do. Persistence repeats the last frame.",
+        f"tables of the MS-LSTM paper do. {_units_and_baselines(metrics)}",
     ]
     columns = {name: metrics}
     siblings = _siblings(folder, metrics)
@@ -380,7 +391,10 @@ def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -
             values = [column[protocol]["model"].get(metric) for column in columns.values()]
             values += [metrics[protocol][who].get(metric) for who in baselines]
             values += [other[protocol]["model"].get(metric) for other in siblings.values()]
-            row = [f"{metric_label(metric)} {label}", *(_shown(metric, value) for value in values)]
+            row = [
+                f"{_label(metric, metrics)} {label}",
+                *(_shown(metric, value) for value in values),
+            ]
             if published:
                 there = protocol == "all-steps" and metric in published
                 row.append(f"{published[metric]:g}" if there else "")
@@ -399,6 +413,20 @@ def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -
     return "\n\n".join(filter(None, parts))
 
 
+def _units_and_baselines(metrics: dict[str, Any]) -> str:
+    """Sentences on scores in the unit of the data, and on the baselines."""
+    sentences = []
+    if "rmse_unit" in metrics["forecast"]["model"]:
+        unit = metrics.get("protocol", {}).get("unit")
+        sentences.append(f"Errors in the unit of the data, {unit}, are means over the pixels.")
+    sentences.append("Persistence repeats the last frame.")
+    for name in metrics["forecast"]:
+        if name.startswith(SEASONAL):
+            period = name.removeprefix(SEASONAL)
+            sentences.append(f"The seasonal forecast is what was there {period} before.")
+    return " ".join(sentences)
+
+
 def _baseline_option(name: str) -> str:
     """Return the option of zoo eval that adds a baseline; none adds persistence and models."""
     if name.startswith(SEASONAL):
@@ -413,12 +441,16 @@ def _baseline_option(name: str) -> str:
 def _by_lead_time(name: str, metrics: dict[str, Any]) -> str:
     """A table of the main scores of every forecast frame."""
     per_frame = metrics.get("per_frame") or {}
+    main = _main_metrics(metrics)
     columns = [
-        (metric, who) for metric in ("mse", "ssim") for who in per_frame if metric in per_frame[who]
+        (metric, who)
+        for metric in (main[0], "mae_unit" if "mae_unit" in main else "ssim")
+        for who in per_frame
+        if metric in per_frame[who]
     ]
     if not columns:
         return ""
-    head = ["frame", *(f"{metric_label(m)} {name if w == 'model' else w}" for m, w in columns)]
+    head = ["frame", *(f"{_label(m, metrics)} {name if w == 'model' else w}" for m, w in columns)]
     rows = [
         [frame, *(_shown(metric, scores[who][metric]) for metric, who in columns)]
         for frame, scores in scores_by_lead_time(metrics).items()
@@ -449,10 +481,23 @@ def _cost(name: str, metrics: dict[str, Any]) -> str:
     )
 
 
+def _main_metrics(metrics: dict[str, Any]) -> tuple[str, ...]:
+    """The metrics of a short table; errors are in the unit of the data, if they have one."""
+    has_unit = "rmse_unit" in metrics["forecast"]["model"]
+    return ("rmse_unit", "mae_unit", "ssim", "psnr") if has_unit else MAIN_METRICS
+
+
 def _title(metrics: dict[str, Any]) -> str:
-    """The full name of the data set."""
+    """The full name of the data."""
     name: str = metrics["data"]["name"]
-    return TABLES[name].title if name in TABLES else name
+    has_table = name in TABLES and not metrics["data"].get("title")
+    return TABLES[name].title if has_table else data_title(metrics)
+
+
+def _label(metric: str, metrics: dict[str, Any]) -> str:
+    """The label of a metric, with the unit of the data if the metric has it."""
+    has_unit = metric in ("rmse_unit", "mae_unit")
+    return metric_label(metric, metrics.get("protocol", {}).get("unit") if has_unit else None)
 
 
 def _siblings(folder: Path, metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -307,7 +307,7 @@ def _listing(folder: Path, name: str, hub: str) -> list[Listed]:
     except ZooError as error:
         warnings.warn(f"{folder} is skipped: {error}", stacklevel=3)
         return []
-    return [Listed(name, config.architecture, config.data.name or "", hub)]
+    return [Listed(name, config.architecture, config.data.title or config.data.name or "", hub)]
 
 
 def _listed(model: ModelInfo) -> Listed:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from zoo.atomic import atomic_path
 from zoo.forecast import Forecaster
-from zoo.inspect.report import COLORS, MARKERS, curves_figure, example_strip
+from zoo.inspect.report import COLORS, MARKERS, curves_figure, forecast_example
 from zoo.protocol import EvalData
 from zoo.tables import format_score, metric_label, metrics_in
 
@@ -146,7 +146,7 @@ def write_comparison(
     errors = {name: scores[name]["mse"] for name in models}
     title = f"{', '.join(models)} on {about['name']}"
     strip = io.BytesIO()
-    example_strip(models, baselines, evaluated, example).save(strip, "PNG")
+    forecast_example(models, baselines, evaluated, example).strip().save(strip, "PNG")
     image = base64.b64encode(strip.getvalue()).decode("ascii")
     metrics = metrics_in(next(iter(scores.values())), ("csi", "fss"))
     unit = report["protocol"]["unit"]

@@ -93,6 +93,8 @@ def comparison_gif(
     fps: float = 5.0,
     low: float = 0.0,
     high: float = 1.0,
+    palette: Palette | None = None,
+    time_step: float | None = None,
 ) -> None:
     """Animate one sequence, with the truth at the left and the forecasts next to it.
 
@@ -107,6 +109,8 @@ def comparison_gif(
         fps: Frames per second.
         low: The value shown in black.
         high: The value shown in white.
+        palette: Colors for one channel; shades of gray by default.
+        time_step: Seconds between frames, as for :func:`comparison_strip`.
 
     Raises:
         ConfigError: If the file cannot be written.
@@ -117,13 +121,13 @@ def comparison_gif(
     check_writable(path)
     forecasts = _by_name(forecast, "forecast")
     _check(past, truth, forecasts, low, high)
-    palette, size = Palette(low, high), _display_size(truth, 224)
+    palette, size = palette or Palette(low, high), _display_size(truth, 224)
     panels = {
         name: palette.colors(np.concatenate([past, future]))
         for name, future in {"truth": truth, **forecasts}.items()
     }
-    captions = [("input", frame_time(i - len(past) + 1)) for i in range(len(past))]
-    captions += [("forecast", frame_time(i + 1)) for i in range(len(truth))]
+    captions = [("input", frame_time(i - len(past) + 1, time_step)) for i in range(len(past))]
+    captions += [("forecast", frame_time(i + 1, time_step)) for i in range(len(truth))]
     shown = [_draw_panels(panels, captions, t, size) for t in range(len(captions))]
     shown += shown[-1:] * max(1, round(fps))
     frames = rearrange(np.stack(shown), "t h w c -> t c h w")

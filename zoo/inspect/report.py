@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +18,18 @@ from zoo.evaluate import forecast_all
 from zoo.forecast import Forecaster
 from zoo.inspect.ensembles import draw_ensembles
 from zoo.inspect.figures import save_figure
-from zoo.inspect.palettes import palette_for
-from zoo.inspect.pictures import comparison_strip
+from zoo.inspect.palettes import Palette, palette_for
+from zoo.inspect.pictures import comparison_gif, comparison_strip
 from zoo.metrics import skill_scores
 from zoo.protocol import EvalData
-from zoo.tables import SEASONAL, format_score, markdown_table, metric_label, metrics_in
+from zoo.tables import SEASONAL, data_title, format_score, markdown_table, metric_label, metrics_in
 from zoo.units import to_physical
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-__all__ = ["curves_figure", "example_strip", "score_table", "write_report"]
+__all__ = ["Example", "curves_figure", "forecast_example", "score_table", "write_report"]
 
 #: Curves differ without color, too: models have markers, baselines are gray and dashed.
 COLORS = ("#4477AA", "#EE6677", "#228833", "#AA3377", "#CCBB44", "#66CCEE")  # Tol's bright
@@ -67,7 +68,7 @@ def write_report(
     *,
     example: int | None = None,
 ) -> None:
-    """Write report.json, report.csv, table.md, curves.png, cumulated.png and strip.png.
+    """Write report.json, report.csv, table.md, curves.png, cumulated.png, strip.png and strip.gif.
 
     Reports of ensembles have ensemble.png, too.
 
@@ -77,12 +78,13 @@ def write_report(
         models: The models of the report, for the strip.
         baselines: Its baselines.
         evaluated: Its data.
-        example: Index of the sequence in the strip; by default the one in the middle.
+        example: Index of the sequence in the strip and in its animation; by default the one in the
+            middle.
     """
     write_json(folder / "report.json", report)
     _write_csv(folder / "report.csv", report)
     text = (
-        f"{evaluated.sequences:,} {evaluated.split} sequences of {evaluated.name}, "
+        f"{evaluated.sequences:,} {evaluated.split} sequences of {data_title(report)}, "
         f"{evaluated.input_frames} frames in, {evaluated.horizon} out; protocol "
         f"{report['protocol']['id']}.\n\n{score_table(report)}\n"
     )
@@ -95,8 +97,10 @@ def write_report(
         draw_ensembles(picture, report["ensemble"], leads, label, evaluated.data)
     if "counts" in report:
         save_figure(_cumulated_figure(report, evaluated.data), folder / "cumulated.png")
+    drawn = forecast_example(models, baselines, evaluated, example)
     with atomic_path(folder / "strip.png") as temporary:
-        example_strip(models, baselines, evaluated, example).save(temporary, "PNG")
+        drawn.strip().save(temporary, "PNG")
+    drawn.animate(folder / "strip.gif")
 
 
 def _write_csv(path: Path, report: Mapping[str, Any]) -> None:
@@ -116,13 +120,62 @@ def _write_csv(path: Path, report: Mapping[str, Any]) -> None:
         writer.writerows([report["protocol"]["id"], *row] for row in rows)  # None is written as ""
 
 
-def example_strip(
+@dataclass(frozen=True)
+class Example:
+    """One sequence and its forecasts, in the unit of the data.
+
+    Attributes:
+        past: The input frames (T, C, H, W), of the channels that are forecast.
+        truth: The frames that followed.
+        forecasts: Forecasts by name.
+        data: The meaning of the values.
+        palette: The colors to draw them with.
+        note: What else to say about them.
+    """
+
+    past: np.ndarray
+    truth: np.ndarray
+    forecasts: dict[str, np.ndarray]
+    data: Data
+    palette: Palette
+    note: str
+
+    def strip(self) -> Image.Image:
+        """Draw the truth, the forecasts and their differences in rows."""
+        low, high = self.data.limits
+        return comparison_strip(
+            self.past,
+            self.truth,
+            self.forecasts,
+            low=low,
+            high=high,
+            palette=self.palette,
+            time_step=self.data.time_step,
+            note=self.note,
+        )
+
+    def animate(self, path: Path) -> None:
+        """Write the truth and the forecasts as a moving picture, .gif or .mp4."""
+        low, high = self.data.limits
+        comparison_gif(
+            path,
+            self.past,
+            self.truth,
+            self.forecasts,
+            low=low,
+            high=high,
+            palette=self.palette,
+            time_step=self.data.time_step,
+        )
+
+
+def forecast_example(
     models: Mapping[str, Forecaster],
     baselines: Sequence[str],
     evaluated: EvalData,
     example: int | None = None,
-) -> Image.Image:
-    """Draw the truth and all forecasts of one sequence.
+) -> Example:
+    """Forecast one sequence with all models and baselines.
 
     Args:
         models: The models by name.
@@ -148,17 +201,7 @@ def example_strip(
         note = f"channel 1 of {channels}" if channels > 1 else ""
         physical = physical[:, :1]  # (T, 1, H, W)
         forecasts = {name: values[:, :1] for name, values in forecasts.items()}
-    low, high = data.limits
-    return comparison_strip(
-        physical[:given],
-        physical[given:],
-        forecasts,
-        low=low,
-        high=high,
-        palette=palette,
-        time_step=data.time_step,
-        note=note,
-    )
+    return Example(physical[:given], physical[given:], forecasts, data, palette, note)
 
 
 def curves_figure(report: Mapping[str, Any], data: Data) -> Figure:
@@ -219,7 +262,7 @@ def _draw_panels(
     )
     about = report["data"]
     figure.suptitle(
-        f"{about['name']}, {about['sequences']:,} {about['split']} sequences, "
+        f"{data_title(report)}, {about['sequences']:,} {about['split']} sequences, "
         f"protocol {report['protocol']['id']}",
         fontsize=9,
         color="#555555",

@@ -63,9 +63,14 @@ def build_site(
     samples = _write_samples(folder / "samples")
     shown: list[dict[str, Any]] = []
     with progress_bar("exporting", len(entries)) as update:
-        for entry in entries:
-            shown.append(_write_model(folder / "models" / entry.name, entry, samples))
-            update(len(shown))
+        for done, entry in enumerate(entries, 1):
+            place = folder / "models" / entry.name
+            place.mkdir(parents=True, exist_ok=True)
+            if (entry.folder / PICTURE).is_file():
+                shutil.copyfile(entry.folder / PICTURE, place / PICTURE)
+            if entry.runs_in_browsers:
+                shown.append(_export_model(place, entry, samples))
+            update(done)
     if docs is not None:
         shutil.copytree(docs, folder / "docs", dirs_exist_ok=True)
     _write_pages(folder, entries, shown, listed, has_docs=docs is not None)
@@ -101,19 +106,16 @@ def _write_samples(folder: Path) -> list[dict[str, str]]:
     return samples
 
 
-def _write_model(folder: Path, entry: Entry, samples: list[dict[str, str]]) -> dict[str, Any]:
+def _export_model(folder: Path, entry: Entry, samples: list[dict[str, str]]) -> dict[str, Any]:
     """Export a model, and return what the page that runs models needs to know of it."""
-    folder.mkdir(parents=True, exist_ok=True)
     step = folder / "step.onnx"
     model = load(f"local-dir:{entry.folder}")
     export(model, step, name=entry.name, license=entry.license or None)
     description = OnnxForecaster(step).description
     (folder / "description.json").write_text(description.model_dump_json(), encoding="utf-8")
-    if (entry.folder / PICTURE).is_file():
-        shutil.copyfile(entry.folder / PICTURE, folder / PICTURE)
     cost, data = entry.metrics.get("cost", {}), entry.config.data
     steps = cost.get("input_frames", 10) + cost.get("horizon", 10) - 1
-    fitting = demo_clip(entry.dataset)
+    fitting = demo_clip(entry.config.data.name)
     # The clip that resembles the training data comes first.
     ordered = sorted(samples, key=lambda s: not np.array_equal(CLIPS[s["dataset"]](), fitting))
     return {

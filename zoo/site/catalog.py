@@ -10,7 +10,7 @@ from typing import Any
 from zoo.config import Config
 from zoo.hub.card import protocol_of, read_card
 from zoo.model_folder import read_config, read_metrics
-from zoo.tables import format_score, metric_label, metrics_in
+from zoo.tables import data_title, format_score, metric_label, metrics_in
 
 __all__ = ["Cell", "Entry", "Row", "Table", "read_entry", "score_tables"]
 
@@ -43,8 +43,13 @@ class Entry:
 
     @property
     def dataset(self) -> str:
-        """Name of the training data; "" if unknown."""
-        return self.config.data.name or ""
+        """Title or name of the training data; "" if unknown."""
+        return self.config.data.title or self.config.data.name or ""
+
+    @property
+    def runs_in_browsers(self) -> bool:
+        """Whether it reads frames only, which export requires."""
+        return not self.config.known_channels
 
     @property
     def cell(self) -> str:
@@ -148,7 +153,7 @@ def _table(entries: Sequence[Entry]) -> Table:
     )
     unit = first.get("protocol", {}).get("unit", "1")
     labels = tuple(metric_label(metric, unit) for metric in metrics)
-    return Table(data["name"], about, protocol, labels, tuple(rows))
+    return Table(data_title(first), about, protocol, labels, tuple(rows))
 
 
 def _best(metric: str, values: Sequence[float | None]) -> float | None:

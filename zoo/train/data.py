@@ -102,11 +102,13 @@ def _is_endless(recipe: Recipe) -> bool:
 
 
 def describe(recipe: Recipe, dataset: Any) -> Data:
-    """Describe the data for the config of the model."""
+    """Describe the data for the config of the model: whole frames, if all have one size."""
+    size = recipe.crop.size if getattr(dataset, "any_size", False) else dataset[0].shape[-2:]
     fields = {
         **data_of(dataset).model_dump(exclude_unset=True),
         "name": recipe.data.name,
-        "size": recipe.crop.size or tuple(dataset[0].shape[-2:]),
+        "title": recipe.data.title,
+        "size": tuple(size) if size else None,
         "input_frames": recipe.data.input_frames,
         "horizon": recipe.data.horizon,
     }

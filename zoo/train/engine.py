@@ -455,9 +455,10 @@ def _count_steps(recipe: Recipe, order: Order) -> int:
 
 
 def _check_rotation(recipe: Recipe, data: Data) -> None:
-    if recipe.augment.rotate and data.size and data.size[0] != data.size[1]:
+    size = recipe.crop.size or data.size
+    if recipe.augment.rotate and size and size[0] != size[1]:
         raise ConfigError(
-            f"augment.rotate needs square frames, but these are {data.size[0]}×{data.size[1]}; set "
+            f"augment.rotate needs square frames, but these are {size[0]}×{size[1]}; set "
             "augment.rotate=false or crop the frames"
         )
 

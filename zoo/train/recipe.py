@@ -90,6 +90,7 @@ class DataRecipe(Validated):
 
     Attributes:
         name: name of the data set.
+        title: what these data are, for the card and tables, if the name does not say it.
         input_frames: frames that the model reads.
         horizon: frames that it forecasts.
         seed: seed of the order of sequences, and of the sequences that Moving MNIST generates.
@@ -102,6 +103,7 @@ class DataRecipe(Validated):
     """
 
     name: Annotated[str, Field(min_length=1)]
+    title: str | None = None
     input_frames: Count = 10
     horizon: Count = 10
     seed: Seed = 0

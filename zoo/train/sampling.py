@@ -146,7 +146,7 @@ def shown_frames(recipe: Recipe, step: int, steps: int) -> int:
 
 def step_noise(recipe: Recipe, config: Config, step: int, members: int) -> Tensor:
     """Draw the noise of a step, (batch_size, members, T − 1, N, H, W); N is 0 for most models."""
-    data, size = config.data, config.data.size or (1, 1)
+    data, size = config.data, recipe.crop.size or config.data.size or (1, 1)
     steps = (data.input_frames or 1) + (data.horizon or 1) - 1
     height, width = size if config.noise else (1, 1)
     shape = recipe.train.batch_size, members, steps, config.noise, height, width
