@@ -1,7 +1,7 @@
 """Measure memory and time of a training step for values of `memory.checkpoint_every`.
 
-`python docs/memory_curve.py` prints the table in training.md. Each measurement runs in its own
-process.
+`python docs/memory_curve.py` prints the table in training.md; with a number of frames and values,
+such as `200 10 20`, of these. Each measurement runs in its own process.
 """
 
 import json
@@ -15,7 +15,7 @@ EVERY = (0, 1, 2, 5, 10)  # 0: no checkpointing
 ROUNDS = 2
 
 
-def measure(every: int) -> tuple[float, float]:
+def measure(length: int, every: int) -> tuple[float, float]:
     """Return peak memory above the baseline in MB, and CPU seconds."""
     import torch
 
@@ -25,7 +25,7 @@ def measure(every: int) -> tuple[float, float]:
     torch.manual_seed(0)
     model = zoo.create("convlstm", hidden=32, layers=6)
     objective = Objective(model, checkpoint_every=every or None)
-    frames, fed = torch.rand(1, 20, 1, 64, 64), torch.rand(1, 19) < 0.5
+    frames, fed = torch.rand(1, length, 1, 64, 64), torch.rand(1, length - 1) < 0.5
     baseline = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     objective(frames, fed).sum().backward()
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - baseline) / 1024
@@ -34,15 +34,15 @@ def measure(every: int) -> tuple[float, float]:
     return peak, time.process_time() - started
 
 
-def main() -> None:
+def main(length: int = 20, *values: int) -> None:
     """Print the table."""
-    results: dict[int, list[tuple[float, float]]] = {every: [] for every in EVERY}
+    results: dict[int, list[tuple[float, float]]] = {every: [] for every in values or EVERY}
     for _ in range(ROUNDS):
-        for every in EVERY:
-            command = [sys.executable, __file__, str(every)]
+        for every in results:
+            command = [sys.executable, __file__, "one", str(length), str(every)]
             output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             results[every].append(json.loads(output))
-    reference = statistics.median(seconds for _, seconds in results[0])
+    reference = statistics.median(seconds for _, seconds in next(iter(results.values())))
     print("| `checkpoint_every` | memory (MB) | time |\n|---|---|---|")
     for every, values in results.items():
         peak, seconds = (statistics.median(column) for column in zip(*values, strict=True))
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(json.dumps(measure(int(sys.argv[1]))))
+    if sys.argv[1:2] == ["one"]:
+        print(json.dumps(measure(*map(int, sys.argv[2:]))))
     else:
-        main()
+        main(*map(int, sys.argv[1:]))

@@ -24,7 +24,18 @@ def small_case():
 
 
 @pytest.mark.parametrize(
-    "name", ["convlstm", "ms-predrnn", "ms-mim", "mim", "ms-mklstm", "modernn", "trajgru"]
+    "name",
+    [
+        "convlstm",
+        "ms-predrnn",
+        "ms-mim",
+        "mim",
+        "motionrnn",
+        "ms-mklstm",
+        "modernn",
+        "cmslstm",
+        "trajgru",
+    ],
 )
 def test_reference_gives_the_same_numbers_and_gradients(name):
     torch.manual_seed(0)
@@ -53,10 +64,11 @@ def test_float32_agrees_with_the_reference(name):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("cmslstm", {}),
+        ("preciplstm", {}),
         ("convlstm", {"norm": True, "size": (8, 8)}),
         ("predrnn", {"forget_bias": 1.0}),
         ("mklstm", {"kernel_sizes": [3]}),
+        ("motionrnn", {"published_order": True}),
     ],
 )
 def test_reference_has_no_options(name, options):
@@ -136,6 +148,7 @@ def test_command_writes_what_check_reads(tmp_path, cli):
     rows = json.loads(cli.succeed("bench", "convlstm", *SMALL, *QUICK, *vs))
     assert [row["mode"] for row in rows] == ["rollout", "train"]
     assert rows[0]["share"] == rows[0]["macs"] / rows[0]["cpu_s"] / 1e9
+    assert rows[0]["sequences_per_s"] == rows[0]["batch"] / rows[0]["cpu_s"]
     assert picture.read_bytes().startswith(b"\x89PNG")
     stored = read_csv(table)
     assert [(case.mode, vs) for case, vs, _ in stored] == [

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from zoo.config import Config
@@ -25,11 +26,17 @@ from zoo.errors import ConfigError, DataError
 from zoo.extrapolation import RECENT
 from zoo.known_inputs import draw_noise, known_inputs, predicted_times, with_noise
 from zoo.labeled import stack_members
+from zoo.memory import trim
 from zoo.network import Network, NetworkState
+from zoo.ops import are_small, is_transformed
 from zoo.prediction import check_finite, check_frames, predict
 from zoo.units import Array, Frames, duration, scale, seconds, unscale
 
 __all__ = ["Forecaster", "Rollout", "evaluating"]
+
+#: Number of steps after which a rollout with gradients returns freed memory. Operations leave holes
+#: between the maps that are kept for the backward pass.
+TRIM_EVERY = 4
 
 
 class Rollout(NamedTuple):
@@ -251,6 +258,8 @@ class Forecaster(nn.Module):
             predictions.append(prediction)
             if loss is not None:
                 losses.append(loss)
+            if t % TRIM_EVERY == TRIM_EVERY - 1 and _keeps_large_maps(state):
+                trim()
         return predictions, last, state, losses
 
     def _complete(self, prediction: Tensor, frame: Tensor, inputs: Tensor | None) -> Tensor:
@@ -514,6 +523,14 @@ def _with_inputs(frame: Tensor, inputs: Tensor | None) -> Tensor:
 
 def _as_large(inputs: Tensor, frame: Tensor) -> Tensor:
     return inputs.to(frame).expand(len(frame), -1, *frame.shape[-2:])
+
+
+def _keeps_large_maps(state: NetworkState) -> bool:
+    """Return whether a step on a CPU keeps maps for the backward pass, and large ones."""
+    if is_transformed() or not torch.is_grad_enabled():
+        return False
+    maps = [x for x in tree_leaves(state) if isinstance(x, Tensor)]
+    return all(x.device.type == "cpu" for x in maps) and not are_small(*maps)
 
 
 def _normal(frames: Any) -> Any:

@@ -119,6 +119,12 @@ class PlainMIM(PlainCell):
 
     def forward(self, x: Tensor, state: tuple[Tensor, ...], memory: Tensor, below: Any) -> Step:
         """Take one step."""
+        return self.advance(x, state, memory, below)[0]
+
+    def advance(
+        self, x: Tensor, state: tuple[Tensor, ...], memory: Tensor, below: Any
+    ) -> tuple[Step, Tensor]:
+        """Take one step; also return the output gate."""
         h, c, *cascade = state
         m = memory
         if self.cascade:
@@ -140,7 +146,59 @@ class PlainMIM(PlainCell):
         m = torch.sigmoid(f) * m + torch.sigmoid(i) * torch.tanh(g)
         o = torch.sigmoid(o + self.output_gate(c, m))
         h = o * torch.tanh(self.mix(torch.cat([c, m], dim=1)))
-        return Step(h, (h, c, *cascade), memory=m)
+        return Step(h, (h, c, *cascade), memory=m), o
+
+
+class PlainMotionGRU(nn.Module):
+    """The MotionGRU of MotionRNN, with one warp per field; height and width are even."""
+
+    def __init__(self, motion: Any, channels: int) -> None:
+        super().__init__()
+        self.alpha, self.align_corners = motion.alpha, motion.align_corners
+        narrow, flow = motion.encode.out_channels, motion.candidate.out_channels
+        self.encode, self.mask, self.mix, self.decode = (
+            deepcopy(part) for part in (motion.encode, motion.mask, motion.mix, motion.decode)
+        )
+        self.gates = Operands(motion.gates, narrow, flow)
+        self.candidate = Operands(motion.candidate, narrow, flow)
+        self.gate = Operands(motion.gate, channels, channels)
+
+    def forward(self, h: Tensor, flow: Tensor, trend: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the moved features, the flow and the trend."""
+        e = self.encode(h)
+        u, r = self.gates(e, flow).chunk(2, dim=1)
+        u, r = torch.sigmoid(u), torch.sigmoid(r)
+        q = torch.tanh(self.candidate(e, r * flow))
+        trend = trend + self.alpha * (flow - trend)
+        flow = u * q + (1 - u) * flow + trend
+        masks = torch.sigmoid(self.mask(e)).split(1, dim=1)
+        fields = [field.unsqueeze(1) for field in flow.split(2, dim=1)]  # (B, 1, 2, h, w) each
+        warped = [
+            mask * warp(e, field, align_corners=self.align_corners)[:, 0]
+            for mask, field in zip(masks, fields, strict=True)
+        ]
+        # The fields are the inner axis: (B, C/4, k², h, w) to (B, C/4·k², h, w).
+        d = self.decode(self.mix(torch.stack(warped, dim=2).flatten(1, 2)))
+        g = torch.sigmoid(self.gate(d, h))
+        return g * h + (1 - g) * d, flow, trend
+
+
+class PlainMotionRNN(PlainMIM):
+    """MotionRNN."""
+
+    def __init__(self, cell: Any) -> None:
+        super().__init__(cell)
+        self.motion = cell.motion and PlainMotionGRU(cell.motion, cell.channels)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, ...], memory: Tensor, below: Any) -> Step:
+        """Take one step."""
+        if self.motion is None:
+            return super().forward(x, state, memory, below)
+        flow, trend, *rest = state
+        step, o = self.advance(x, tuple(rest), memory, below)
+        moved, flow, trend = self.motion(step.output, flow, trend)
+        h = moved + (1 - o) * x
+        return Step(h, (flow, trend, h, *step.state[1:]), memory=step.memory)
 
 
 class PlainMKLSTM(PlainCell):
@@ -191,6 +249,62 @@ class PlainMoDeRNN(PlainCell):
         return Step(h, (h, c))
 
 
+class PlainAttention(nn.Module):
+    """The attention of CMS-LSTM, one patch after the other, with all scores."""
+
+    def __init__(self, attention: Any) -> None:
+        super().__init__()
+        self.scale, self.qkv = attention.scale, deepcopy(attention.qkv)
+
+    def forward(self, h: Tensor, c: Tensor) -> Tensor:
+        """Return the attended h and c next to each other; the scale divides height and width."""
+        rows = []
+        for h_row, c_row in zip(*(x.chunk(self.scale, dim=2) for x in (h, c)), strict=True):
+            patches = zip(*(x.chunk(self.scale, dim=3) for x in (h_row, c_row)), strict=True)
+            both = [self._attend(torch.cat(pair, dim=3)).chunk(2, dim=3) for pair in patches]
+            rows.append(torch.cat([*(h for h, _ in both), *(c for _, c in both)], dim=3))
+        return torch.cat(rows, dim=2)
+
+    def _attend(self, x: Tensor) -> Tensor:
+        query, key, value = self.qkv(x).flatten(2).chunk(3, dim=1)  # (B, C, positions) each
+        scores = torch.softmax(query.mT @ key, dim=-1)
+        return (value @ scores.mT).view_as(x) + x
+
+
+class PlainCMSLSTM(PlainCell):
+    """CMS-LSTM."""
+
+    def __init__(self, cell: Any) -> None:
+        super().__init__(cell)
+        channels = cell.channels
+        self.iterations = cell.iterations
+        self.look_at_h = Operands(cell.look_at_h, channels)
+        self.look_at_x = Operands(cell.look_at_x, cell.in_channels)
+        self.gates = Operands(cell.gates, cell.in_channels, channels)
+        self.attentions = nn.ModuleList(PlainAttention(part) for part in cell.attentions)
+        self.combine = Operands(cell.combine, *[channels] * len(self.attentions))
+        self.mix = Operands(cell.mix, channels, channels)
+        self.expression = Operands(cell.expression, channels, channels)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> Step:
+        """Take one step."""
+        h, c = state
+        for turn in range(self.iterations):
+            if turn % 2 == 0:
+                x = 2 * torch.sigmoid(self.look_at_h(h)) * x
+            else:
+                h = 2 * torch.sigmoid(self.look_at_x(x)) * h
+        i, f, g, o = self.gates(x, h).chunk(4, dim=1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        z = self.combine(*(attend(h, c) for attend in self.attentions))
+        i, g, o = self.expression(self.mix(*z.chunk(2, dim=3)), h).chunk(3, dim=1)
+        i = torch.sigmoid(i)
+        c = (1 - i) * c + i * torch.tanh(g)
+        h = torch.sigmoid(o) * c
+        return Step(h, (h, c))
+
+
 class PlainTrajGRU(PlainCell):
     """TrajGRU, with one warp per link."""
 
@@ -221,8 +335,10 @@ REFERENCES: dict[str, type[PlainCell]] = {
     "convlstm": PlainConvLSTM,
     "predrnn": PlainPredRNN,
     "mim": PlainMIM,
+    "motionrnn": PlainMotionRNN,
     "mklstm": PlainMKLSTM,
     "modernn": PlainMoDeRNN,
+    "cmslstm": PlainCMSLSTM,
     "trajgru": PlainTrajGRU,
 }
 
@@ -238,7 +354,7 @@ def plain(model: Forecaster) -> Forecaster:
         raise ConfigError(
             f"there is no reference implementation of {cell!r}; expected {', '.join(REFERENCES)}"
         )
-    unsupported = [name for name in ("norm", "forget_bias") if options.get(name)]
+    unsupported = [name for name in ("norm", "forget_bias", "published_order") if options.get(name)]
     if unsupported or len(options.get("kernel_sizes") or (3, 5)) != 2:
         name = (unsupported or ["kernel_sizes"])[0]
         raise ConfigError(

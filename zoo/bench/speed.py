@@ -25,7 +25,17 @@ from zoo.forecast import Forecaster
 from zoo.published import Task
 from zoo.registry import build
 
-__all__ = ["MODES", "Case", "Ceiling", "Timing", "changed", "compare", "measure", "measure_ceiling"]
+__all__ = [
+    "MODES",
+    "Case",
+    "Ceiling",
+    "Timing",
+    "changed",
+    "compare",
+    "measure",
+    "measure_ceiling",
+    "measure_peak",
+]
 
 #: What is timed, and how many times the multiply-accumulates of a rollout it needs.
 MODES = {"rollout": 1, "train": 3, "step": 1}
@@ -157,7 +167,7 @@ def measure(
                 "first_s": firsts[n],
                 "cpu_s": median(t.cpu for t in times),
                 "wall_s": median(t.wall for t in times),
-                "peak_bytes": _peak(c) if memory and can_measure(c.device) else None,
+                "peak_bytes": measure_peak(c) if memory and can_measure(c.device) else None,
                 "macs": c.macs,
             }
         )
@@ -213,6 +223,12 @@ def measure_ceiling(device: str = "cpu", precision: str = "fp32") -> Ceiling:
     planar, interleaved, copy = (median(t[n].cpu for t in rounds) for n in range(3))
     macs = x.numel() * weight[:, 0].numel()
     return Ceiling(macs / min(planar, interleaved), 2 * source.nbytes / copy)
+
+
+def measure_peak(case: Case) -> int:
+    """Measure the peak memory of one run of a case in bytes; see :func:`zoo.bench.peak.peak`."""
+    small = Case("convlstm", case.mode, (16, 16), 1, 1, options={"hidden": 4}, device=case.device)
+    return peak(_run_once, case, warm_up=(small,), device=case.device)
 
 
 def prepare(case: Case) -> Callable[[], object]:
@@ -284,11 +300,6 @@ def _time(run: Callable[[], object], device: str) -> Timing:
 def _wait(device: str) -> None:
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _peak(case: Case) -> int:
-    small = Case("convlstm", case.mode, (16, 16), 1, 1, options={"hidden": 4}, device=case.device)
-    return peak(_run_once, case, warm_up=(small,), device=case.device)
 
 
 def _run_once(case: Case) -> None:

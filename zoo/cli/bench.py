@@ -195,20 +195,25 @@ def _measure(
         row = measure(case, changed(case, vs) if vs else None, seconds=seconds, memory=peak)
         limit = ceiling(case.device, case.precision)
         row |= {"ceiling_macs": limit.macs, "ceiling_bytes": limit.bytes}
-        rows.append(row | {"share": row["macs"] / row["cpu_s"] / limit.macs, "vs": vs})
+        row |= {
+            "sequences_per_s": case.batch / row["cpu_s"],
+            "share": row["macs"] / row["cpu_s"] / limit.macs,
+        }
+        rows.append(row | {"vs": vs})
         echo(f"{len(rows)} of {len(comparisons)}: {_describe(row)}", err=True)
     return rows
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
     compared = any(row["vs"] for row in rows)
-    columns = ["", "first", "time", "peak", "GFLOP/s", "of ceiling"]
+    columns = ["", "first", "time", "sequences/s", "peak", "GFLOP/s", "of ceiling"]
     lines = []
     for row in rows:
         line = [
             _describe(row),
             _seconds(row["first_s"]),
             _seconds(row["cpu_s"]),
+            f"{row['sequences_per_s']:.2f}",
             _gibibytes(row["peak_bytes"]),
             f"{2 * row['macs'] / row['cpu_s'] / 1e9:.1f}",
             f"{row['share']:.0%}",
