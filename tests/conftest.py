@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,6 +49,15 @@ def data_root_with_mnist() -> Path:
     if not (root / "mnist").is_dir():
         pytest.skip(f"MNIST is not in {root / 'mnist'}: set ZOO_DATA to the folder that has it")
     return root
+
+
+#: Options of cells with which a step is the same computation, repeated less often.
+FEWER_REPETITIONS: dict[str, dict[str, Any]] = {
+    "cmslstm": {"iterations": 2, "scales": [1, 4]},
+    "modernn": {"iterations": 2, "detail_sizes": [3, 5]},
+    "preciplstm": {"window": 3},
+    "trajgru": {"links": 3},
+}
 
 
 class Cli:

@@ -184,13 +184,20 @@ class _Contract:
         model.double()
         names, parameters = zip(*model.named_parameters(), strict=True)
 
-        def predict(frames: Tensor, *values: Tensor) -> Tensor:
-            weights = dict(zip(names, values, strict=True))
-            return torch.func.functional_call(model, weights, (frames, 2))
+        def predict(frames: Tensor, vector: Tensor) -> Tensor:
+            values = vector.split([parameter.numel() for parameter in parameters])
+            shaped = map(Tensor.view_as, values, parameters)
+            return torch.func.functional_call(
+                model, dict(zip(names, shaped, strict=True)), (frames, 2)
+            )
 
         frames = _frames(2, size=model.config.size or (4, 4)).double().requires_grad_()
-        # Fast mode checks one random direction instead of every element.
-        assert torch.autograd.gradcheck(predict, (frames, *parameters), fast_mode=True)
+        vector = torch.nn.utils.parameters_to_vector(parameters).detach().requires_grad_()
+        # Fast mode checks one random direction of each argument instead of every element. All
+        # parameters share one direction, so the tolerance is small enough for an error in any.
+        assert torch.autograd.gradcheck(
+            predict, (frames, vector), fast_mode=True, rtol=1e-5, atol=1e-8
+        )
 
     def test_bfloat16_is_close(self, model: Forecaster) -> None:
         """Predictions under autocast to bfloat16 stay close to those in float32."""
@@ -356,7 +363,7 @@ class HeadContract(_Contract):
     def test_a_static_scene_stays_static(self, architecture: str, patch: int) -> None:
         """A head that starts from the frame learns to keep a static scene for 60 frames.
 
-        The network is trained for 150 steps on other static scenes. A head that redraws every
+        The network is trained for 75 steps on other static scenes. A head that redraws every
         frame has an error near 0.2 then, half the contrast of a scene.
         """
         model = self.create(architecture, patch=patch)
@@ -364,8 +371,8 @@ class HeadContract(_Contract):
             return
         generator = torch.Generator().manual_seed(0)
         optimizer = torch.optim.Adam(model.parameters())
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.02, total_steps=150)
-        for _ in range(150):
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.03, total_steps=75)
+        for _ in range(75):
             scenes = _static_scenes(5, generator)
             loss = F.mse_loss(model(scenes[:, :2], horizon=4), scenes)
             optimizer.zero_grad()
