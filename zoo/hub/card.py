@@ -7,8 +7,10 @@ the card is written again.
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -238,9 +240,7 @@ def _models_table(models: list[tuple[Path, dict[str, Any]]]) -> str:
     models = sorted(models, key=lambda item: item[1]["forecast"]["model"]["mse"])
     rows = [(f"[{f.name}](cards/{f.name}/README.md)", m, "model") for f, m in models]
     rows += [(name, expected, name) for name in expected["forecast"] if name != "model"]
-    # All steps are for comparisons with published tables.
-    protocols = PROTOCOLS if expected["data"]["name"] in TABLES else ("forecast",)
-    columns = [(protocol, metric) for protocol in protocols for metric in _main_metrics(expected)]
+    columns = [(p, metric) for p in _protocols(expected) for metric in _main_metrics(expected)]
     head = ["model", *(f"{_label(metric, expected)} {PROTOCOLS[p]}" for p, metric in columns)]
     table = markdown_table(
         head,
@@ -370,15 +370,18 @@ def _needs(config: Config) -> str:
 def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -> str:
     data = metrics["data"]
     given, horizon = data["input_frames"], data["horizon"]
-    option = "".join(map(_baseline_option, metrics["forecast"]))
+    protocols = _protocols(metrics)
+    all_steps = (
+        f", or over all {given + horizon - 1} one-step predictions, the warm-up included, as the "
+        "tables of the MS-LSTM paper do"
+    )
     parts = [
         "## Results",
         f"On {data['sequences']:,} {data['split']} sequences of {_title(metrics)}, measured by "
-        f"`zoo eval {name}{option} --save`. MSE and MAE are summed over the pixels of a frame, of "
-        "values in [0, 1], and averaged over frames and sequences: over the "
-        f"{horizon} forecast frames, "
-        f"or over all {given + horizon - 1} one-step predictions, the warm-up included, as the "
-        f"tables of the MS-LSTM paper do. {_units_and_baselines(metrics)}",
+        f"`{_command(name, config, metrics)}`. MSE and MAE are summed over the pixels of a frame, "
+        "of values in [0, 1], and averaged over frames and sequences: over the "
+        f"{horizon} forecast frames{all_steps if len(protocols) > 1 else ''}. "
+        f"{_units_and_baselines(metrics)}",
     ]
     columns = {name: metrics}
     siblings = _siblings(folder, metrics)
@@ -386,13 +389,13 @@ def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -
     baselines = [who for who in metrics["forecast"] if who != "model"]
     head = ["", name, *baselines, *siblings, *(["published"] if published else [])]
     rows = []
-    for protocol, label in PROTOCOLS.items():
+    for protocol in protocols:
         for metric in _numbers(metrics[protocol]["model"]):
             values = [column[protocol]["model"].get(metric) for column in columns.values()]
             values += [metrics[protocol][who].get(metric) for who in baselines]
             values += [other[protocol]["model"].get(metric) for other in siblings.values()]
             row = [
-                f"{_label(metric, metrics)} {label}",
+                f"{_label(metric, metrics)} {PROTOCOLS[protocol]}",
                 *(_shown(metric, value) for value in values),
             ]
             if published:
@@ -425,6 +428,28 @@ def _units_and_baselines(metrics: dict[str, Any]) -> str:
             period = name.removeprefix(SEASONAL)
             sentences.append(f"The seasonal forecast is what was there {period} before.")
     return " ".join(sentences)
+
+
+def _protocols(metrics: dict[str, Any]) -> tuple[str, ...]:
+    """The frames that tables are about: all steps only for comparisons with published tables."""
+    return (*PROTOCOLS,) if metrics["data"]["name"] in TABLES else ("forecast",)
+
+
+def _command(name: str, config: Config, metrics: dict[str, Any]) -> str:
+    """Return the command that measured a model."""
+    how, data = metrics.get("protocol", {}), config.data
+    parts = [f"zoo eval {name}"]
+    is_own = how.get("dataset", data.name) == data.name
+    if not is_own:
+        parts.append(f"--data {how['dataset']}")
+    trained = data.options if is_own else {}
+    for key, value in how.get("options", {}).items():
+        if trained.get(key) != value:
+            text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+            parts.append(f"--set {shlex.quote(f'{key}={text}')}")
+    windows = {key.split("/")[1] for key in metrics["forecast"]["model"] if "/" in key}
+    parts += [f"--fss {','.join(sorted(windows, key=int))}"] if windows else []
+    return " ".join(parts) + "".join(map(_baseline_option, metrics["forecast"])) + " --save"
 
 
 def _baseline_option(name: str) -> str:
@@ -483,8 +508,11 @@ def _cost(name: str, metrics: dict[str, Any]) -> str:
 
 def _main_metrics(metrics: dict[str, Any]) -> tuple[str, ...]:
     """The metrics of a short table; errors are in the unit of the data, if they have one."""
-    has_unit = "rmse_unit" in metrics["forecast"]["model"]
-    return ("rmse_unit", "mae_unit", "ssim", "psnr") if has_unit else MAIN_METRICS
+    scores = metrics["forecast"]["model"]
+    if "rmse_unit" not in scores:
+        return MAIN_METRICS
+    skill = [name for name in scores if name.startswith("csi@")]
+    return ("rmse_unit", "mae_unit", *(skill or ("ssim", "psnr")))
 
 
 def _title(metrics: dict[str, Any]) -> str:
