@@ -1,7 +1,7 @@
 """Measure memory and time of a training step for values of `memory.checkpoint_every`.
 
 `python docs/memory_curve.py` prints the table in training.md; with a number of frames and values,
-such as `200 10 20`, of these. Each measurement runs in its own process.
+such as `200 10 20`, of these, in one round. Each measurement runs in its own process.
 """
 
 import json
@@ -27,17 +27,16 @@ def measure(length: int, every: int) -> tuple[float, float]:
     objective = Objective(model, checkpoint_every=every or None)
     frames, fed = torch.rand(1, length, 1, 64, 64), torch.rand(1, length - 1) < 0.5
     baseline = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    objective(frames, fed).sum().backward()
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - baseline) / 1024
     started = time.process_time()
     objective(frames, fed).sum().backward()
-    return peak, time.process_time() - started
+    seconds = time.process_time() - started
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - baseline) / 1024, seconds
 
 
 def main(length: int = 20, *values: int) -> None:
     """Print the table."""
     results: dict[int, list[tuple[float, float]]] = {every: [] for every in values or EVERY}
-    for _ in range(ROUNDS):
+    for _ in range(1 if values else ROUNDS):
         for every in results:
             command = [sys.executable, __file__, "one", str(length), str(every)]
             output = subprocess.run(command, capture_output=True, text=True, check=True).stdout

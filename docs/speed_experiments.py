@@ -56,7 +56,17 @@ def weight_gradients() -> Iterator[Pair]:
 
 
 def small_convolutions() -> Iterator[Pair]:
-    """PyTorch's choice for one small image, or oneDNN with weights in its own layout."""
+    """PyTorch's choice for one small image, or oneDNN, also with weights in its own layout."""
+    for grid, size in ((16, 3), (8, 3), (4, 3), (64, 1), (16, 1)):
+        x, weight = torch.randn(1, 64, grid, grid), torch.randn(128, 64, size, size)
+        padding = [size // 2] * 2
+        yield (
+            f"convolution / by oneDNN, {size}×{size} on {grid}×{grid}, batch 1",
+            lambda x=x, w=weight, p=padding: F.conv2d(x, w, padding=p),
+            lambda x=x, w=weight, p=padding: torch.mkldnn_convolution(
+                x, w, None, p, [1, 1], [1, 1], 1
+            ),
+        )
     for grid in (16, 8):
         x, weight, bias = (
             torch.randn(1, 64, grid, grid),

@@ -290,3 +290,15 @@ def test_forecast_that_is_not_finite_is_an_error(frames):
         model.predict(frames, 2)
     with pytest.raises(DataError, match="finite"):
         list(model.stream(frames))
+
+
+@pytest.mark.parametrize(
+    ("size", "grad", "times"), [(256, True, 2), (256, False, 0), (64, True, 0)]
+)
+def test_training_on_large_maps_returns_freed_memory(monkeypatch, size, grad, times):
+    calls = []
+    monkeypatch.setattr("zoo.forecast.trim", lambda: calls.append(1))
+    model = zoo.create("convlstm", hidden=8, layers=2, kernel_size=1)
+    with torch.set_grad_enabled(grad):
+        model(torch.rand(1, 4, 1, size, size), horizon=6)  # 9 steps
+    assert len(calls) == times

@@ -236,6 +236,22 @@ def test_activations_are_those_of_their_names(dtype):
     torch.testing.assert_close(ours, gradients(expected, gates), rtol=0, atol=tolerance)
 
 
+def test_gradients_of_activations_have_gradients():
+    x = torch.rand(1, 4, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(
+        lambda x: torch.cat(zoo.activate(1 * x, "ifg_"), dim=1), (x,)
+    )
+
+
+def test_a_second_backward_pass_through_activations_doubles_the_gradient():
+    x = torch.rand(1, 4, 2, 2, requires_grad=True)
+    (gate,) = zoo.activate(1 * x, "i")
+    gate.sum().backward(retain_graph=True)
+    first = x.grad.clone()
+    gate.sum().backward()
+    torch.testing.assert_close(x.grad, 2 * first)
+
+
 def test_activations_need_no_memory_of_their_own():
     gates = noise((6, 8), torch.float32, channels=8)
     pointers = {gate.untyped_storage().data_ptr() for gate in zoo.activate(gates, "ifgo")}
