@@ -43,7 +43,7 @@ def builtin(tmp_path, monkeypatch):
     ("ref", "pretrained", "name"),
     [
         ("mslstm-mmnist", True, "mslstm-mmnist"),
-        ("mslstm", True, "mslstm-kth"),
+        ("mslstm", True, "mslstm-mmnist"),
         ("mslstm", "mmnist", "mslstm-mmnist"),
         ("ms-lstm", "mmnist", "mslstm-mmnist"),
         ("ms-mklstm", "mmnist", "mslstm-mmnist"),

@@ -274,7 +274,7 @@ def published(hub, folder):
         ("convlstm", "mine", "convlstm-mine"),
         ("ms-mklstm-ours", True, "mslstm-ours"),
         ("ms-lstm", "ours", "mslstm-ours"),
-        ("mslstm", True, "mslstm-kth"),  # the built-in models come first
+        ("mslstm", True, "mslstm-mmnist"),  # the built-in models come first
         ("convlstm-mine@main", True, "convlstm-mine"),
     ],
 )

@@ -68,7 +68,8 @@ def zoo() -> None:
     """A model zoo for recurrent spatiotemporal prediction.
 
     A MODEL is the name of a pretrained model (mslstm-mmnist) or of an architecture (mslstm:
-    its first pretrained model), local-dir:PATH, or hf-hub:org/name@revision.
+    its model of Moving MNIST, or else its first by name), local-dir:PATH, or
+    hf-hub:org/name@revision.
     """
 
 

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
     from zoo.forecast import Forecaster
 
+#: Of the models of an architecture, the one with this tag is meant by its name: Moving MNIST is the
+#: benchmark that nearly all papers share.
+FIRST_TAG = "mmnist"
+
 __all__ = [
     "builtin_folder",
     "find_pretrained",
@@ -118,7 +122,8 @@ def pull(
 
     Args:
         ref: the name of a pretrained model ("mslstm-mmnist"), or of an architecture or
-            alias ("mslstm": its first pretrained model); ``local-dir:PATH``; or
+            alias ("mslstm": its model of Moving MNIST, or else its first by name);
+            ``local-dir:PATH``; or
             ``hf-hub:org/name`` or ``hf-hub:org/name@revision`` on the Hugging Face Hub.
         pretrained: the tag of the model, if `ref` is the name of an architecture.
         hub: where to look for a name, see :func:`hubs`.
@@ -318,8 +323,9 @@ def _find(wanted: str, models: list[Listed], *, any_tag: bool) -> str | None:
                     return f"{alias}-{tag}"
     architecture = ALIASES.get(wanted, wanted)
     # Checkpoints of other projects are large, and only downloaded by their own names.
-    first = (m.name for m in models if m.architecture == architecture and not m.published)
-    return next(first, None) if any_tag and architecture else None
+    own = [m.name for m in models if m.architecture == architecture and not m.published]
+    own.sort(key=lambda name: not name.endswith(f"-{FIRST_TAG}"))
+    return own[0] if any_tag and architecture and own else None
 
 
 def _checked(name: str, folder: Path) -> Path:

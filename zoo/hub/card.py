@@ -214,7 +214,7 @@ def card_results(metrics: dict[str, Any]) -> list[EvalResult]:
 def models_tables(folder: Path) -> str:
     """Return Markdown tables of the evaluated models in a folder of models, one for each data.
 
-    Data are told apart by their titles. The best forecast comes first; baselines come last.
+    Data of one title share a table. The best forecast comes first; baselines come last.
 
     Raises:
         HubError: if models of the same data were not evaluated in the same way.
@@ -315,12 +315,13 @@ def _summary(name: str, ref: str, folder: Path, config: Config, metrics: dict[st
     data = metrics["data"]
     given, horizon = data["input_frames"], data["horizon"]
     size = "×".join(map(str, config.data.size or ()))
+    trained = _title(metrics) if config.data.name == data["name"] else config.data.title
     units = "in [0, 1], or uint8" if config.data.is_picture else f"in {config.data.unit}"
     parts = [
         f"# {name}",
         f"`{config.architecture}`, {config.layers} layers of {config.hidden} channels, trained on "
-        f"{_title(metrics)}{f' ({size})' if size else ''} to read {given} frames and forecast "
-        f"{horizon}. It takes any number of input frames and any horizon"
+        f"{trained or config.data.name}{f' ({size})' if size else ''} to read {given} frames and "
+        f"forecast {horizon}. It takes any number of input frames and any horizon"
         f"{'' if config.size else ', and frames of any size'}.",
         "```python\nimport zoo\n\n"
         f'model = zoo.load("{ref}")\n'
@@ -512,7 +513,8 @@ def _main_metrics(metrics: dict[str, Any]) -> tuple[str, ...]:
     if "rmse_unit" not in scores:
         return MAIN_METRICS
     skill = [name for name in scores if name.startswith("csi@")]
-    return ("rmse_unit", "mae_unit", *(skill or ("ssim", "psnr")))
+    crps = ["crps"] if "crps" in scores else []
+    return ("rmse_unit", "mae_unit", *crps, *(skill or ("ssim", "psnr")))
 
 
 def _title(metrics: dict[str, Any]) -> str:
