@@ -7,6 +7,7 @@ the card is written again.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -370,7 +371,8 @@ def _needs(config: Config) -> str:
 def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -> str:
     data = metrics["data"]
     given, horizon = data["input_frames"], data["horizon"]
-    option = "".join(map(_baseline_option, metrics["forecast"]))
+    option = _changed_options(config, metrics)
+    option += "".join(map(_baseline_option, metrics["forecast"]))
     parts = [
         "## Results",
         f"On {data['sequences']:,} {data['split']} sequences of {_title(metrics)}, measured by "
@@ -411,6 +413,16 @@ def _results(name: str, folder: Path, config: Config, metrics: dict[str, Any]) -
             "steps): full-size grids, a much larger budget, other test sequences."
         )
     return "\n\n".join(filter(None, parts))
+
+
+def _changed_options(config: Config, metrics: dict[str, Any]) -> str:
+    """Return the options of zoo eval that set options of the data set other than in training."""
+    measured, trained = metrics.get("protocol", {}).get("options", {}), config.data.options
+    return "".join(
+        f" --set {key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in measured.items()
+        if key not in trained or trained[key] != value
+    )
 
 
 def _units_and_baselines(metrics: dict[str, Any]) -> str:
