@@ -118,6 +118,18 @@ def test_table_rejects_scores_of_different_data(tmp_path: Path) -> None:
         models_tables(tmp_path)
 
 
+def test_data_with_different_titles_have_tables_of_their_own(tmp_path: Path) -> None:
+    metrics = read_metrics(CARDS / "convlstm-mmnist")
+    for title, sequences in (("Buses", 10), ("Trains", 20)):
+        (tmp_path / title).mkdir()
+        metrics["data"] |= {"name": "arrays", "title": title, "sequences": sequences}
+        (tmp_path / title / "metrics.json").write_text(json.dumps(metrics))
+    tables = models_tables(tmp_path).split("\n\n")
+    assert tables[0] == "**Buses**, 10 test sequences:"
+    assert tables[2] == "**Trains**, 20 test sequences:"
+    assert "all steps" not in tables[1]  # published tables are of other data
+
+
 def written() -> str:
     """The README with the table as the cards have it."""
     if not any(CARDS.glob("*/metrics.json")):

@@ -26,7 +26,7 @@ from zoo.metrics import FrameMetrics
 from zoo.optimize import check_mode
 from zoo.optimize import optimize as choose_settings
 from zoo.progress import progress_bar
-from zoo.protocol import EvalData, protocol
+from zoo.protocol import PLACES, EvalData, protocol
 from zoo.scores import create_metric
 from zoo.scores.ensemble import DEFINITIONS as ENSEMBLE_DEFINITIONS
 from zoo.scores.ensemble import EnsembleMetrics
@@ -205,7 +205,8 @@ def open_data(
     opened = open_dataset(name, split, root=root, frames=given + horizon, **chosen)
     count = min(sequences or len(opened), len(opened))
     data = data_of(opened)
-    if options == trained.options and name == trained.name:
+    same_files = all(options.get(place) == trained.options.get(place) for place in PLACES)
+    if name == trained.name and same_files:
         data = data.model_copy(update={"title": trained.title})
     return EvalData(name, split, opened, data, count, given, horizon)
 

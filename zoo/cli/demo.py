@@ -47,9 +47,10 @@ def demo(
     config, data = forecaster.config, forecaster.config.data
     clip = demo_clip(data.name)  # (T, C, H, W), uint8
     if config.known_channels > config.noise or config.in_channels != clip.shape[1]:
+        frames = data.title or data.name or "other frames"
         raise DataError(
-            f"{model} forecasts {data.title or data.name or 'other frames'}, and the zoo brings no "
-            f"clip of them; draw a sequence of its data: zoo eval {model} -o report"
+            f"{model} forecasts {frames}, of which no clip comes with the zoo; draw a sequence of "
+            f"its data: zoo eval {model} -o report"
         )
     given = min(data.input_frames or 10, len(clip) - 1)
     past, truth = clip[:given], clip[given:]

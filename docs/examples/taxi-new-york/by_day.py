@@ -1,6 +1,6 @@
 """Print the errors of the taxi forecasts for each day of the test week, in pick-ups.
 
-    python docs/examples/taxi-new-york/by_day.py local-dir:runs/taxi
+    python docs/examples/taxi-new-york/by_day.py mslstm-taxinyc
 
 Next to the model are persistence, the same time last week, and a rule: last week's pick-ups times
 the ratio of all pick-ups now to those of a week before.
