@@ -37,7 +37,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 LineStyle = str | tuple[int, tuple[int, int]]
 BASELINE_STYLES: dict[str, LineStyle] = {
     "persistence": ":",
-    "extrapolation": (0, (5, 1)),
+    "extrapolation": "-",
     "optical flow": "--",
     "STEPS": "-.",
     SEASONAL: (0, (1, 3)),
