@@ -184,7 +184,7 @@ def test_tolerance_is_a_share_of_the_stored_ratio():
         (["convlstm", "--size", "8"], "HEIGHTxWIDTH"),
         (["convlstm", "--set", "precision=fp8"], "fp8"),
         (["convlstm", "--vs", "reference"], "OPTION=VALUE"),
-        (["motionrnn", "--vs", "reference=true", *SMALL], "motionrnn"),
+        (["preciplstm", "--vs", "reference=true", *SMALL], "motionrnn"),
         (["convlstm", "--check", __file__], "--check"),
         (["--check", __file__], "comparisons"),
     ],

@@ -76,9 +76,8 @@ def convolve(*inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
     if odd and not is_transformed():
         dtype = _autocast_dtype(inputs[0])
         fourier = dtype is None and _prefers_fourier(inputs[0], weight)
-        # The gradient by Fourier transforms pays off for a quarter of that size.
-        small = are_small(*inputs * 4) if fourier else len(inputs) == 1 or are_small(*inputs)
-        if torch.is_grad_enabled() and not small:
+        large = len(inputs) > 1 and not are_small(*inputs)
+        if torch.is_grad_enabled() and (fourier or large):
             return _convolve_joint.apply(weight, bias, dtype, *inputs)
         if fourier:
             return _convolve(_joint(inputs), weight, bias)
@@ -93,13 +92,15 @@ def _prefers_fourier(x: Tensor, weight: Tensor) -> bool:
     """Return whether to convolve by the Fourier transforms of NNPACK.
 
     For 5×5 kernels they take half the time of other convolutions, and their rounding errors are a
-    tenth. For 3×3 kernels NNPACK has Winograd transforms, with large rounding errors.
+    tenth; transforming the kernels pays off from 16×16 grids, in larger batches from 8×8. For 3×3
+    kernels NNPACK has Winograd transforms, with large rounding errors.
     """
+    least = 8 if len(x) >= 16 else 16
     return (
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and 5 <= min(weight.shape[2:]) <= max(weight.shape[2:]) <= 15  # NNPACK's limit is 16
-        and min(x.shape[2:]) >= 8
+        and min(x.shape[2:]) >= least
         and torch.backends.nnpack.is_available()
     )
 
