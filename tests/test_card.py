@@ -265,7 +265,7 @@ def test_builtin_cards_are_up_to_date(name, tmp_path):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_figures_come_from_the_weights(name):
-    """Parameters, multiply-accumulates, and the errors on the clip that comes along, if any does."""
+    """Parameters, multiply-accumulates, and the errors on the clip, if one comes along."""
     metrics, model = read_metrics(CARDS / name), zoo.load(name)
     cost = metrics["cost"]
     assert cost["parameters"] == sum(p.numel() for p in model.parameters())

@@ -213,7 +213,7 @@ def card_results(metrics: dict[str, Any]) -> list[EvalResult]:
 def models_tables(folder: Path) -> str:
     """Return Markdown tables of the evaluated models in a folder of models, one for each data.
 
-    Data are told apart by their titles. The best forecast comes first; baselines come last.
+    Data with different titles are different. The best forecast comes first; baselines come last.
 
     Raises:
         HubError: if models of the same data were not evaluated in the same way.
@@ -242,7 +242,8 @@ def _models_table(models: list[tuple[Path, dict[str, Any]]]) -> str:
     # All steps are for comparisons with published tables.
     protocols = PROTOCOLS if expected["data"]["name"] in TABLES else ("forecast",)
     columns = [(protocol, metric) for protocol in protocols for metric in _main_metrics(expected)]
-    head = ["model", *(f"{_label(metric, expected)} {PROTOCOLS[p]}" for p, metric in columns)]
+    labels = {p: f" {PROTOCOLS[p]}" if len(protocols) > 1 else "" for p in protocols}
+    head = ["model", *(f"{_label(metric, expected)}{labels[p]}" for p, metric in columns)]
     table = markdown_table(
         head,
         [
