@@ -318,6 +318,7 @@ def _summary(name: str, ref: str, folder: Path, config: Config, metrics: dict[st
     given, horizon = data["input_frames"], data["horizon"]
     size = "×".join(map(str, config.data.size or ()))
     units = "in [0, 1], or uint8" if config.data.is_picture else f"in {config.data.unit}"
+    call = f"future = model.predict(past, horizon={horizon}{_more_arguments(config)})"
     parts = [
         f"# {name}",
         f"`{config.architecture}`, {config.layers} layers of {config.hidden} channels, trained on "
@@ -326,8 +327,7 @@ def _summary(name: str, ref: str, folder: Path, config: Config, metrics: dict[st
         f"{'' if config.size else ', and frames of any size'}.",
         "```python\nimport zoo\n\n"
         f'model = zoo.load("{ref}")\n'
-        f"future = model.predict(past, horizon={horizon}{_more_arguments(config)})  "
-        f"# {_shapes(config)} {units}\n```",
+        f"{_commented(call, f'# {_shapes(config)} {units}')}\n```",
         _needs(config),
         paper_links(config),
     ]
@@ -342,6 +342,11 @@ def _summary(name: str, ref: str, folder: Path, config: Config, metrics: dict[st
             f"{model['mse']:.1f}, persistence {still['mse']:.1f}."
         )
     return "\n\n".join(filter(None, parts))
+
+
+def _commented(line: str, comment: str) -> str:
+    """A line of code with a comment behind it, or above it if both are too long for one line."""
+    return f"{line}  {comment}" if len(line) + len(comment) < 98 else f"{comment}\n{line}"
 
 
 def _shapes(config: Config) -> str:
