@@ -240,8 +240,10 @@ def _models_table(models: list[tuple[Path, dict[str, Any]]]) -> str:
     models = sorted(models, key=lambda item: item[1]["forecast"]["model"]["mse"])
     rows = [(f"[{f.name}](cards/{f.name}/README.md)", m, "model") for f, m in models]
     rows += [(name, expected, name) for name in expected["forecast"] if name != "model"]
-    columns = [(p, metric) for p in _protocols(expected) for metric in _main_metrics(expected)]
-    head = ["model", *(f"{_label(metric, expected)} {PROTOCOLS[p]}" for p, metric in columns)]
+    protocols = _protocols(expected)
+    columns = [(p, metric) for p in protocols for metric in _main_metrics(expected)]
+    labels = {p: f" {PROTOCOLS[p]}" if len(protocols) > 1 else "" for p in protocols}
+    head = ["model", *(f"{_label(metric, expected)}{labels[p]}" for p, metric in columns)]
     table = markdown_table(
         head,
         [
@@ -317,6 +319,7 @@ def _summary(name: str, ref: str, folder: Path, config: Config, metrics: dict[st
     size = "×".join(map(str, config.data.size or ()))
     trained = _title(metrics) if config.data.name == data["name"] else config.data.title
     units = "in [0, 1], or uint8" if config.data.is_picture else f"in {config.data.unit}"
+    call = f"future = model.predict(past, horizon={horizon}{_more_arguments(config)})"
     parts = [
         f"# {name}",
         f"`{config.architecture}`, {config.layers} layers of {config.hidden} channels, trained on "
@@ -325,8 +328,7 @@ def _summary(name: str, ref: str, folder: Path, config: Config, metrics: dict[st
         f"{'' if config.size else ', and frames of any size'}.",
         "```python\nimport zoo\n\n"
         f'model = zoo.load("{ref}")\n'
-        f"future = model.predict(past, horizon={horizon}{_more_arguments(config)})  "
-        f"# {_shapes(config)} {units}\n```",
+        f"{_commented(call, f'# {_shapes(config)} {units}')}\n```",
         _needs(config),
         paper_links(config),
     ]
@@ -341,6 +343,11 @@ def _summary(name: str, ref: str, folder: Path, config: Config, metrics: dict[st
             f"{model['mse']:.1f}, persistence {still['mse']:.1f}."
         )
     return "\n\n".join(filter(None, parts))
+
+
+def _commented(line: str, comment: str) -> str:
+    """A line of code with a comment behind it, or above it if both are too long for one line."""
+    return f"{line}  {comment}" if len(line) + len(comment) < 98 else f"{comment}\n{line}"
 
 
 def _shapes(config: Config) -> str:
