@@ -85,7 +85,7 @@ def test_results_are_those_of_the_cards() -> None:
     assert RESULTS.read_text(encoding="utf-8") == expected, "python tests/test_readme.py"
 
 
-def test_scores_of_different_protocols_have_columns_of_their_own(tmp_path: Path) -> None:
+def test_scores_of_different_protocols_have_rows_of_their_own(tmp_path: Path) -> None:
     metrics = read_metrics(CARDS / "convlstm-mmnist")
     for name, protocol in (("a", "1" * 12), ("b", "2" * 12), ("c", None), ("d", "1" * 12)):
         shutil.copytree(CARDS / "convlstm-mmnist", tmp_path / name)
@@ -94,16 +94,17 @@ def test_scores_of_different_protocols_have_columns_of_their_own(tmp_path: Path)
         else:
             metrics.pop("protocol", None)
         (tmp_path / name / "metrics.json").write_text(json.dumps(metrics))
-    rows = {row["name"]: row for row in csv.DictReader(results_table(tmp_path).splitlines())}
-    assert [*rows] == ["a", "b", "c", "d", "persistence"]
-    columns = [column for column in rows["a"] if column.startswith("mse forecast, mmnist ")]
-    assert len(columns) == 3
-    filled = {name: [c for c in columns if row[c]] for name, row in rows.items()}
-    assert filled["a"] == filled["d"] == ["mse forecast, mmnist 111111111111"]
-    assert filled["b"] == ["mse forecast, mmnist 222222222222"]
-    assert len(filled["c"]) == 1
-    assert filled["persistence"] == columns
-    assert float(rows["a"][columns[0]]) == pytest.approx(metrics["forecast"]["model"]["mse"], 1e-5)
+    rows = [*csv.DictReader(results_table(tmp_path).splitlines())]
+    forecasts = [row for row in rows if row["frames"] == "forecast"]
+    assert len(rows) == 2 * len(forecasts) == 14
+    protocols = {row["name"]: row["protocol"] for row in forecasts if row["architecture"]}
+    assert protocols["a"] == protocols["d"] == "1" * 12
+    assert protocols["b"] == "2" * 12
+    assert protocols["c"].startswith("data-")
+    baselines = [row["protocol"] for row in forecasts if not row["architecture"]]
+    assert sorted(baselines) == sorted({*protocols.values()})  # persistence once for each
+    first = next(row for row in forecasts if row["name"] == "a")
+    assert float(first["mse"]) == pytest.approx(metrics["forecast"]["model"]["mse"], 1e-5)
 
 
 def test_table_rejects_scores_of_different_data(tmp_path: Path) -> None:

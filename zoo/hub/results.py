@@ -19,37 +19,47 @@ FRAMES = ("forecast", "all-steps")
 def results_table(folder: Path) -> str:
     """Return the scores of all evaluated models in a folder of models, as CSV.
 
-    There is a row for each model and each baseline. A column is a metric, the frames it is
-    averaged over, and the data set with the ID of the protocol; scores of different protocols are
-    never in one column. Scores that were measured before protocols had IDs have one that begins
-    with "data-", a hash of the data and frames.
+    A row has the scores of one model, or of a baseline, on one data set, over the forecast frames
+    or over all steps; a column is a metric. Rows compare if data set and protocol are the same.
+    Scores that were measured before protocols had IDs have one that begins with "data-", a hash of
+    the data and frames.
     """
-    columns: dict[str, None] = {}
-    models: dict[str, dict[str, str]] = {}
-    baselines: dict[str, dict[str, str]] = {}
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
     for path in sorted(folder.glob("*/metrics.json")):
         metrics, name = read_metrics(path.parent), path.parent.name
         if not {"data", *FRAMES} <= metrics.keys():
             continue  # it was trained and not yet measured
-        models[name] = {"architecture": read_config(path.parent).architecture}
+        data, protocol = metrics["data"]["name"], _protocol(metrics)
         for frames in FRAMES:
             for who, scores in metrics[frames].items():
-                row = models[name] if who == "model" else baselines.setdefault(who, {})
-                for metric, value in scores.items():
-                    column = f"{metric} {frames}, {_protocol(metrics)}"
-                    columns[column] = None
-                    row[column] = "" if value is None else f"{value:.6g}"
+                is_model = who == "model"
+                key = (
+                    data,
+                    protocol,
+                    frames,
+                    "" if is_model else "baseline",
+                    name if is_model else who,
+                )
+                rows[key] = {
+                    "data": data,
+                    "protocol": protocol,
+                    "frames": frames,
+                    "name": key[-1],
+                    "architecture": read_config(path.parent).architecture if is_model else "",
+                    **{m: "" if v is None else f"{v:.6g}" for m, v in scores.items()},
+                }
+    named = ["data", "protocol", "frames", "name", "architecture"]
+    metrics_found = sorted({column for row in rows.values() for column in row} - {*named})
     out = io.StringIO()
-    writer = csv.DictWriter(out, ["name", "architecture", *sorted(columns)], lineterminator="\n")
+    writer = csv.DictWriter(out, [*named, *metrics_found], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({"name": name, **row} for name, row in (models | baselines).items())
+    writer.writerows(rows[key] for key in sorted(rows))
     return out.getvalue()
 
 
 def _protocol(metrics: dict[str, Any]) -> str:
-    """The name of the data set and the ID of the protocol."""
-    data = metrics["data"]
+    """The ID of the protocol."""
     if "protocol" in metrics:
-        return f"{data['name']} {metrics['protocol']['id']}"
-    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
-    return f"{data['name']} data-{digest[:12]}"
+        return str(metrics["protocol"]["id"])
+    digest = hashlib.sha256(json.dumps(metrics["data"], sort_keys=True).encode()).hexdigest()
+    return f"data-{digest[:12]}"
