@@ -371,3 +371,16 @@ def test_thinned_input_ends_with_the_newest_file(dwd: Path) -> None:
     list(DWD(dwd, frames=2, every=2, test_share=0).prepare(dwd.parent / "prepared"))
     times = newest_frames(model.config.data, "dwd", dwd.parent / "prepared", 2)["time"].values
     assert [str(t)[11:16] for t in times] == ["12:25", "12:35"]
+
+
+def test_grid_of_the_newest_frames_is_that_of_the_model(dwd: Path, cli: Cli) -> None:
+    data = {"name": "mixed", "unit": "mm/h", "reflectivity": {}, "missing": True}
+    config = {**data, "grid_step": 2000.0, "time_step": 300.0, "input_frames": 2, "horizon": 1}
+    zoo.save(zoo.create("convlstm", hidden=2, layers=2, data=config), dwd.parent / "model")
+    out = dwd.parent / "future.npy"
+    arguments = ("predict", f"local-dir:{dwd.parent / 'model'}", dwd, "-o", out)
+    assert "grid step" in cli.fail(*arguments, "--data", "dwd")
+    cli.succeed(*arguments, "--data", "dwd", "--set", "pool=2")
+    assert np.load(out).shape == (1, 1, 3, 4)
+    assert "pool" in cli.fail(*arguments, "--data", "dwd", "--set", "pool=two")
+    assert "--data" in cli.fail(*arguments[:2], out, "-o", out, "--set", "pool=2")

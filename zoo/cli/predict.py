@@ -15,6 +15,7 @@ from zoo.cli.common import (
     parse_size,
     print_json,
     print_settings,
+    set_option,
 )
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     "videos the size of the training frames]",
 )
 @click.option("--data", help="Read INPUT as a folder of files of this data set, such as knmi.")
+@set_option("Set an option of the data set, such as pool=5. May be repeated.")
 @click.option("--variable", help="Variable to read from a NetCDF file or zarr store.")
 @click.option("--unit", help="Unit of the input frames.  [default: as stated in the file]")
 @click.option(
@@ -69,6 +71,7 @@ def predict(
     input_frames: int | None,
     size: str | None,
     data: str | None,
+    settings: tuple[tuple[str, Any], ...],
     variable: str | None,
     future: Path | None,
     optimize: str,
@@ -90,9 +93,13 @@ def predict(
     follow the newest ones are forecast. The same holds for a GRIB file (.grib2).
 
     \b
-    zoo predict MODEL radar/knmi --data knmi -o future.nc
+    zoo predict MODEL radar/knmi --data knmi --set pool=5 -o future.nc
     """
     data = data or _grib_data(input)
+    if settings and data is None:
+        from zoo.errors import ConfigError
+
+        raise ConfigError("--set sets options of a data set; name it with --data")
     labeled = _check_formats(input, output, is_folder_of_data=data is not None)
     forecaster = _load(model, device, any_plugin)
     if future is not None:
@@ -101,7 +108,8 @@ def predict(
         options["future"] = read_array(future)
     options = _supported(forecaster, options)
     if labeled:
-        past = _read_labeled(forecaster.config.data, input, input_frames, data, variable)
+        trained = forecaster.config.data
+        past = _read_labeled(trained, input, input_frames, data, dict(settings), variable)
         given = past.sizes["time"]
     else:
         past = read_past(forecaster, input, input_frames, size)
@@ -198,13 +206,18 @@ def _check_formats(input: Path, output: Path, *, is_folder_of_data: bool) -> boo
 
 
 def _read_labeled(
-    data: Data, input: Path, input_frames: int | None, dataset: str | None, variable: str | None
+    data: Data,
+    input: Path,
+    input_frames: int | None,
+    dataset: str | None,
+    settings: dict[str, Any],
+    variable: str | None,
 ) -> Any:
     """The input as a DataArray."""
     if dataset is not None:
         from zoo.data.newest import newest_frames
 
-        return newest_frames(data, dataset, input, input_frames)
+        return newest_frames(data, dataset, input, input_frames, settings)
     from zoo.labeled import read_first
 
     return read_first(input, variable, input_frames)
