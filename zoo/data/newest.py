@@ -34,7 +34,7 @@ def newest_frames(
             the model was trained on.
         folder: The folder.
         input_frames: Number of frames; by default as in training.
-        settings: Options of the data set, in addition to or in place of those of training.
+        settings: Options of the data set; they override those of training.
 
     Raises:
         ConfigError: If the data set has no recordings.
