@@ -62,22 +62,18 @@ class _activate(torch.autograd.Function):  # noqa: N801 (a function)
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (gates,) = ctx.saved_tensors
         chunks = (x.chunk(len(ctx.names), dim=1) for x in (gradient, gates))
-        triples = list(zip(ctx.names, *chunks, strict=True))
-        if torch.is_grad_enabled() or is_transformed():  # the gradient may need its own gradient
-            parts = [_slope(name, *gradient_and_gate) for name, *gradient_and_gate in triples]
-            return torch.cat(parts, dim=1), None, None
-        # Only the backward pass of chunk() has made this gradient, and nothing else reads it.
-        for name, of_gate, gate in triples:
-            _slope(name, of_gate, gate, out=of_gate)
-        return gradient, None, None
+        parts = [
+            _slope(name, *of_gate_and_gate)
+            for name, *of_gate_and_gate in zip(ctx.names, *chunks, strict=True)
+        ]
+        return torch.cat(parts, dim=1), None, None
 
 
-def _slope(name: str, gradient: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
+def _slope(name: str, gradient: Tensor, y: Tensor) -> Tensor:
     """Return the gradient before an activation with the result y."""
-    if name == "_":
-        return gradient
-    kind = torch.ops.aten.tanh_backward if name == "g" else torch.ops.aten.sigmoid_backward
-    return kind(gradient, y) if out is None else kind.grad_input(gradient, y, grad_input=out)
+    if name == "g":
+        return torch.ops.aten.tanh_backward(gradient, y)
+    return gradient if name == "_" else torch.ops.aten.sigmoid_backward(gradient, y)
 
 
 def _activation(name: str, gate: Tensor, forget_bias: float) -> Tensor:
@@ -100,8 +96,7 @@ def update(f: Tensor, c: Tensor, i: Tensor, g: Tensor) -> Tensor:
     new = i * g
     if is_transformed() or new.dtype != c.dtype:
         return f * c + new
-    # The gradient of addcmul takes two more operations.
-    return new.add_(f * c) if torch.is_grad_enabled() else new.addcmul_(f, c)
+    return new.addcmul_(f, c)
 
 
 def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
