@@ -15,7 +15,7 @@ from torch import Tensor
 import zoo
 from zoo.errors import ConfigError, DataError
 from zoo.evaluate import evaluate
-from zoo.hub.card import _more_arguments
+from zoo.hub.card_text import more_arguments
 from zoo.known_inputs import known_inputs, predicted_times
 from zoo.losses import create_loss
 from zoo.train.engine import train
@@ -421,9 +421,9 @@ def test_ensemble_resumes_bit_for_bit_in_any_number_of_parts(root: Path, tmp_pat
 
 def test_card_shows_the_arguments_that_inputs_need() -> None:
     config = create(in_channels=2, out_channels=1, future_channels=1, inputs=["hour_of_day"]).config
-    assert _more_arguments(config) == ', times="2015-01-31T12:00", future=known'
-    assert _more_arguments(ensemble_model().config) == ", members=20"
-    assert _more_arguments(create(inputs=["lead_time"]).config) == ""
+    assert more_arguments(config) == ', times="2015-01-31T12:00", future=known'
+    assert more_arguments(ensemble_model().config) == ", members=20"
+    assert more_arguments(create(inputs=["lead_time"]).config) == ""
 
 
 def test_times_of_drawn_sequences_are_those_of_their_frames(root: Path) -> None:

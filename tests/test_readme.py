@@ -15,8 +15,7 @@ import snippets
 
 from zoo.data import data_root
 from zoo.errors import ZooError
-from zoo.hub.card import models_tables
-from zoo.hub.results import results_table
+from zoo.hub.results import models_tables, results_table
 from zoo.model_folder import read_metrics
 from zoo.plugins import forget
 

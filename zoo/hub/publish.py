@@ -9,8 +9,9 @@ from huggingface_hub import EvalResult
 
 from zoo.errors import ConfigError, HubError, NotFoundError, ZooError, shorten
 from zoo.hub import known_weights
-from zoo.hub.card import UNWRITTEN, card_results, measured, read_card, read_recipe, write_card
+from zoo.hub.card import UNWRITTEN, card_results, read_card, read_recipe, write_card
 from zoo.hub.places import NAME, Hub, HuggingFace, check_name, open_hub
+from zoo.hub.scores import measured
 from zoo.model_folder import (
     LARGEST_PICTURE,
     WEIGHTS,

@@ -1,4 +1,4 @@
-"""The table of all scores of a folder of models, as CSV."""
+"""Tables of all scores of a folder of models: CSV, and Markdown for a README."""
 
 from __future__ import annotations
 
@@ -9,11 +9,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+from zoo.errors import HubError
+from zoo.hub.scores import (
+    PROTOCOLS,
+    full_title,
+    main_metrics,
+    measured,
+    protocol_of,
+    protocols,
+    score_label,
+    shown,
+)
 from zoo.model_folder import read_config, read_metrics
+from zoo.tables import markdown_table
 
-__all__ = ["results_table"]
-
-FRAMES = ("forecast", "all-steps")
+__all__ = ["models_tables", "results_table"]
 
 
 def results_table(folder: Path) -> str:
@@ -27,10 +37,10 @@ def results_table(folder: Path) -> str:
     rows: dict[tuple[str, ...], dict[str, str]] = {}
     for path in sorted(folder.glob("*/metrics.json")):
         metrics, name = read_metrics(path.parent), path.parent.name
-        if not {"data", *FRAMES} <= metrics.keys():
+        if not {"data", *PROTOCOLS} <= metrics.keys():
             continue  # it was trained and not yet measured
         data, protocol = metrics["data"]["name"], _protocol(metrics)
-        for frames in FRAMES:
+        for frames in PROTOCOLS:
             for who, scores in metrics[frames].items():
                 is_model = who == "model"
                 key = (
@@ -63,3 +73,49 @@ def _protocol(metrics: dict[str, Any]) -> str:
         return str(metrics["protocol"]["id"])
     digest = hashlib.sha256(json.dumps(metrics["data"], sort_keys=True).encode()).hexdigest()
     return f"data-{digest[:12]}"
+
+
+def models_tables(folder: Path) -> str:
+    """Return Markdown tables of the evaluated models in a folder of models, one for each data.
+
+    Data of one title share a table. The best forecast comes first; baselines come last.
+
+    Raises:
+        HubError: if models of the same data were not evaluated in the same way.
+    """
+    by_data: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
+    for path in sorted(folder.glob("*/metrics.json")):
+        metrics = measured(path.parent)
+        by_data.setdefault(full_title(metrics), []).append((path.parent, metrics))
+    # The data with the most models first.
+    groups = sorted(by_data.values(), key=lambda group: (-len(group), group[0][0].name))
+    return "\n\n".join(map(_models_table, groups))
+
+
+def _models_table(models: list[tuple[Path, dict[str, Any]]]) -> str:
+    """A title and a table of models of the same data."""
+    first, expected = models[0]
+    for folder, metrics in models[1:]:
+        if protocol_of(metrics) != protocol_of(expected):
+            raise HubError(
+                f"{folder.name} and {first.name} were evaluated on different data or frames; "
+                "evaluate both in the same way: zoo eval --save"
+            )
+    models = sorted(models, key=lambda item: item[1]["forecast"]["model"]["mse"])
+    rows = [(f"[{f.name}](cards/{f.name}/README.md)", m, "model") for f, m in models]
+    rows += [(name, expected, name) for name in expected["forecast"] if name != "model"]
+    kinds = protocols(expected)
+    columns = [(p, metric) for p in kinds for metric in main_metrics(expected)]
+    labels = {p: f" {PROTOCOLS[p]}" if len(kinds) > 1 else "" for p in kinds}
+    head = ["model", *(f"{score_label(metric, expected)}{labels[p]}" for p, metric in columns)]
+    table = markdown_table(
+        head,
+        [
+            [name, *(shown(metric, metrics[p][who][metric]) for p, metric in columns)]
+            for name, metrics, who in rows
+        ],
+    )
+    data = expected["data"]
+    return (
+        f"**{full_title(expected)}**, {data['sequences']:,} {data['split']} sequences:\n\n{table}"
+    )

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.config import Config
-from zoo.hub.card import protocol_of, read_card
+from zoo.hub.card import read_card
+from zoo.hub.scores import protocol_of
 from zoo.model_folder import read_config, read_metrics
 from zoo.tables import data_title, format_score, metric_label, metrics_in
 
