@@ -251,8 +251,8 @@ def cost(name: str, metrics: dict[str, Any]) -> str:
     height, width = counted["size"]
     return (
         f"## Cost\n\n{counted['parameters']:,} parameters. A forecast of {counted['horizon']} "
-        f"frames of {height}×{width} from {counted['input_frames']} takes {counted['macs'] / 1e9:.2f} G "
-        f"multiply-accumulates, counted by `zoo cost {name} --save`."
+        f"frames of {height}×{width} from {counted['input_frames']} takes "
+        f"{counted['macs'] / 1e9:.2f} G multiply-accumulates, counted by `zoo cost {name} --save`."
     )
 
 
