@@ -23,7 +23,8 @@ class Head(nn.Module):
     A subclass implements ``forward(features, frame)``, where ``features`` is
     (B, in_channels, H, W) and ``frame`` is (B, channels, patch · H, patch · W), scaled to [0, 1].
     It returns the next frame, in the shape of ``frame``. The network pads frames that it cannot
-    divide before the head sees them, and crops the result.
+    divide before the head sees them, and crops the result. In models that read an extrapolation
+    (:mod:`zoo.extrapolation`), ``frame`` is the current frame, moved to where the next one is.
 
     ``__init__`` takes ``in_channels``, ``channels`` and ``patch``. It may also name ``bias``:
     whether the network's first and last convolutions have a bias. All other arguments are options
