@@ -99,9 +99,17 @@ def test_markup_in_a_card_is_not_interpreted(tmp_path: Path, runtime: Path) -> N
 def test_scores_of_different_protocols_are_in_different_tables() -> None:
     names = ["ms-predrnn-kth", "mslstm-mmnist", "convlstm-mmnist"]
     tables = score_tables([read_entry(name, CARDS / name) for name in names])
-    assert [table.title for table in tables] == ["mmnist", "kth"]
+    assert [table.title for table in tables] == ["Moving MNIST", "KTH"]
     assert [row.name for row in tables[0].rows][-1] == "persistence"
     assert len(tables[0].rows) == 3
+
+
+def test_best_ratio_of_spread_and_error_is_nearest_to_1() -> None:
+    names = ["ms-convlstm-knmi", "mslstm-knmi"]
+    (table,) = score_tables([read_entry(name, CARDS / name) for name in names])
+    column = table.columns.index("spread/error")
+    marked = {row.name: row.cells[column] for row in table.rows if row.cells[column].best}
+    assert {name: cell.text for name, cell in marked.items()} == {"ms-convlstm-knmi": "0.995"}
 
 
 def test_best_score_of_a_column_is_marked() -> None:

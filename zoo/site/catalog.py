@@ -9,13 +9,13 @@ from typing import Any
 
 from zoo.config import Config
 from zoo.hub.card import read_card
-from zoo.hub.scores import protocol_of
+from zoo.hub.scores import full_title, protocol_of
 from zoo.model_folder import read_config, read_metrics
-from zoo.tables import data_title, format_score, metric_label, metrics_in
+from zoo.tables import format_score, metric_label, metrics_in
 
 __all__ = ["Cell", "Entry", "Row", "Table", "read_entry", "score_tables"]
 
-#: Scores for which more is better; for others less is.
+#: Scores for which more is better; for others less is, but spread/error should be 1.
 HIGHER = ("ssim", "psnr", "csi", "hss", "fss")
 
 
@@ -154,11 +154,13 @@ def _table(entries: Sequence[Entry]) -> Table:
     )
     unit = first.get("protocol", {}).get("unit", "1")
     labels = tuple(metric_label(metric, unit) for metric in metrics)
-    return Table(data_title(first), about, protocol, labels, tuple(rows))
+    return Table(full_title(first), about, protocol, labels, tuple(rows))
 
 
 def _best(metric: str, values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     if not known:
         return None
+    if metric == "spread_skill":
+        return min(known, key=lambda value: abs(value - 1))
     return max(known) if metric.startswith(HIGHER) else min(known)
