@@ -385,9 +385,14 @@ class Config(Validated):
         return self.in_channels + self.known_channels
 
     @property
+    def extrapolates(self) -> bool:
+        """Whether the model reads the frames moved along their motion."""
+        return "extrapolation" in self.inputs
+
+    @property
     def start_channel(self) -> int:
         """The first of the channels read from which the head starts: the frame, or its motion."""
-        if "extrapolation" not in self.inputs:
+        if not self.extrapolates:
             return 0
         before = self.inputs[: self.inputs.index("extrapolation")]
         return self.in_channels + self.future_channels + self._computed_channels(before)

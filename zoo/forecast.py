@@ -410,7 +410,7 @@ class Forecaster(nn.Module):
             length,
             times=predicted,
             channels=channels,
-            past=torch.cat([*earlier, past], dim=1).nan_to_num(nan=0.0),
+            past=torch.cat([*earlier, past], dim=1) if self.config.extrapolates else None,
         )
         return None if known is None else known.to(past)
 

@@ -53,8 +53,8 @@ def known_inputs(
         times: the times of the frames that the steps predict, (B, steps) of datetime64; None if
             they are not known.
         channels: the channels of these frames whose future is known, (B, steps, F, H, W), scaled.
-        past: the frames up to the last that is read, (B, T, C, H, W), scaled, without NaN; more
-            than `input_frames` help to find the motion.
+        past: the frames up to the last that is read, (B, T, C, H, W), scaled; more than
+            `input_frames` help to find the motion.
 
     Returns:
         The inputs, or None if the model has none.
@@ -84,7 +84,7 @@ def known_inputs(
                 raise DataError(
                     "this model reads an extrapolation of the frames; give them as `past`"
                 )
-            forecast = past[:, :, : config.forecast_channels]
+            forecast = past[:, :, : config.forecast_channels].nan_to_num(nan=0.0)
             parts.append(extrapolations(forecast, steps, steps - input_frames + 1))
         else:
             parts.append(_lead(config, steps, input_frames))
@@ -120,7 +120,7 @@ def sequence_inputs(
         input_frames,
         times=None if times is None else times[:, 1:],
         channels=sequences[:, 1:, first:].nan_to_num(nan=0.0),
-        past=sequences[:, :input_frames].nan_to_num(nan=0.0),
+        past=sequences[:, :input_frames],
     )
     return None if known is None else known.to(sequences)
 

@@ -143,31 +143,20 @@ class Example:
 
     def strip(self) -> Image.Image:
         """Draw the truth, the forecasts and their differences in rows."""
-        low, high = self.data.limits
         return comparison_strip(
-            self.past,
-            self.truth,
-            self.forecasts,
-            low=low,
-            high=high,
-            palette=self.palette,
-            time_step=self.data.time_step,
-            note=self.note,
+            self.past, self.truth, self.forecasts, note=self.note, **self._drawing
         )
 
     def animate(self, path: Path) -> None:
         """Write the truth and the forecasts as a moving picture, .gif or .mp4."""
+        comparison_gif(path, self.past, self.truth, self.forecasts, **self._drawing)
+
+    @property
+    def _drawing(self) -> dict[str, Any]:
+        """How both pictures draw values and times."""
         low, high = self.data.limits
-        comparison_gif(
-            path,
-            self.past,
-            self.truth,
-            self.forecasts,
-            low=low,
-            high=high,
-            palette=self.palette,
-            time_step=self.data.time_step,
-        )
+        step = self.data.time_step
+        return {"low": low, "high": high, "palette": self.palette, "time_step": step}
 
 
 def forecast_example(
